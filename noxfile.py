@@ -1,0 +1,123 @@
+"""Every command of the project: `nox --list` names them, `nox -s NAME -- ARGUMENTS` runs one.
+
+Nothing but Python and pip is required: environments are made by uv where it is installed and by
+virtualenv where it is not.
+"""
+
+import re
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.sessions = ["lint", "types", "docs", "tests"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def group(name: str) -> tuple[str, ...]:
+    """The requirements of a dependency group (pip knows the flag `--group` only since 25.1)."""
+    return nox.project.dependency_groups(PYPROJECT, name)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Fit a Lennard-Jones liquid to its diffusion: a few minutes on two cores. Argument: folder."""
+    folder = session.posargs[0] if session.posargs else "results/lj_diffusion"
+    session.install("-e", ".[experiments]")
+    session.run("python", "-m", "experiments", "lj_diffusion", "--preset", "quick", "--out", folder)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests on the CPU. Arguments go to pytest."""
+    session.install("-e", ".", *group("test"))
+    session.run(
+        "pytest",
+        "-n",
+        "auto",
+        "--maxprocesses",
+        "8",
+        "-m",
+        "not gpu",
+        *session.posargs,
+        env={"JAX_PLATFORMS": "cpu"},
+    )
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """Run the tests marked `gpu`. Argument: cuda12 (the default) or cuda13."""
+    cuda = session.posargs[0] if session.posargs else "cuda12"
+    session.install("-e", f".[{cuda}]", *group("test"))
+    # Naming the platforms makes a missing GPU an error; JAX alone would fall back to the CPU.
+    session.run("pytest", "-m", "gpu", env={"JAX_PLATFORMS": "cuda,cpu"})
+
+
+@nox.session
+def experiments(session: nox.Session) -> None:
+    """Run every experiment in its smallest size."""
+    session.install("-e", ".[experiments]")
+    for name in ["lj_diffusion"]:
+        folder = f"{session.create_tmp()}/{name}"
+        session.run("python", "-m", "experiments", name, "--preset", "smoke", "--out", folder)
+
+
+@nox.session
+def benchmarks(session: nox.Session) -> None:
+    """Measure what a gradient costs. Arguments go to the benchmark."""
+    session.install("-e", ".[experiments]")
+    session.run("python", "-m", "benchmarks", "gradient_cost", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    session.install(*group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types."""
+    session.install("-e", ".", *group("types"), *group("test"))
+    session.run("pyright", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into `site/`; whatever a reader would find broken is an error."""
+    session.install(*group("docs"))
+    output = session.run("zensical", "build", "--clean", "--strict", silent=True)
+    session.log(output)
+    # `--strict` covers links, anchors, cross-references and absent objects. The rest is ours:
+    faults = re.findall(r"^(?:griffe|mkdocs\w*): .*", output, re.MULTILINE)
+    faults += nav_faults() + image_faults()
+    if faults:
+        session.error("\n".join(faults))
+
+
+def nav_faults() -> list[str]:
+    """Pages that are in `nav` or in `docs/`, but not in both."""
+
+    def names(entry: str | list | dict) -> set[str]:
+        if isinstance(entry, str):
+            return {entry}
+        children = entry.values() if isinstance(entry, dict) else entry
+        return set().union(*map(names, children))
+
+    listed = names(nox.project.load_toml("zensical.toml")["project"]["nav"])
+    written = {page.relative_to("docs").as_posix() for page in Path("docs").rglob("*.md")}
+    return [f"{page} is not in both nav and docs/" for page in sorted(listed ^ written)]
+
+
+def image_faults() -> list[str]:
+    """Local images that a built page shows and that do not exist."""
+    return [
+        f"{page} shows {source}, which does not exist"
+        for page in sorted(Path("site").rglob("index.html"))
+        for source in re.findall(r'<img[^>]* src="([^":#]+)', page.read_text("utf-8"))
+        if not (page.parent / source).exists()
+    ]

@@ -1,0 +1,156 @@
+"""Differentiable molecular dynamics: potentials refined until simulated properties agree with experiment."""
+
+from . import units as units
+from ._adjoint import ReversibleAdjoint as ReversibleAdjoint
+from ._box import (
+    AbstractBox as AbstractBox,
+)
+from ._box import (
+    OpenBox as OpenBox,
+)
+from ._box import (
+    OrthorhombicBox as OrthorhombicBox,
+)
+from ._box import (
+    TriclinicBox as TriclinicBox,
+)
+from ._dynamics import NVE as NVE
+from ._dynamics import Trajectory as Trajectory
+from ._dynamics import nve as nve
+from ._expectation import (
+    Estimate as Estimate,
+)
+from ._expectation import (
+    Gradients as Gradients,
+)
+from ._expectation import (
+    expectation as expectation,
+)
+from ._expectation import (
+    expectation_gradients as expectation_gradients,
+)
+from ._expectation import (
+    linearize as linearize,
+)
+from ._fit import (
+    CheckpointError as CheckpointError,
+)
+from ._fit import (
+    FitState as FitState,
+)
+from ._fit import (
+    fit as fit,
+)
+from ._fit import (
+    per_parameter as per_parameter,
+)
+from ._observable import (
+    MSD as MSD,
+)
+from ._observable import (
+    RDF as RDF,
+)
+from ._observable import (
+    VACF as VACF,
+)
+from ._observable import (
+    AbstractDiffusionRoute as AbstractDiffusionRoute,
+)
+from ._observable import (
+    AbstractObservable as AbstractObservable,
+)
+from ._observable import (
+    Einstein as Einstein,
+)
+from ._observable import (
+    GreenKubo as GreenKubo,
+)
+from ._observable import (
+    SelfDiffusion as SelfDiffusion,
+)
+from ._observable import (
+    Temperature as Temperature,
+)
+from ._observable import (
+    TotalEnergy as TotalEnergy,
+)
+from ._observable import (
+    YehHummer as YehHummer,
+)
+from ._potential import (
+    AbstractPairPotential as AbstractPairPotential,
+)
+from ._potential import (
+    AbstractPotential as AbstractPotential,
+)
+from ._potential import (
+    AbstractTruncation as AbstractTruncation,
+)
+from ._potential import (
+    LennardJones as LennardJones,
+)
+from ._potential import (
+    PlainCutoff as PlainCutoff,
+)
+from ._potential import (
+    ShiftedCutoff as ShiftedCutoff,
+)
+from ._potential import (
+    SmoothSwitch as SmoothSwitch,
+)
+from ._potential import (
+    SumPotential as SumPotential,
+)
+from ._potential import (
+    TailCorrected as TailCorrected,
+)
+from ._reweighting import AbstractReweighting as AbstractReweighting
+from ._reweighting import Boltzmann as Boltzmann
+from ._sampler import (
+    AbstractSampler as AbstractSampler,
+)
+from ._sampler import (
+    LangevinBAOAB as LangevinBAOAB,
+)
+from ._sampler import (
+    Samples as Samples,
+)
+from ._solver import (
+    AbstractReversibleSolver as AbstractReversibleSolver,
+)
+from ._solver import (
+    AbstractSplittingSolver as AbstractSplittingSolver,
+)
+from ._solver import (
+    ConservativeTerm as ConservativeTerm,
+)
+from ._solver import (
+    VelocityVerlet as VelocityVerlet,
+)
+from ._state import State as State
+from ._state import maxwell_boltzmann as maxwell_boltzmann
+from ._statistics import (
+    effective_sample_size as effective_sample_size,
+)
+from ._statistics import (
+    infinitesimal_jackknife as infinitesimal_jackknife,
+)
+from ._statistics import (
+    weighted_mean as weighted_mean,
+)
+from ._statistics import (
+    weighted_mean_error as weighted_mean_error,
+)
+from ._system import System as System
+from ._timeseries import (
+    correlation_all_origins as correlation_all_origins,
+)
+from ._timeseries import (
+    correlation_fixed_origin as correlation_fixed_origin,
+)
+from ._timeseries import (
+    running_integral as running_integral,
+)
+from ._topology import Topology as Topology
+
+__version__ = "0.1.0"

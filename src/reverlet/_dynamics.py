@@ -1,0 +1,184 @@
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from ._adjoint import ReversibleAdjoint
+from ._misc import raise_if_wrong
+from ._solver import ConservativeTerm, VelocityVerlet
+from ._state import State
+from ._system import System
+
+Record = Callable[[System, State, State], PyTree[Array]]
+
+
+class Trajectory(eqx.Module):
+    """What `nve` returns."""
+
+    times: Float[Array, " frames"]
+    """ps, from zero."""
+    records: PyTree
+    """What `record` returned at every frame, the initial one included: leaves lead with `frames`."""
+    final: State
+    """The configuration at the end, to go on from."""
+
+
+def nve(
+    system: System,
+    state: State,
+    solver: diffrax.AbstractSolver = VelocityVerlet(),
+    *,
+    dt: float,
+    num_steps: int,
+    save_every: int = 1,
+    record: Record | None = None,
+    adjoint: diffrax.AbstractAdjoint = ReversibleAdjoint(),
+    throw: bool = True,
+) -> Trajectory:
+    """Newton's equations at constant energy, from one configuration; lift with `jax.vmap` over states.
+
+    Differentiable with respect to every array of `system`, `state` and `record`: exactly, and by default in memory that does
+    not grow with `num_steps`, the records aside.
+
+    **Arguments:**
+
+    - `solver`: any Diffrax solver of two terms (positions, velocities).
+    - `dt`: the time step, ps. `num_steps`: how many; `save_every` must divide it.
+    - `record(system, state, initial)`: what to keep of an instant, given where the trajectory began; by default the whole
+      `State`. It runs inside the solve, so that a correlation v(0)·v(t) costs one number per frame. If it has trainable
+      parameters, make it an `eqx.Module`.
+    - `adjoint`: how to differentiate. With `diffrax.ForwardMode()`, `jax.jvp` works.
+    - `throw`: whether to check the initial energy, and raise when the trajectory explodes, instead of going on with NaN.
+
+    **Errors:** `ValueError` for steps that do not fit and states that do not fit the system; `FloatingPointError` for
+    overlapping atoms and for a trajectory that explodes, with step and energy.
+    """
+    _check_steps(dt, num_steps, save_every)
+    if throw:
+        system.check(state)
+    trajectory, kinetic = _solve(system, state, solver, dt, num_steps, save_every, record, adjoint)
+    if throw:
+        raise_if_wrong(lambda k: _describe_explosion(k, dt, save_every), kinetic)
+    return trajectory
+
+
+@eqx.filter_jit
+def _solve(system, state, solver, dt, num_steps, save_every, record, adjoint):
+    record = (lambda system, state, initial: state) if record is None else record
+    # times in the dtype of the positions, as Diffrax would promote the positions to that of the times
+    time = lambda t: jnp.asarray(t, state.positions.dtype)
+    args = (system, state, record)
+
+    def frame(t, y, args):
+        del t
+        system, initial, record = args
+        return record(system, State(*y, initial.box), initial)
+
+    def kinetic(t, y, args):
+        del t
+        return args[0].kinetic_energy(y[1])
+
+    frames = diffrax.SubSaveAt(t0=True, steps=save_every, fn=frame)
+    energies = diffrax.SubSaveAt(t0=True, steps=save_every, fn=kinetic)
+    if isinstance(adjoint, ReversibleAdjoint):
+        dt0, controller = time(dt), diffrax.ConstantStepSize()
+    else:  # Diffrax's own constant steps may be one too many, by rounding
+        grid = time(num_steps * dt) * jnp.arange(num_steps + 1, dtype=state.positions.dtype) / num_steps
+        dt0, controller = None, diffrax.StepTo(grid)
+    solution = diffrax.diffeqsolve(
+        (diffrax.ODETerm(_velocity), ConservativeTerm(_potential_energy, _masses)),
+        solver,
+        time(0),
+        time(num_steps * dt),
+        dt0,
+        (state.positions, state.velocities),
+        args,
+        saveat=diffrax.SaveAt(subs=(frames, energies, diffrax.SubSaveAt(t1=True))),
+        stepsize_controller=controller,
+        adjoint=adjoint,
+        max_steps=num_steps,
+        throw=False,
+    )
+    records, energies, (x, v) = solution.ys
+    times = time(dt) * jnp.arange(0, num_steps + 1, save_every, dtype=state.positions.dtype)
+    return Trajectory(times, records, State(x[-1], v[-1], state.box)), energies
+
+
+def _velocity(t, v, args):
+    del t, args
+    return v
+
+
+def _potential_energy(x, args):
+    system, initial, _ = args
+    return system.potential.energy(x, initial.box)
+
+
+def _masses(args):
+    system, initial, _ = args
+    return system.topology.masses.astype(initial.positions.dtype)[:, None]
+
+
+def _check_steps(dt: Any, num_steps: int, save_every: int) -> None:
+    if not isinstance(dt, jax.core.Tracer) and not dt > 0:
+        raise ValueError(f"`dt` is {dt}; wanted a time step longer than zero, in ps (1 fs is 0.001).")
+    for name, value in (("num_steps", num_steps), ("save_every", save_every)):
+        if not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"`{name}` is {value!r}; wanted a whole number, at least 1.")
+    if num_steps % save_every != 0:
+        raise ValueError(
+            f"`num_steps` is {num_steps}, which `save_every` {save_every} does not divide; wanted a multiple such as"
+            f" {num_steps - num_steps % save_every or save_every} or {-(-num_steps // save_every) * save_every}."
+        )
+
+
+def _describe_explosion(kinetic, dt, save_every):
+    """`kinetic`: energies at every frame, of one trajectory or of a batch."""
+    if np.all(np.isfinite(kinetic)):
+        return None
+    energies = kinetic.reshape(-1, kinetic.shape[-1])
+    trajectory, frame = np.argwhere(~np.isfinite(energies))[0]
+    which = f" {trajectory}" if len(energies) > 1 else ""
+    step = frame * save_every
+    before = energies[trajectory, max(frame - 1, 0)]
+    return (
+        f"Trajectory{which} exploded at step {step} ({step * dt:.6g} ps): its kinetic energy is"
+        f" {energies[trajectory, frame]} kJ/mol, after {before:.6g} at step {max(step - save_every, 0)} and"
+        f" {energies[trajectory, 0]:.6g} at the start. Wanted finite numbers: try a shorter time step, better"
+        " equilibrated positions, or look at what the parameters have become."
+    )
+
+
+class NVE(eqx.Module):
+    """How to run trajectories at constant energy from samples: the arguments of `nve`, for `expectation`.
+
+    **Errors:** as of `nve`, when made.
+    """
+
+    dt: float
+    num_steps: int = eqx.field(static=True)
+    save_every: int = eqx.field(static=True, default=1)
+    solver: diffrax.AbstractSolver = VelocityVerlet()
+    adjoint: diffrax.AbstractAdjoint = ReversibleAdjoint()
+
+    def __check_init__(self):
+        _check_steps(self.dt, self.num_steps, self.save_every)
+
+    def run(self, system: System, state: State, record: Record, *, throw: bool = True) -> Trajectory:
+        """The trajectory from one configuration."""
+        return nve(
+            system,
+            state,
+            self.solver,
+            dt=self.dt,
+            num_steps=self.num_steps,
+            save_every=self.save_every,
+            record=record,
+            adjoint=self.adjoint,
+            throw=throw,
+        )

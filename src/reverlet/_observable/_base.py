@@ -1,0 +1,24 @@
+import abc
+
+import equinox as eqx
+from jaxtyping import Array, Float, PyTree
+
+from .._state import State
+from .._system import System
+
+
+class AbstractObservable(eqx.Module):
+    """A property: what to keep of an instant, and how what was kept becomes a number or a curve."""
+
+    @abc.abstractmethod
+    def record(self, system: System, state: State, initial: State) -> PyTree[Array]:
+        """What to keep of one instant, given where its trajectory began. Runs inside the solve, so keep it small."""
+
+    @abc.abstractmethod
+    def reduce(
+        self, times: Float[Array, " frames"], records: PyTree[Array], weights: Float[Array, " samples"]
+    ) -> PyTree[Array]:
+        """The property, from records whose leaves lead with `samples frames`.
+
+        Weights sum to one. Without dynamics there is one frame, at time zero.
+        """

@@ -1,0 +1,33 @@
+import jax.numpy as jnp
+
+from .. import units
+from .._statistics import weighted_mean
+from ._base import AbstractObservable
+
+
+class Temperature(AbstractObservable):
+    """The kinetic temperature 2K / (k N_f), K, averaged over samples and frames.
+
+    Degrees of freedom: 3N-3, for velocities without motion of the center of mass.
+    """
+
+    def record(self, system, state, initial):
+        del initial
+        degrees = 3 * system.topology.num_atoms - 3
+        return 2 * system.kinetic_energy(state.velocities) / (units.BOLTZMANN * degrees)
+
+    def reduce(self, times, records, weights):
+        del times
+        return weighted_mean(weights, jnp.mean(records, axis=1))
+
+
+class TotalEnergy(AbstractObservable):
+    """Kinetic and potential energy, kJ/mol, averaged over samples and frames."""
+
+    def record(self, system, state, initial):
+        del initial
+        return system.kinetic_energy(state.velocities) + system.potential.energy(state.positions, state.box)
+
+    def reduce(self, times, records, weights):
+        del times
+        return weighted_mean(weights, jnp.mean(records, axis=1))

@@ -1,0 +1,135 @@
+import abc
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .. import units
+from .._state import State, center_of_mass
+from .._statistics import weighted_mean
+from .._system import System
+from .._timeseries import running_integral
+from ._base import AbstractObservable
+
+
+def _relative(system, values):
+    """Positions or velocities relative to the center of mass."""
+    return values - center_of_mass(system.topology.masses.astype(values.dtype), values)
+
+
+def _velocity_correlation(system: System, state: State, initial: State) -> Float[Array, ""]:
+    """The mean over atoms of v(0)·v(t), nm²/ps², without the motion of the center of mass, which would add 3kT/M."""
+    return jnp.mean(jnp.sum(_relative(system, state.velocities) * _relative(system, initial.velocities), axis=1))
+
+
+def _squared_displacement(system: System, state: State, initial: State) -> Float[Array, ""]:
+    """The mean over atoms of |x(t) - x(0)|², nm², without the motion of the center of mass. Positions are unwrapped."""
+    return jnp.mean(jnp.sum(_relative(system, state.positions - initial.positions) ** 2, axis=1))
+
+
+class VACF(AbstractObservable):
+    """The velocity autocorrelation function ⟨v(0)·v(t)⟩ per atom, nm²/ps², with a fixed time origin; one value a frame.
+
+    The motion of the center of mass is removed.
+    """
+
+    def record(self, system, state, initial):
+        return _velocity_correlation(system, state, initial)
+
+    def reduce(self, times, records, weights):
+        del times
+        return weighted_mean(weights, records)
+
+
+class MSD(AbstractObservable):
+    """The mean squared displacement ⟨|x(t) - x(0)|²⟩ per atom, nm², with a fixed time origin; one value a frame.
+
+    The motion of the center of mass is removed.
+    """
+
+    def record(self, system, state, initial):
+        return _squared_displacement(system, state, initial)
+
+    def reduce(self, times, records, weights):
+        del times
+        return weighted_mean(weights, records)
+
+
+class AbstractDiffusionRoute(eqx.Module):
+    """A way from trajectories to a diffusion coefficient."""
+
+    @abc.abstractmethod
+    def record(self, system: System, state: State, initial: State) -> Float[Array, ""]:
+        """The mean over atoms to keep of an instant."""
+
+    @abc.abstractmethod
+    def diffusion(self, times: Float[Array, " frames"], curve: Float[Array, " frames"]) -> Float[Array, ""]:
+        """D, nm²/ps, from the curve of ensemble means."""
+
+
+class GreenKubo(AbstractDiffusionRoute):
+    """D = (1/3) ∫ ⟨v(0)·v(t)⟩ dt over the whole trajectory, by the trapezoid rule."""
+
+    def record(self, system, state, initial):
+        return _velocity_correlation(system, state, initial)
+
+    def diffusion(self, times, curve):
+        return running_integral(times, curve)[-1] / 3
+
+
+class Einstein(AbstractDiffusionRoute):
+    """D is a sixth of the slope of ⟨|x(t) - x(0)|²⟩, by least squares over the frames after `start`.
+
+    **Arguments:** `start`, the part of the trajectory to leave out at its beginning, from 0 to 1: atoms do not diffuse yet
+    while they still move freely.
+    """
+
+    start: float = eqx.field(static=True, default=0.5)
+
+    def __check_init__(self):
+        if not 0 <= self.start < 1:
+            raise ValueError(f"`start` is {self.start}; wanted a part of the trajectory, from 0 to less than 1.")
+
+    def record(self, system, state, initial):
+        return _squared_displacement(system, state, initial)
+
+    def diffusion(self, times, curve):
+        first = min(int(self.start * len(times)), len(times) - 2)
+        t = times[first:] - jnp.mean(times[first:])
+        return jnp.sum(t * curve[first:]) / jnp.sum(t**2) / 6
+
+
+class YehHummer(eqx.Module):
+    """The finite-size correction of a diffusion coefficient in a cubic periodic box, k T ξ / (6π η L), ξ = 2.837297.
+
+    **Arguments:** `temperature` (K), `viscosity` (kJ/mol ps/nm³; from SI by `units.PASCAL_SECOND`), `length` of the box (nm).
+
+    **Reference:** I.-C. Yeh and G. Hummer, J. Phys. Chem. B 108, 15873 (2004).
+    """
+
+    temperature: float
+    viscosity: float
+    length: float
+
+    def correction(self) -> float:
+        """What to add to D, nm²/ps."""
+        return units.BOLTZMANN * self.temperature * 2.837297 / (6 * jnp.pi * self.viscosity * self.length)
+
+
+class SelfDiffusion(AbstractObservable):
+    """The self-diffusion coefficient D, nm²/ps (1 nm²/ps is 1e-6 m²/s), averaged over all atoms.
+
+    **Arguments:** `route`, `GreenKubo()` or `Einstein()`; `finite_size`, a `YehHummer` correction or none.
+    """
+
+    route: AbstractDiffusionRoute = GreenKubo()
+    finite_size: YehHummer | None = None
+
+    def record(self, system, state, initial):
+        return self.route.record(system, state, initial)
+
+    def reduce(self, times, records, weights):
+        if len(times) < 2:
+            raise ValueError("`SelfDiffusion` got a single frame; wanted trajectories: pass `dynamics=rv.NVE(...)`.")
+        diffusion = self.route.diffusion(times, weighted_mean(weights, records))
+        return diffusion if self.finite_size is None else diffusion + self.finite_size.correction()

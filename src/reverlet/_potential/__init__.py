@@ -1,0 +1,23 @@
+from ._base import AbstractPotential as AbstractPotential
+from ._base import SumPotential as SumPotential
+from ._pair import (
+    AbstractPairPotential as AbstractPairPotential,
+)
+from ._pair import (
+    AbstractTruncation as AbstractTruncation,
+)
+from ._pair import (
+    LennardJones as LennardJones,
+)
+from ._pair import (
+    PlainCutoff as PlainCutoff,
+)
+from ._pair import (
+    ShiftedCutoff as ShiftedCutoff,
+)
+from ._pair import (
+    SmoothSwitch as SmoothSwitch,
+)
+from ._pair import (
+    TailCorrected as TailCorrected,
+)

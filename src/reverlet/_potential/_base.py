@@ -1,0 +1,61 @@
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from equinox import AbstractVar
+from jaxtyping import Array, Float
+
+from .._box import AbstractBox
+
+
+class AbstractPotential(eqx.Module):
+    """A potential energy surface: a function of a configuration, and of nothing else.
+
+    Species, indices and trainable parameters are fields. A subclass gives `energy` and `cutoff`; forces and stress are its
+    derivatives. A hand-written derivative belongs in a custom derivative rule inside `energy`.
+    """
+
+    cutoff: AbstractVar[float | None]
+    """How far the potential sees in a periodic box, nm; `None` if it takes no images (bonds, external fields)."""
+
+    @abc.abstractmethod
+    def energy(self, positions: Float[Array, "atoms 3"], box: AbstractBox) -> Float[Array, ""]:
+        """The potential energy, kJ/mol, in the dtype of `positions` (nm)."""
+
+    def forces(self, positions: Float[Array, "atoms 3"], box: AbstractBox) -> Float[Array, "atoms 3"]:
+        """-∂U/∂x, kJ/mol/nm."""
+        return -jax.grad(self.energy)(positions, box)
+
+    def stress(self, positions: Float[Array, "atoms 3"], box: AbstractBox) -> Float[Array, "3 3"]:
+        """The potential part of the stress, (1/V) ∂U/∂strain, kJ/mol/nm³ (see `units.BAR`).
+
+        The strain maps positions and lattice vectors together. Tension is positive: the pressure is minus a third of its
+        trace, plus the kinetic part N k T / V.
+        """
+
+        def strained(strain):
+            deformation = jnp.eye(3, dtype=positions.dtype) + strain
+            return self.energy(positions @ deformation.T, box.deform(deformation))
+
+        return jax.grad(strained)(jnp.zeros((3, 3), positions.dtype)) / box.volume
+
+    def __add__(self, other: "AbstractPotential") -> "SumPotential":
+        return SumPotential(_parts(self) + _parts(other))
+
+
+class SumPotential(AbstractPotential):
+    """The sum of several potentials, U = Σ U_k; what `a + b` makes."""
+
+    parts: tuple[AbstractPotential, ...]
+
+    @property
+    def cutoff(self) -> float | None:
+        return max((p.cutoff for p in self.parts if p.cutoff is not None), default=None)
+
+    def energy(self, positions, box):
+        return sum((p.energy(positions, box) for p in self.parts), jnp.zeros((), positions.dtype))
+
+
+def _parts(potential: AbstractPotential) -> tuple[AbstractPotential, ...]:
+    return potential.parts if isinstance(potential, SumPotential) else (potential,)

@@ -1,0 +1,73 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+
+from . import units
+from ._box import AbstractBox
+from ._misc import as_float_array, require_finite, require_float, require_positive, require_shape
+from ._topology import Topology
+
+
+class State(eqx.Module):
+    """One configuration: what moves.
+
+    Many configurations are one `State` whose arrays have leading axes; make it with
+    `jax.vmap(lambda x, v: State(x, v, box))(positions, velocities)`, or of one configuration with `repeat`.
+
+    **Arguments:** `positions` (nm, not wrapped into the box along a trajectory), `velocities` (nm/ps), `box`.
+
+    **Errors:** `ValueError` or `TypeError` for wrong shapes, dtypes, NaN and infinities.
+    """
+
+    positions: Float[Array, "atoms 3"]
+    velocities: Float[Array, "atoms 3"]
+    box: AbstractBox
+
+    def __init__(self, positions: ArrayLike, velocities: ArrayLike, box: AbstractBox):
+        self.positions = jnp.asarray(positions)
+        self.velocities = jnp.asarray(velocities)
+        self.box = box
+        require_float("positions", self.positions)
+        require_float("velocities", self.velocities)
+        hint = "One configuration; lift with `jax.vmap(lambda x, v: State(x, v, box))` for many."
+        require_shape("positions", self.positions, (None, 3), hint)
+        require_shape("velocities", self.velocities, self.positions.shape, "The same as `positions`.")
+        if self.positions.dtype != self.velocities.dtype:
+            raise TypeError(
+                f"`positions` are {self.positions.dtype} but `velocities` are {self.velocities.dtype}; wanted one dtype."
+                " Convert one: `velocities.astype(positions.dtype)`."
+            )
+        require_finite("positions", self.positions)
+        require_finite("velocities", self.velocities)
+
+    def repeat(self, num: int) -> "State":
+        """`num` copies of this configuration along a new leading axis, to start as many chains from."""
+        return jax.tree.map(lambda x: jnp.repeat(x[None], num, axis=0), self)
+
+
+def center_of_mass(masses: Float[Array, " atoms"], values: Float[Array, "atoms 3"]) -> Float[Array, "3"]:
+    """The mass-weighted mean of positions (nm) or velocities (nm/ps)."""
+    # written as an elementwise sum: a matrix product may run in lower precision on a GPU
+    return jnp.sum(masses[:, None] * values, axis=0) / jnp.sum(masses)
+
+
+def maxwell_boltzmann(
+    topology: Topology, temperature: ArrayLike, *, remove_center_of_mass: bool = True, key: PRNGKeyArray
+) -> Float[Array, "atoms 3"]:
+    """Velocities drawn from the Maxwell–Boltzmann distribution, nm/ps, in the dtype of the masses.
+
+    With the motion of the center of mass removed (the default) they are exactly the distribution of a system at rest, with
+    3N-3 degrees of freedom; no rescaling is done, so the kinetic temperature fluctuates as it should.
+
+    **Arguments:** `temperature` in K.
+
+    **Errors:** `ValueError` for a negative or non-finite temperature.
+    """
+    require_positive("temperature", temperature, "K", zero=True)
+    masses = topology.masses
+    thermal = jnp.sqrt(units.BOLTZMANN * as_float_array(temperature).astype(masses.dtype) / masses)
+    velocities = thermal[:, None] * jax.random.normal(key, (topology.num_atoms, 3), masses.dtype)
+    if remove_center_of_mass:
+        velocities = velocities - center_of_mass(masses, velocities)
+    return velocities

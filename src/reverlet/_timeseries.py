@@ -1,0 +1,46 @@
+"""Correlation functions and running integrals of series sampled at equal times. No physics here."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def correlation_fixed_origin(
+    origin: Float[Array, "*shape"], series: Float[Array, "frames *shape"]
+) -> Float[Array, " frames"]:
+    """The correlation A(0)·B(t) with one time origin, summed over all components.
+
+    **Arguments:** `origin`, the value A at time zero; `series`, B at every frame.
+
+    **Returns:** one number per frame, in the product of the two units.
+    """
+    return jnp.sum(series * origin, axis=tuple(range(1, series.ndim)))
+
+
+def correlation_all_origins(
+    a: Float[Array, " frames *shape"], b: Float[Array, " frames *shape"], num_lags: int | None = None
+) -> Float[Array, " lags"]:
+    """The correlation ⟨A(τ)·B(τ+t)⟩ averaged over every time origin τ, by fast Fourier transform.
+
+    C_k = 1/(n-k) Σ_τ A_τ·B_{τ+k}, summed over all components: each lag is divided by the number of origins it has
+    (the unbiased estimate), so the last lags are noisy.
+
+    **Arguments:** two series of `frames` equally spaced values, and how many lags to return (all by default).
+
+    **Errors:** `ValueError` if more lags are asked for than there are frames.
+    """
+    n = a.shape[0]
+    lags = n if num_lags is None else num_lags
+    if not 1 <= lags <= n:
+        raise ValueError(f"`num_lags` is {lags}; wanted 1 to {n}, the number of frames.")
+    # zero-padding to 2n makes the circular correlation a plain one
+    spectrum = jnp.conj(jnp.fft.rfft(a, 2 * n, axis=0)) * jnp.fft.rfft(b, 2 * n, axis=0)
+    total = jnp.fft.irfft(jnp.sum(spectrum.reshape(spectrum.shape[0], -1), axis=1), 2 * n)[:lags]
+    return (total / (n - jnp.arange(lags))).astype(a.dtype)
+
+
+def running_integral(
+    times: Float[Array, " frames"], values: Float[Array, "*batch frames"]
+) -> Float[Array, "*batch frames"]:
+    """The cumulative integral of `values` from `times[0]`, by the trapezoid rule; its first entry is zero."""
+    pieces = 0.5 * (values[..., 1:] + values[..., :-1]) * jnp.diff(times)
+    return jnp.concatenate([jnp.zeros_like(values[..., :1]), jnp.cumsum(pieces, axis=-1)], axis=-1)
