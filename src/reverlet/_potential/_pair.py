@@ -111,32 +111,52 @@ def _separations(positions, box):
     return box.minimum_image(x[:, None] - x, y[:, None] - y, z[:, None] - z)
 
 
-def _pair_function(potential, n):
-    """The truncated formula on (n, n) squared distances."""
+def _pair_function(potential, n, *, spread=False):
+    """The truncated formula on (n, n) squared distances.
+
+    With `spread`, every scalar parameter is spread over the pairs by an outer product, so that the sum over pairs in its
+    derivative becomes a matrix-vector product: a plain reduction to a scalar takes longer than the forces.
+    """
     i = jnp.arange(n)
+    is_scalar = lambda x: eqx.is_inexact_array(x) and x.ndim == 0
+    scalars, rest = eqx.partition(potential, is_scalar if spread else False)
+    over_pairs = lambda p: jnp.matmul(
+        jnp.broadcast_to(p, (n, 1)), jnp.ones((1, n), p.dtype), precision=jax.lax.Precision.HIGHEST
+    )
 
-    def one(r2, i, j):
-        u = lambda s: potential.pair_energy(s, i, j)
-        return potential.truncation.truncate(u, r2, potential.cutoff)
+    def one(r2, i, j, scalars):
+        full = eqx.combine(scalars, rest)
+        u = lambda s: full.pair_energy(s, i, j)
+        return full.truncation.truncate(u, r2, full.cutoff)
 
-    return lambda r2: jax.vmap(jax.vmap(one, (0, None, 0)), (0, 0, None))(r2, i, i)
+    spread_scalars = jax.tree.map(over_pairs, scalars)
+    return lambda r2: jax.vmap(jax.vmap(one, (0, None, 0, 0)), (0, 0, None, 0))(r2, i, i, spread_scalars)
 
 
 def _squared_distances(potential, d):
-    """Squared distances, made harmless where a pair does not count, and which pairs count."""
+    """Squared distances, made harmless where a pair does not count, and which pairs count: those within the cutoff.
+
+    For derivatives. An atom does not count as its own neighbor since its distance is zero; a mask of the diagonal would be
+    one more array to read, and keep the compiler from sharing these between the force and its pullback. Different atoms at
+    the very same place are the business of the energy, which is not finite then.
+    """
     r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
-    n = r2.shape[0]
-    counts = (r2 < potential.cutoff**2) & ~jnp.eye(n, dtype=bool)
+    counts = (r2 < potential.cutoff**2) & (r2 > 0)
     return jnp.where(counts, r2, potential.cutoff**2), counts
 
 
 def _row_sum(x):
-    return jnp.sum(x, axis=1)
+    # on a CPU a matrix-vector product is vectorized and a sum along a row is not
+    return jnp.matmul(x, jnp.ones(x.shape[1], x.dtype), precision=jax.lax.Precision.HIGHEST)
 
 
 def _plain_energy(potential, positions, box):
-    r2, counts = _squared_distances(potential, _separations(positions, box))
-    return 0.5 * jnp.sum(jnp.where(counts, _pair_function(potential, len(positions))(r2), 0))
+    n = len(positions)
+    d = _separations(positions, box)
+    r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
+    counts = (r2 < potential.cutoff**2) & ~jnp.eye(n, dtype=bool)
+    energies = _pair_function(potential, n, spread=True)(jnp.where(counts, r2, potential.cutoff**2))
+    return 0.5 * jnp.sum(_row_sum(jnp.where(counts, energies, 0)))
 
 
 def _first(u, r2, counts):
@@ -167,7 +187,7 @@ def _hessian_vector(potential, positions, box, w):
 def _plain_directional(potential, positions, box, w):
     d = _separations(positions, box)
     r2, counts = _squared_distances(potential, d)
-    first = _first(_pair_function(potential, len(positions)), r2, counts)
+    first = _first(_pair_function(potential, len(positions), spread=True), r2, counts)
     e = [w[:, k][:, None] - w[:, k] for k in range(3)]
     return 0.5 * jnp.sum(_row_sum(first * (d[0] * e[0] + d[1] * e[1] + d[2] * e[2])))
 
@@ -227,6 +247,18 @@ def _directional_jvp(primals, tangents):
     if w_dot is not None:
         out = out + _directional(potential, positions, box, w_dot)
     return _directional(potential, positions, box, w), out
+
+
+@jax.custom_jvp
+def _inverse(x):
+    """1/x, whose derivatives of all orders are products: division's own rule divides again, which is slow."""
+    return 1 / x
+
+
+@_inverse.defjvp
+def _inverse_jvp(primals, tangents):
+    y = _inverse(primals[0])
+    return y, -y * y * tangents[0]
 
 
 class LennardJones(AbstractPairPotential):
@@ -292,7 +324,7 @@ class LennardJones(AbstractPairPotential):
 
     def pair_energy(self, r2, i, j):
         sigma, epsilon = self._pair_parameters(i, j)
-        s2 = sigma * sigma / r2
+        s2 = sigma * sigma * _inverse(r2)
         s6 = s2 * s2 * s2
         return 4 * epsilon * (s6 * s6 - s6)
 
