@@ -24,9 +24,10 @@ def group(name: str) -> tuple[str, ...]:
 @nox.session
 def demo(session: nox.Session) -> None:
     """Fit a Lennard-Jones liquid to its diffusion: a few minutes on two cores. Argument: folder."""
-    folder = session.posargs[0] if session.posargs else "results/lj_diffusion"
+    # without a folder the experiment takes one that is free, so that the demo can be run again
+    out = ("--out", session.posargs[0]) if session.posargs else ()
     session.install("-e", ".[experiments]")
-    session.run("python", "-m", "experiments", "lj_diffusion", "--preset", "quick", "--out", folder)
+    session.run("python", "-m", "experiments", "lj_diffusion", "--preset", "quick", *out)
 
 
 @nox.session

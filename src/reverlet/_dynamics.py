@@ -88,7 +88,8 @@ def _solve(system, state, solver, dt, num_steps, save_every, record, adjoint):
     if isinstance(adjoint, ReversibleAdjoint):
         dt0, controller = time(dt), diffrax.ConstantStepSize()
     else:  # Diffrax's own constant steps may be one too many, by rounding
-        grid = time(num_steps * dt) * jnp.arange(num_steps + 1, dtype=state.positions.dtype) / num_steps
+        # by NumPy: the last fraction must be exactly one, and XLA may multiply by a rounded 1/num_steps
+        grid = time(num_steps * dt) * jnp.asarray(np.arange(num_steps + 1) / num_steps, state.positions.dtype)
         dt0, controller = None, diffrax.StepTo(grid)
     solution = diffrax.diffeqsolve(
         (diffrax.ODETerm(_velocity), ConservativeTerm(_potential_energy, _masses)),

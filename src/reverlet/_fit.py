@@ -88,6 +88,9 @@ def fit(
         return optax.apply_updates(parameters, updates), optimizer_state, carry, report, value, finite
 
     report = eqx.filter_eval_shape(loss_fn, model, carry, key)[1][1]
+    # weak types, which arrays made of Python floats have and updated ones do not, would compile the update twice
+    strong = lambda x: jax.lax.convert_element_type(x, x.dtype) if getattr(x, "weak_type", False) else x
+    parameters, carry = jax.tree.map(strong, (parameters, carry))
     state = FitState(model, parameters, optimizer.init(parameters), carry, 0, None)
     if resume is not None:
         state = _load(resume, state, report)

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from ._elements import MASSES, SYMBOLS, atomic_number
-from ._misc import as_float_array, require_positive, require_shape
+from ._misc import as_float_array, is_concrete, require_positive, require_shape
 
 
 class Topology(eqx.Module):
@@ -47,7 +47,7 @@ class Topology(eqx.Module):
             jnp.array([atomic_number(e) for e in elements], dtype=int),
             as_float_array(np.array([MASSES[e] for e in elements]) if masses is None else masses),
             jnp.arange(n) if molecules is None else jnp.asarray(molecules, dtype=int),
-            jnp.asarray(bonds, dtype=int).reshape(-1, 2),
+            jnp.asarray(bonds, dtype=int) if len(bonds) > 0 else jnp.zeros((0, 2), dtype=int),
         )
 
     def __check_init__(self):
@@ -55,7 +55,8 @@ class Topology(eqx.Module):
         require_shape("masses", self.masses, (n,), "One per atom.")
         require_positive("masses", self.masses, "u")
         require_shape("molecules", self.molecules, (n,), "One per atom.")
-        if self.bonds.size and (int(jnp.min(self.bonds)) < 0 or int(jnp.max(self.bonds)) >= n):
+        require_shape("bonds", self.bonds, (None, 2), "One pair of atom indices per bond.")
+        if self.bonds.size and is_concrete(self.bonds) and (int(jnp.min(self.bonds)) < 0 or int(jnp.max(self.bonds)) >= n):
             raise ValueError(f"`bonds` name atoms up to {int(jnp.max(self.bonds))}; wanted indices from 0 to {n - 1}.")
 
     @property

@@ -1,0 +1,1 @@
+"""Estimator pipelines made of the library: the only place with plots, files, command lines and presets."""

@@ -1,0 +1,24 @@
+"""`python -m experiments NAME ...` runs an experiment; `python -m experiments NAME --help` explains it."""
+
+import importlib
+import sys
+
+EXPERIMENTS = {"lj_diffusion": "refine a Lennard-Jones potential until the liquid diffuses as it should"}
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the experiment that is named first; returns the exit status."""
+    listing = "\n".join(f"  {name}: {what}" for name, what in EXPERIMENTS.items())
+    usage = f"Usage: python -m experiments NAME [--help] ...\n\nExperiments:\n{listing}"
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage)
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name not in EXPERIMENTS:
+        print(f"Error: there is no experiment {name!r}; wanted one of {', '.join(EXPERIMENTS)}.", file=sys.stderr)
+        return 2
+    return importlib.import_module(f"experiments.{name}").main(rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,26 @@
+import jax
+import jaxtyping
+import pytest
+
+# before reverlet is imported: every annotation of the library is checked while the suite runs
+jaxtyping.install_import_hook("reverlet", "beartype.beartype")
+jax.config.update("jax_enable_x64", True)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow as well")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--slow"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="slow: give --slow to run it"))
+
+
+@pytest.fixture
+def without_type_checks():
+    """What a user meets: the library's own errors, where the type checker of this suite would answer first."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -1,0 +1,207 @@
+"""Tables of instances, to hold every law against, and what judges them: finite differences and plain formulas."""
+
+from pathlib import Path
+from typing import ClassVar
+
+import diffrax
+import equinox as eqx
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+import reverlet as rv
+
+SHARED = Path(__file__).parents[1].parent / "shared"
+SEEDS = st.integers(0, 2**31 - 1)
+few = hypothesis.settings(deadline=None, max_examples=12, derandomize=True)
+very_few = hypothesis.settings(deadline=None, max_examples=4, derandomize=True)
+
+SIGMA, EPSILON, TEMPERATURE = 0.338, 0.893795, 94.4  # liquid argon: nm, kJ/mol, K
+DENSITY = 346 / 2.5562**3  # 1/nm³
+MASS = 39.948  # u
+
+
+def argon_length(cells=2):
+    return (4 * cells**3 / DENSITY) ** (1 / 3)
+
+
+def argon_positions(cells=2, seed=0, jitter=0.02):
+    """4 cells³ atoms near a face-centered lattice at the density of the liquid, nm."""
+    basis = np.array([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0]]) / 2
+    corners = np.stack(np.meshgrid(*[np.arange(cells)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
+    lattice = (corners + basis).reshape(-1, 3) * argon_length(cells) / cells
+    return lattice + jitter * np.random.default_rng(seed).normal(size=lattice.shape)
+
+
+def argon_topology(cells=2):
+    return rv.Topology.from_elements(["Ar"] * (4 * cells**3))
+
+
+def argon_state(cells=2, seed=0, jitter=0.02, dtype=None):
+    dtype = jnp.result_type(float) if dtype is None else dtype
+    velocities = rv.maxwell_boltzmann(argon_topology(cells), TEMPERATURE, key=jax.random.key(seed))
+    positions = jnp.asarray(argon_positions(cells, seed, jitter), dtype)
+    return rv.State(positions, velocities.astype(dtype), argon_box(cells, dtype))
+
+
+def argon_box(cells=2, dtype=None):
+    return rv.OrthorhombicBox(jnp.full(3, argon_length(cells), dtype))
+
+
+class Well(rv.AbstractPotential):
+    """Independent atoms, each in a harmonic well: U = Σ k |x - center|²/2."""
+
+    k: Array
+    center: Array
+    cutoff: None = eqx.field(static=True, default=None)
+
+    def energy(self, positions, box):
+        del box
+        return 0.5 * self.k.astype(positions.dtype) * jnp.sum((positions - self.center.astype(positions.dtype)) ** 2)
+
+
+def well(k=100.0, center=0.0):
+    return Well(jnp.asarray(k), jnp.asarray(center))
+
+
+SKEWED = np.array([[1.2, 0.0, 0.0], [0.45, 1.3, 0.0], [-0.35, 0.4, 1.25]])
+BOXES = {
+    "open": rv.OpenBox(),
+    "orthorhombic": rv.OrthorhombicBox(jnp.array([1.0, 1.4, 2.3])),
+    "triclinic, right angles": rv.TriclinicBox(jnp.diag(jnp.array([1.0, 1.4, 2.3]))),
+    "triclinic": rv.TriclinicBox(jnp.asarray(SKEWED)),
+    "hexagonal": rv.TriclinicBox(jnp.array([[1.0, 0.0, 0.0], [-0.5, 0.75**0.5, 0.0], [0.0, 0.0, 1.6]])),
+    "left-handed": rv.TriclinicBox(jnp.asarray(SKEWED[[1, 0, 2]])),
+}
+
+CUTOFF = 0.55  # below half the box of 32 atoms, 0.578 nm
+_ONSET = 0.4
+_SPECIES = np.arange(32) % 2
+_SIGMAS, _EPSILONS = jnp.array([0.338, 0.30]), jnp.array([0.893795, 0.5])
+
+
+def lennard_jones(truncation=None, cutoff=CUTOFF):
+    return rv.LennardJones(SIGMA, EPSILON, cutoff=cutoff, truncation=truncation)
+
+
+SWITCHED = lennard_jones(rv.SmoothSwitch(_ONSET))
+POTENTIALS = {
+    "plain": lennard_jones(),
+    "shifted": lennard_jones(rv.ShiftedCutoff()),
+    "switched": SWITCHED,
+    "mixture": rv.LennardJones(
+        _SIGMAS, _EPSILONS, cutoff=CUTOFF, species=_SPECIES, truncation=rv.SmoothSwitch(_ONSET)
+    ),
+    "pairs": rv.LennardJones(
+        jnp.array([[0.338, 0.31], [0.31, 0.30]]), jnp.array([[0.9, 0.6], [0.6, 0.5]]), cutoff=CUTOFF,
+        species=_SPECIES, truncation=rv.SmoothSwitch(_ONSET),
+    ),
+    "tail": rv.TailCorrected(SWITCHED),
+    "sum": SWITCHED + rv.LennardJones(0.3, 0.1, cutoff=0.5, truncation=rv.SmoothSwitch(0.45)),
+}  # fmt: skip
+SMOOTH = tuple(name for name in POTENTIALS if name not in ("plain", "shifted"))
+
+_CUBE = 2 ** (1 / 3)
+_W1, _W0 = 1 / (2 - _CUBE), -_CUBE / (2 - _CUBE)
+
+
+class Yoshida4(rv.AbstractSplittingSolver):
+    """A table of coefficients of fourth order (Yoshida, Phys. Lett. A 150, 262, 1990)."""
+
+    kicks: ClassVar[tuple[float, ...]] = (_W1 / 2, (_W1 + _W0) / 2, (_W0 + _W1) / 2, _W1 / 2)
+    drifts: ClassVar[tuple[float, ...]] = (_W1, _W0, _W1)
+
+    def order(self, terms):
+        del terms
+        return 4
+
+
+class PositionVerlet(rv.AbstractSplittingSolver):
+    """Half a drift, a kick, half a drift: a table whose outer kicks are zero."""
+
+    kicks: ClassVar[tuple[float, ...]] = (0.0, 1.0, 0.0)
+    drifts: ClassVar[tuple[float, ...]] = (0.5, 0.5)
+
+    def order(self, terms):
+        del terms
+        return 2
+
+
+class AsynchronousLeapfrog(rv.AbstractReversibleSolver):
+    """Reversible, of one term, no splitting, and with a solver state that carries derivatives.
+
+    A. Mutze, arXiv:1311.6602.
+    """
+
+    term_structure: ClassVar = diffrax.AbstractTerm
+    interpolation_cls: ClassVar = diffrax.LocalLinearInterpolation
+
+    def order(self, terms):
+        del terms
+        return 2
+
+    def init(self, terms, t0, t1, y0, args):
+        del t1
+        return terms.vf(t0, y0, args)
+
+    def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
+        del made_jump
+        y1, state = _leapfrog(terms, t0, t1, y0, args, solver_state, terms.contr(t0, t1))
+        return y1, None, {"y0": y0, "y1": y1}, state, diffrax.RESULTS.successful
+
+    def backward_step(self, terms, t0, t1, y1, args, solver_state, made_jump):
+        del made_jump
+        y0, state = _leapfrog(terms, t0, t1, y1, args, solver_state, -terms.contr(t0, t1))
+        return y0, {"y0": y0, "y1": y1}, state
+
+    def func(self, terms, t0, y0, args):
+        return terms.vf(t0, y0, args)
+
+
+def _leapfrog(terms, t0, t1, y, args, slope, h):
+    half = jax.tree.map(lambda y, s: y + 0.5 * h * s, y, slope)
+    field = terms.vf(0.5 * (t0 + t1), half, args)
+    slope = jax.tree.map(lambda f, s: 2 * f - s, field, slope)
+    return jax.tree.map(lambda y, s: y + 0.5 * h * s, half, slope), slope
+
+
+SOLVERS = {"VelocityVerlet": rv.VelocityVerlet(), "Yoshida4": Yoshida4(), "PositionVerlet": PositionVerlet()}
+
+
+def central_difference(function, x, direction, step):
+    """The derivative of `function` at `x` along `direction`; the error is step² times a third derivative."""
+    shifted = lambda s: jax.tree.map(lambda a, d: a + s * d, x, direction)
+    return (function(shifted(step)) - function(shifted(-step))) / (2 * step)
+
+
+def random_like(tree, seed):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), tree)
+
+
+def assert_trees_close(got, wanted, *, rtol, atol=0.0):
+    """Every leaf, relative to the largest entry of that leaf."""
+    assert jax.tree.structure(got) == jax.tree.structure(wanted)
+    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        g, w = np.asarray(g), np.asarray(w)
+        assert g.shape == w.shape
+        assert np.max(np.abs(g - w), initial=0) <= rtol * np.max(np.abs(w), initial=0) + atol, (g, w)
+
+
+def pair_sum(positions, lengths, sigma, epsilon, cutoff, onset=None, shift=False):
+    """The Lennard-Jones energy by a plain sum over i < j, to be differentiated automatically."""
+    i, j = np.triu_indices(len(positions), 1)
+    d = positions[i] - positions[j]
+    if lengths is not None:
+        d = d - lengths * jnp.round(d / lengths)
+    r = jnp.sqrt(jnp.sum(d**2, axis=1))
+    s, e = (p if jnp.ndim(p) == 0 else p[i, j] for p in (sigma, epsilon))
+    u = lambda r: 4 * e * ((s / r) ** 12 - (s / r) ** 6)
+    energy = u(r) - u(cutoff) if shift else u(r)
+    if onset is not None:
+        t = jnp.clip((r - onset) / (cutoff - onset), 0, 1)
+        energy = energy * (1 - 10 * t**3 + 15 * t**4 - 6 * t**5)
+    return jnp.sum(jnp.where(r < cutoff, energy, 0))

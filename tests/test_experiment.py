@@ -1,0 +1,267 @@
+"""The experiment end to end: what it writes, that a kill costs nothing, and that bad input is refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("tyro")
+pytest.importorskip("matplotlib")
+from experiments.__main__ import main
+
+ROOT = Path(__file__).parent.parent
+ARGON = ROOT.parent / "shared/data/argon/ar346.pdb"
+FIGURES = ("path", "diffusion", "correlation", "gradients", "horizon")
+SMOKE = ("lj_diffusion", "--preset", "smoke")
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "experiments", *map(str, arguments)]
+
+
+def environment():
+    path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
+
+
+def launch(*arguments):
+    """Runs the command line in a process of its own: single precision, and no type checks at run time."""
+    return subprocess.run(command(*arguments), cwd=ROOT, env=environment(), capture_output=True, text=True)
+
+
+def numbers(folder):
+    """What two equal runs agree on, bit for bit."""
+    summary = json.loads((folder / "summary.json").read_text())
+    lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    del summary["timing"]
+    for line in lines:
+        del line["wall_time"]
+    return summary, lines
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("smoke") / "run"
+    done = launch(*SMOKE, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_smoke_end_to_end(smoke):
+    folder, done = smoke
+    lines = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["Fitted", "From, to", "How well", "How long", "Figures"]
+    summary, history = numbers(folder)
+    assert summary["updates"] == len(history) == 4
+    assert [line["update"] for line in history] == [1, 2, 3, 4]
+    assert history[0]["sigma"] == pytest.approx(0.338)
+    assert history[1]["sigma"] != history[0]["sigma"]
+    assert {"initial", "final", "target", "deviation"} <= set(summary)
+    assert all(summary[k]["diffusion_error"] > 0 for k in ("initial", "final", "target"))
+    parts = {f"{p}{e}" for p in ("sigma", "epsilon") for e in ("", "_error")}
+    for line in history:
+        assert set(line["dynamical"]) == set(line["thermodynamic"]) == parts
+        assert line["effective_samples"] == pytest.approx(4)  # drawn with the parameters they are used with
+    config = json.loads((folder / "config.json").read_text())
+    assert config["config"]["seed"] == 0
+    assert {"versions", "devices", "git"} <= set(config["environment"])
+    for name in FIGURES:
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(folder.glob("*.part"))
+
+
+def test_finished_run_resumes_to_the_same_numbers(smoke, tmp_path):
+    folder = copy(smoke[0], tmp_path / "run")
+    (folder / "summary.json").unlink()
+    lines = (folder / "history.jsonl").read_text().splitlines()
+    (folder / "history.jsonl").write_text(
+        "\n".join(lines[:2]) + "\n"
+    )  # as if killed before the last lines were written
+    done = launch(*SMOKE, "--out", folder, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert numbers(folder) == numbers(smoke[0])
+
+
+# Each point of the run that a kill may hit: after a stage's file has appeared, in the middle of the next.
+@pytest.mark.slow
+@pytest.mark.parametrize("after", ["config.json", "start.npz", "reference.json", "checkpoint.eqx", "final.npz"])
+def test_killed_run_resumes_to_the_same_numbers(smoke, tmp_path, after):
+    folder = tmp_path / "run"
+    process = subprocess.Popen(command(*SMOKE, "--out", folder), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL)
+    while not (folder / after).exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folder / "summary.json").exists()
+    done = launch(*SMOKE, "--out", folder, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert numbers(folder) == numbers(smoke[0])
+
+
+@pytest.mark.slow
+def test_one_seed_one_result(smoke, tmp_path):
+    for seed in ("0", "1"):
+        assert launch(*SMOKE, "--out", tmp_path / seed, "--seed", seed).returncode == 0
+    assert numbers(tmp_path / "0") == numbers(smoke[0])
+    assert numbers(tmp_path / "1")[0]["final"] != numbers(smoke[0])[0]["final"]
+
+
+@pytest.mark.slow
+def test_own_structure_and_target(tmp_path):
+    if not ARGON.exists():
+        pytest.skip(f"needs {ARGON}, which is not part of the project")
+    flags = ("--structure", ARGON, "--target", "2.36e-9", "--target-error", "5e-11", "--updates", "2")
+    done = launch(*SMOKE, *flags, "--gradient", "dynamical", "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    summary, _ = numbers(tmp_path / "run")
+    assert (summary["atoms"], summary["element"], summary["cutoff"]) == (346, "Ar", 1.0)
+    assert summary["target"]["diffusion"] == 2.36e-9
+    assert summary["target"]["sigma"] is None  # nobody knows
+
+
+@pytest.mark.slow
+def test_exploding_run_keeps_its_files(tmp_path):
+    done = launch(*SMOKE, "--sigma-rate", "0.2", "--out", tmp_path / "run")
+    assert done.returncode == 1
+    assert "energy" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len((tmp_path / "run" / "history.jsonl").read_text().splitlines()) >= 1
+    assert "NaN" not in (tmp_path / "run" / "history.jsonl").read_text()
+
+
+def copy(source, target):
+    target.mkdir()
+    for file in source.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    return target
+
+
+def refused(capsys, *arguments):
+    """The message of a command line that must be refused, in this process: it never gets to simulate."""
+    assert main([str(a) for a in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" or captured.out.startswith("Usage")
+    return captured.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--target", "-1e-9"), ("--target is -1e-09", "above zero", "m²/s")),
+        (("--target", "0"), ("--target is 0.0", "above zero")),
+        (("--target", "2.36"), ("--target is 2.36", "m²/s", "2.36e-9")),
+        (("--temperature", "-3"), ("--temperature is -3", "zero or more")),
+        (("--cutoff", "0.9"), ("cutoff is 0.9 nm", "half the smallest height", "0.578")),
+        (("--horizon", "0.1601"), ("--horizon is 0.1601", "multiple of 0.008 ps", "0.16")),
+        (("--sigma", "nan"), ("--sigma is nan", "above zero")),
+        (("--trajectories", "1"), ("--trajectories is 1", "at least 2")),
+        (("--preset", "huge"), ("--preset is 'huge'", "quick, paper, smoke")),
+    ],
+)
+def test_bad_flags(capsys, tmp_path, flags, words):
+    message = refused(capsys, *SMOKE, "--out", tmp_path / "run", *flags)
+    assert all(word in message for word in words), message
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_experiment(capsys):
+    assert "wanted one of lj_diffusion" in refused(capsys, "nope")
+
+
+def test_flag_of_the_wrong_type_is_refused(tmp_path):
+    with pytest.raises(SystemExit) as error:
+        main([*SMOKE, "--out", str(tmp_path / "run"), "--updates", "many"])
+    assert error.value.code == 2
+
+
+EXTXYZ = '2\nLattice="20 0 0 0 20 0 0 0 20" Properties=species:S:1:pos:R:3\n{} 0 0 0\nAr 4 0 0\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("missing.pdb", None, ("no structure file", "PDB or extxyz")),
+        ("two.extxyz", EXTXYZ.format("Kr"), ("1 Ar, 1 Kr", "one element")),
+        ("open.xyz", "2\n\nAr 0 0 0\nAr 4 0 0\n", ("no periodic box", "CRYST1")),
+        ("broken.extxyz", "2\nArgon\n", ("cannot be read",)),
+        ("nan.extxyz", EXTXYZ.format("Ar").replace("4 0 0", "nan 0 0"), ("not finite",)),
+        ("overlap.extxyz", EXTXYZ.format("Ar").replace("4 0 0", "0 0 0"), ("nearest two atoms", "overlap")),
+        ("small.extxyz", EXTXYZ.format("Ar").replace("20", "10"), ("cutoff is 0.9", "0.5 nm")),
+    ],
+)
+def test_bad_structures(capsys, tmp_path, name, text, words):
+    pytest.importorskip("ase")
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    flags = ("--structure", tmp_path / name, "--target", "2.36e-9", "--cutoff", "0.9")
+    message = refused(capsys, *SMOKE, *flags, "--out", tmp_path / "run")
+    assert all(word in message for word in words), message
+    assert not (tmp_path / "run").exists()
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_folder_of_another_run(capsys, smoke, tmp_path):
+    folder = copy(smoke[0], tmp_path / "run")
+    before = contents(folder)
+    assert "add --resume" in refused(capsys, *SMOKE, "--out", folder)
+    message = refused(capsys, *SMOKE, "--out", folder, "--resume", "--seed", "7", "--updates", "9")
+    assert "seed is 7, there 0" in message
+    assert "updates is 9, there 4" in message
+    assert contents(folder) == before
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "notes.txt").write_text("mine")
+    assert "notes.txt" in refused(capsys, *SMOKE, "--out", tmp_path / "notes")
+    assert "is a file" in refused(capsys, *SMOKE, "--out", tmp_path / "notes" / "notes.txt")
+    assert contents(tmp_path / "notes") == {"notes.txt": b"mine"}
+
+
+def test_nothing_to_resume(capsys, tmp_path):
+    assert "no run to resume" in refused(capsys, *SMOKE, "--out", tmp_path / "run", "--resume")
+    assert "--out" in refused(capsys, *SMOKE, "--resume")
+
+
+def test_missing_checkpoint(capsys, smoke, tmp_path):
+    folder = copy(smoke[0], tmp_path / "run")
+    (folder / "checkpoint.eqx").unlink()
+    before = contents(folder)
+    message = refused(capsys, *SMOKE, "--out", folder, "--resume")
+    assert "checkpoint" in message
+    assert "4 updates" in message
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("name", ["reference.json", "start.npz", "config.json"])
+def test_corrupt_files(capsys, smoke, tmp_path, name):
+    folder = halve(smoke[0], tmp_path, name)
+    before = contents(folder)
+    message = refused(capsys, *SMOKE, "--out", folder, "--resume")
+    assert name in message
+    assert "Restore a copy" in message
+    assert contents(folder) == before
+
+
+def test_corrupt_checkpoint(smoke, tmp_path):
+    folder = halve(smoke[0], tmp_path, "checkpoint.eqx")
+    before = contents(folder)
+    done = launch(*SMOKE, "--out", folder, "--resume")
+    assert done.returncode == 2
+    assert "is damaged" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert contents(folder) == before
+
+
+def halve(source, tmp_path, name):
+    """A copy of a run, in which a file is cut in half."""
+    folder = copy(source, tmp_path / "run")
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: len(whole) // 2])
+    return folder
