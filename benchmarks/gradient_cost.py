@@ -1,8 +1,9 @@
 """What a gradient through a trajectory costs: 346 argon atoms, the diffusion of one trajectory, four ways.
 
-`python -m benchmarks gradient_cost` measures, in float32 and float64: compile time of value-and-gradient, milliseconds per
-step forward and of value-and-gradient (gradient with respect to σ and ε), their ratio, and XLA's temporary memory at two
-lengths. Every number is the median of several runs, taken in turns, so that a busy machine is busy for all.
+`python -m benchmarks gradient_cost` measures, in float32 and float64: compile time of value-and-gradient,
+milliseconds per step forward and of value-and-gradient (gradient with respect to σ and ε), their ratio, and XLA's
+temporary memory at two lengths. Every number is the median of several runs, taken in turns, so that a busy machine is
+busy for all.
 """
 
 import argparse

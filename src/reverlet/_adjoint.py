@@ -22,24 +22,26 @@ _NEVER = jnp.iinfo(jnp.int32).max
 class ReversibleAdjoint(diffrax.AbstractAdjoint):
     """Exact gradients through a reversible solver, in memory that does not grow with the number of steps.
 
-    The trajectory is not stored: the backward pass walks it from its end, reconstructing every state, and accumulates the
-    derivative of the discrete solution. It equals `diffrax.DirectAdjoint` up to rounding; it is not the continuous adjoint
-    of `diffrax.BacksolveAdjoint`. For splitting methods a step back costs one evaluation of the vector field and its
-    pullback; for any other `AbstractReversibleSolver`, its `backward_step` and one `jax.vjp` of its `step`.
+    The trajectory is not stored: the backward pass walks it from its end, reconstructing every state, and accumulates
+    the derivative of the discrete solution. It equals `diffrax.DirectAdjoint` up to rounding; it is not the
+    continuous adjoint of `diffrax.BacksolveAdjoint`. For splitting methods a step back costs one evaluation of the
+    vector field and its pullback; for any other `AbstractReversibleSolver`, its `backward_step` and one `jax.vjp` of
+    its `step`.
 
-    Gradients reach `y0`, `args`, `terms`, what `SaveAt(fn=...)` and the vector fields close over, through every value saved
-    by any `SaveAt` of `t0`, `t1`, `ts` (on the step grid), `steps`, `fn` and `subs`. Steps are equal to the last bit.
+    Gradients reach `y0`, `args`, `terms`, what `SaveAt(fn=...)` and the vector fields close over, through every value
+    saved by any `SaveAt` of `t0`, `t1`, `ts` (on the step grid), `steps`, `fn` and `subs`. Steps are equal to the
+    last bit.
 
     Do not use it where a trajectory is so long that rounding grows to the size of the solution on the way back (some 35
     Lyapunov times in float64, 15 in float32: for liquid argon about 20 ps and 7 ps), with dissipation or with noise.
 
     Reverse mode only; for `jax.jvp`, use `diffrax.ForwardMode` or `diffrax.DirectAdjoint`.
 
-    **Errors:** `ValueError` at once for solvers that cannot step backward, adaptive steps, events, dense output and noise;
-    `RuntimeError` from the compiled program for `ts` off the step grid.
+    **Errors:** `ValueError` at once for solvers that cannot step backward, adaptive steps, events, dense output and
+    noise; `RuntimeError` from the compiled program for `ts` off the step grid.
 
-    **Reference:** the discrete adjoint of a time-reversible integrator, as in B. Han and K. Yu, "Refining potential energy
-    surface through dynamical properties via differentiable molecular simulation" (2025).
+    **Reference:** the discrete adjoint of a time-reversible integrator, as in B. Han and K. Yu, "Refining potential
+    energy surface through dynamical properties via differentiable molecular simulation" (2025).
     """
 
     def loop(
@@ -123,7 +125,8 @@ def _refuse_unsupported(terms, solver, stepsize_controller, event, saveat):
     name = "`rv.ReversibleAdjoint()`"
     if not isinstance(solver, AbstractReversibleSolver):
         raise ValueError(
-            f"{name} got the solver `{type(solver).__name__}`, which has no `backward_step`; wanted a reversible one such as"
+            f"{name} got the solver `{type(solver).__name__}`, which has no `backward_step`; wanted a reversible one"
+            f" such as"
             " `rv.VelocityVerlet()`. For other solvers use `adjoint=diffrax.DirectAdjoint()`."
         )
     if not isinstance(stepsize_controller, diffrax.ConstantStepSize):
@@ -182,7 +185,8 @@ def _slots(sub: diffrax.SubSaveAt, num_slots: int, t0, h, num_steps) -> Int[Arra
         nearest = eqx.error_if(
             jnp.where(h == 0, 0, nearest).astype(jnp.int32),
             (h != 0) & (jnp.abs(position - nearest) > tolerance),
-            "`rv.ReversibleAdjoint()` got a `SaveAt(ts=...)` with times between two steps, which it does not interpolate."
+            "`rv.ReversibleAdjoint()` got a `SaveAt(ts=...)` with times between two steps, which it does not"
+            " interpolate."
             " Wanted times t0 + k dt0. Round them to the grid, or save every k steps with `SaveAt(steps=k)`.",
         )
         steps.append(nearest)

@@ -139,11 +139,12 @@ class OrthorhombicBox(AbstractBox):
 class TriclinicBox(AbstractBox):
     """A periodic box of any shape.
 
-    **Arguments:** `vectors`, the lattice vectors as rows, nm. They must be reduced: no two of them so skewed that adding
-    one to the other makes it much shorter (|a·b| at most 0.55 of the shorter one squared), since images are searched among
-    the 27 nearest cells.
+    **Arguments:** `vectors`, the lattice vectors as rows, nm. They must be reduced: no two of them so skewed that
+    adding one to the other makes it much shorter (|a·b| at most 0.55 of the shorter one squared), since images are
+    searched among the 27 nearest cells.
 
-    **Errors:** `ValueError` for vectors of the wrong shape, without volume, or not reduced (the message has reduced ones).
+    **Errors:** `ValueError` for vectors of the wrong shape, without volume, or not reduced (the message has reduced
+    ones).
     """
 
     vectors: Float[Array, "3 3"]  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -228,6 +229,7 @@ def _require_reduced(vectors: np.ndarray) -> None:
     overlaps = np.abs(vectors @ vectors.T) / np.minimum.outer(lengths, lengths) ** 2
     if np.max(overlaps[~np.eye(3, dtype=bool)]) > 0.55:
         raise ValueError(
-            f"`vectors` are too skewed for a search among neighboring cells: got\n{vectors}\nwanted a reduced basis of the"
+            f"`vectors` are too skewed for a search among neighboring cells: got\n{vectors}\nwanted a reduced basis"
+            f" of the"
             f" same lattice, such as\n{reduced}"
         )

@@ -42,18 +42,19 @@ def nve(
 ) -> Trajectory:
     """Newton's equations at constant energy, from one configuration; lift with `jax.vmap` over states.
 
-    Differentiable with respect to every array of `system`, `state` and `record`: exactly, and by default in memory that does
-    not grow with `num_steps`, the records aside.
+    Differentiable with respect to every array of `system`, `state` and `record`: exactly, and by default in memory
+    that does not grow with `num_steps`, the records aside.
 
     **Arguments:**
 
     - `solver`: any Diffrax solver of two terms (positions, velocities).
     - `dt`: the time step, ps. `num_steps`: how many; `save_every` must divide it.
-    - `record(system, state, initial)`: what to keep of an instant, given where the trajectory began; by default the whole
-      `State`. It runs inside the solve, so that a correlation v(0)·v(t) costs one number per frame. If it has trainable
-      parameters, make it an `eqx.Module`.
+    - `record(system, state, initial)`: what to keep of an instant, given where the trajectory began; by default the
+      whole `State`. It runs inside the solve, so that a correlation v(0)·v(t) costs one number per frame. If it has
+      trainable parameters, make it an `eqx.Module`.
     - `adjoint`: how to differentiate. With `diffrax.ForwardMode()`, `jax.jvp` works.
-    - `throw`: whether to check the initial energy, and raise when the trajectory explodes, instead of going on with NaN.
+    - `throw`: whether to check the initial energy, and raise when the trajectory explodes, instead of going on with
+      NaN.
 
     **Errors:** `ValueError` for steps that do not fit and states that do not fit the system; `FloatingPointError` for
     overlapping atoms and for a trajectory that explodes, with step and energy.

@@ -4,8 +4,8 @@ import difflib
 
 # fmt: off
 MASSES = {
-    # u, in the order of atomic numbers. Conventional values of the IUPAC standard atomic weights (Meija et al., Pure Appl.
-    # Chem. 88, 265, 2016); mass number of the longest-lived isotope for elements that have none.
+    # u, in the order of atomic numbers. Conventional values of the IUPAC standard atomic weights (Meija et al., Pure
+    # Appl. Chem. 88, 265, 2016); mass number of the longest-lived isotope for elements that have none.
     "H": 1.008, "He": 4.002602, "Li": 6.94, "Be": 9.0121831, "B": 10.81, "C": 12.011, "N": 14.007,
     "O": 15.999, "F": 18.998403163, "Ne": 20.1797, "Na": 22.98976928, "Mg": 24.305, "Al": 26.9815385,
     "Si": 28.085, "P": 30.973761998, "S": 32.06, "Cl": 35.45, "Ar": 39.948, "K": 39.0983, "Ca": 40.078,

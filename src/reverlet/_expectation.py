@@ -23,7 +23,8 @@ class Estimate(eqx.Module):
     value: PyTree[Array]
     """What the observable reduces to."""
     error: PyTree[Array]
-    """Its standard error over independent samples, by the infinitesimal jackknife. Correlated samples make it too small."""
+    """Its standard error over independent samples, by the infinitesimal jackknife. Correlated samples make it too
+    small."""
     effective_samples: Float[Array, ""]
     """Kish's effective sample size of the weights."""
     times: Float[Array, " frames"]
@@ -47,12 +48,12 @@ def expectation(
 ) -> Estimate:
     """The mean of an observable in the ensemble of `system`, from samples of a nearby one.
 
-    ⟨A⟩ = Σ_i w_i(θ) A(trajectory from x_i; θ). Its gradient with respect to `system` has two parts: the thermodynamic one,
-    through the weights, and the dynamical one, through the trajectories (or, without dynamics, through what is recorded);
-    each is left out by setting its argument to `False`, which does not change the value.
+    ⟨A⟩ = Σ_i w_i(θ) A(trajectory from x_i; θ). Its gradient with respect to `system` has two parts: the thermodynamic
+    one, through the weights, and the dynamical one, through the trajectories (or, without dynamics, through what is
+    recorded); each is left out by setting its argument to `False`, which does not change the value.
 
-    **Arguments:** `dynamics`, how to run trajectories from the samples' positions and velocities; without it, the samples
-    themselves are single frames. `throw`, as for `nve`.
+    **Arguments:** `dynamics`, how to run trajectories from the samples' positions and velocities; without it, the
+    samples themselves are single frames. `throw`, as for `nve`.
 
     **Errors:** as of `nve`.
     """
@@ -93,8 +94,9 @@ def expectation_gradients(
 ) -> tuple[Estimate, Gradients]:
     """An ensemble mean, and both parts of its gradient with respect to the potential with the standard error of each.
 
-    The parts add up to `jax.grad` of `expectation`. They are computed sample by sample in one pass, each sample with its own
-    copy of the parameters: for large models that is memory for as many copies. To train on the result, see `linearize`.
+    The parts add up to `jax.grad` of `expectation`. They are computed sample by sample in one pass, each sample with
+    its own copy of the parameters: for large models that is memory for as many copies. To train on the result, see
+    `linearize`.
 
     **Errors:** `ValueError` unless the observable reduces to a scalar; as of `nve`.
     """
@@ -144,8 +146,9 @@ def expectation_gradients(
 def linearize(value: Float[Array, ""], gradient: M, model: M) -> Float[Array, ""]:
     """`value`, with a gradient with respect to `model` that is already known.
 
-    So that a loss can be written on top of `expectation_gradients` and differentiated as usual: the number is `value`, its
-    derivative with respect to the arrays of `model` is `gradient` (a tree like `model`; `None` counts as zero).
+    So that a loss can be written on top of `expectation_gradients` and differentiated as usual: the number is
+    `value`, its derivative with respect to the arrays of `model` is `gradient` (a tree like `model`; `None` counts as
+    zero).
     """
     arrays = eqx.filter(model, jax.tree.map(lambda g: g is not None, gradient, is_leaf=lambda g: g is None))
     arrays = eqx.filter(arrays, eqx.is_inexact_array)
@@ -175,7 +178,8 @@ def _error(observable, times, records, weights):
 def _scalar(value):
     if jnp.shape(value) != ():
         raise ValueError(
-            f"`expectation_gradients` got an observable that reduces to shape {jnp.shape(value)}; wanted a scalar. Wrap it in"
+            f"`expectation_gradients` got an observable that reduces to shape {jnp.shape(value)}; wanted a scalar."
+            f" Wrap it in"
             " one that reduces to the number you fit, or differentiate `expectation` itself."
         )
     return value

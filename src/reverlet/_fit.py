@@ -54,8 +54,9 @@ def fit(
 
     **Arguments:**
 
-    - `loss_fn(model, carry, key)` returns `loss, (carry, report)`: a scalar; what the next update starts from; and a pytree of
-      arrays to keep in the history. It is compiled once, and differentiated with respect to the arrays of `model`.
+    - `loss_fn(model, carry, key)` returns `loss, (carry, report)`: a scalar; what the next update starts from; and a
+      pytree of arrays to keep in the history. It is compiled once, and differentiated with respect to the arrays of
+      `model`.
     - `optimizer`: of Optax. For a learning rate per parameter, `per_parameter`.
     - `num_steps`: updates in total, those before a resume included.
     - `key`: every update gets a key of its own, made of `key` and its number, so that a resumed fit goes on the same.
@@ -67,8 +68,9 @@ def fit(
 
     **Returns:** the state after `num_steps` updates.
 
-    **Errors:** `FloatingPointError` when loss or gradient are not finite, with the update and the parameters; the checkpoint
-    of the update before stays. `CheckpointError` for a checkpoint that is missing, damaged or does not fit.
+    **Errors:** `FloatingPointError` when loss or gradient are not finite, with the update and the parameters; the
+    checkpoint of the update before stays. `CheckpointError` for a checkpoint that is missing, damaged or does not
+    fit.
     """
 
     def to_model(parameters, rest):
@@ -107,7 +109,8 @@ def fit(
             raise FloatingPointError(f"Update {step + 1}: {message.strip()}") from None
         if not finite:
             raise FloatingPointError(
-                f"Update {step + 1}: loss {value} or its gradient is not finite, at {state.model}; wanted finite numbers."
+                f"Update {step + 1}: loss {value} or its gradient is not finite, at {state.model}; wanted finite"
+                f" numbers."
                 " Nothing of this update was kept. Try smaller learning rates, or a shorter time of integration."
             )
         report = jax.tree.map(lambda r: np.asarray(r)[None], report)
@@ -129,9 +132,9 @@ def per_parameter(
 ) -> optax.GradientTransformation:
     """One optimizer for every parameter, each with its own learning rate.
 
-    **Arguments:** `optimizer`, from a learning rate, such as `optax.adam`; `rates`, a tree like the model with a learning
-    rate in the place of every array: `eqx.tree_at(lambda m: (m.sigma, m.epsilon), model, (2e-4, 1e-2))`. A zero keeps a
-    parameter as it is.
+    **Arguments:** `optimizer`, from a learning rate, such as `optax.adam`; `rates`, a tree like the model with a
+    learning rate in the place of every array: `eqx.tree_at(lambda m: (m.sigma, m.epsilon), model, (2e-4, 1e-2))`. A
+    zero keeps a parameter as it is.
     """
     leaves, treedef = jax.tree.flatten(eqx.filter(rates, lambda x: eqx.is_inexact_array(x) or isinstance(x, float)))
     labels = jax.tree.unflatten(treedef, range(len(leaves)))
@@ -180,7 +183,8 @@ def _load(path, like: FitState, report) -> FitState:
         model, parameters, optimizer_state, carry, history = eqx.tree_deserialise_leaves(io.BytesIO(body), _saved(like))
     except (RuntimeError, ValueError, TypeError, EOFError) as error:
         raise CheckpointError(
-            f"The checkpoint {path} is of another fit: its arrays do not have the shapes or dtypes of this model, optimizer and"
+            f"The checkpoint {path} is of another fit: its arrays do not have the shapes or dtypes of this model,"
+            f" optimizer and"
             f" carry ({error}). Resume with the arguments of the run that wrote it."
         ) from error
     return FitState(model, parameters, optimizer_state, carry, step, history)

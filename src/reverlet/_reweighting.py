@@ -20,12 +20,13 @@ class AbstractReweighting(eqx.Module):
 class Boltzmann(AbstractReweighting):
     """Reweighting from the potential the samples were drawn with, log w_i = -(U(x_i) - U_drawn(x_i)) / kT + const.
 
-    Its derivative is the thermodynamic gradient of an ensemble mean, -cov(A, ∂U/∂θ)/kT, also at equal potentials, where all
-    weights are the same. Known as DiffTRe when used for training.
+    Its derivative is the thermodynamic gradient of an ensemble mean, -cov(A, ∂U/∂θ)/kT, also at equal potentials,
+    where all weights are the same. Known as DiffTRe when used for training.
 
     Trust it while the effective sample size is most of the samples; draw new ones otherwise.
 
-    **Reference:** R. W. Zwanzig, J. Chem. Phys. 22, 1420 (1954); S. Thaler and J. Zavadlav, Nat. Commun. 12, 6884 (2021).
+    **Reference:** R. W. Zwanzig, J. Chem. Phys. 22, 1420 (1954); S. Thaler and J. Zavadlav, Nat. Commun. 12, 6884
+    (2021).
     """
 
     def log_weights(self, system, samples):

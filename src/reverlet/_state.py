@@ -35,7 +35,8 @@ class State(eqx.Module):
         require_shape("velocities", self.velocities, self.positions.shape, "The same as `positions`.")
         if self.positions.dtype != self.velocities.dtype:
             raise TypeError(
-                f"`positions` are {self.positions.dtype} but `velocities` are {self.velocities.dtype}; wanted one dtype."
+                f"`positions` are {self.positions.dtype} but `velocities` are {self.velocities.dtype}; wanted one"
+                f" dtype."
                 " Convert one: `velocities.astype(positions.dtype)`."
             )
         require_finite("positions", self.positions)
@@ -57,8 +58,8 @@ def maxwell_boltzmann(
 ) -> Float[Array, "atoms 3"]:
     """Velocities drawn from the Maxwell–Boltzmann distribution, nm/ps, in the dtype of the masses.
 
-    With the motion of the center of mass removed (the default) they are exactly the distribution of a system at rest, with
-    3N-3 degrees of freedom; no rescaling is done, so the kinetic temperature fluctuates as it should.
+    With the motion of the center of mass removed (the default) they are exactly the distribution of a system at rest,
+    with 3N-3 degrees of freedom; no rescaling is done, so the kinetic temperature fluctuates as it should.
 
     **Arguments:** `temperature` in K.
 

@@ -29,14 +29,15 @@ class System(eqx.Module):
     def check(self, state: State) -> None:
         """Refuses a state that this system cannot start from.
 
-        **Errors:** `ValueError` where the number of atoms differs or the cutoff is larger than half the smallest height of
-        the box; `FloatingPointError` if the energy is not finite, with the nearest two atoms. At once where values are
-        known, from the compiled program where they are traced.
+        **Errors:** `ValueError` where the number of atoms differs or the cutoff is larger than half the smallest
+        height of the box; `FloatingPointError` if the energy is not finite, with the nearest two atoms. At once where
+        values are known, from the compiled program where they are traced.
         """
         n = self.topology.num_atoms
         if state.positions.shape != (n, 3):
             raise ValueError(
-                f"`state` has positions of shape {state.positions.shape}; wanted {(n, 3)} as the topology has {n} atoms."
+                f"`state` has positions of shape {state.positions.shape}; wanted {(n, 3)} as the topology has {n}"
+                f" atoms."
                 " For many configurations, `jax.vmap` over the states."
             )
         cutoff = self.potential.cutoff
@@ -51,7 +52,8 @@ def _check_cutoff(cutoff: float, heights: Float[Array, "3"]) -> None:
         half = 0.5 * np.min(heights)
         if cutoff > half * (1 + 1e-6):  # room for lengths rounded to float32
             return (
-                f"The cutoff is {cutoff} nm; wanted at most half the smallest height of the box, which is {half:.6g} nm here."
+                f"The cutoff is {cutoff} nm; wanted at most half the smallest height of the box, which is {half:.6g}"
+                f" nm here."
                 f" Use a cutoff up to that, or a larger box."
             )
         return None
@@ -81,6 +83,7 @@ def _describe_overlap(energies, positions, vectors):
     distances = np.linalg.norm(difference, axis=-1) + np.diag(np.full(len(x), np.inf))
     i, j = np.unravel_index(np.argmin(distances), distances.shape)
     return (
-        f"The potential energy{where} is {energy} kJ/mol; wanted a finite number. The nearest two atoms are {i} and {j},"
+        f"The potential energy{where} is {energy} kJ/mol; wanted a finite number. The nearest two atoms are {i} and"
+        f" {j},"
         f" {distances[i, j]:.4g} nm apart: atoms that overlap must be moved apart first, and parameters must be finite."
     )

@@ -14,8 +14,8 @@ class Topology(eqx.Module):
 
     Usually made by `Topology.from_elements`.
 
-    **Errors:** `ValueError` for arrays whose lengths differ, masses that are not positive, or bonds between atoms that do
-    not exist.
+    **Errors:** `ValueError` for arrays whose lengths differ, masses that are not positive, or bonds between atoms
+    that do not exist.
     """
 
     atomic_numbers: Int[Array, " atoms"]
@@ -37,8 +37,8 @@ class Topology(eqx.Module):
     ) -> "Topology":
         """A topology from symbols of elements such as `["O", "H", "H"]`.
 
-        **Arguments:** `masses` (u), standard atomic weights by default; `molecules`, the molecule of each atom, every atom
-        its own by default; `bonds`, pairs of atom indices.
+        **Arguments:** `masses` (u), standard atomic weights by default; `molecules`, the molecule of each atom, every
+        atom its own by default; `bonds`, pairs of atom indices.
 
         **Errors:** `ValueError` for an unknown element, and as for the class.
         """
@@ -56,7 +56,11 @@ class Topology(eqx.Module):
         require_positive("masses", self.masses, "u")
         require_shape("molecules", self.molecules, (n,), "One per atom.")
         require_shape("bonds", self.bonds, (None, 2), "One pair of atom indices per bond.")
-        if self.bonds.size and is_concrete(self.bonds) and (int(jnp.min(self.bonds)) < 0 or int(jnp.max(self.bonds)) >= n):
+        if (
+            self.bonds.size
+            and is_concrete(self.bonds)
+            and (int(jnp.min(self.bonds)) < 0 or int(jnp.max(self.bonds)) >= n)
+        ):
             raise ValueError(f"`bonds` name atoms up to {int(jnp.max(self.bonds))}; wanted indices from 0 to {n - 1}.")
 
     @property

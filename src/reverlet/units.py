@@ -1,8 +1,8 @@
 """The unit system and conversions from and to it.
 
 Inside reverlet: length nm, time ps, mass u (dalton), energy kJ/mol, charge e, temperature K. Then 1 u nm²/ps² is
-1 kJ/mol (to 1e-9, the molar mass constant), velocities are nm/ps, forces kJ/mol/nm, diffusion coefficients nm²/ps, and no
-factor appears in the equations of motion.
+1 kJ/mol (to 1e-9, the molar mass constant), velocities are nm/ps, forces kJ/mol/nm, diffusion coefficients nm²/ps,
+and no factor appears in the equations of motion.
 
 A constant named after a unit is that unit in reverlet's: multiply to come in (`3.4 * units.ANGSTROM`), divide to go out
 (`diffusion / units.SQUARE_METER_PER_SECOND`).

@@ -10,9 +10,9 @@ from ._base import AbstractObservable
 class RDF(AbstractObservable):
     """The radial distribution function g(r) of all pairs of atoms.
 
-    Pair distances are counted in bins with a Gaussian of width `width` instead of a step, so that g is differentiable along
-    a trajectory: a count is the part of the Gaussian that lies in the bin. Normalized by the N(N-1)/2 pairs of the box, so
-    that g is one for an ideal gas.
+    Pair distances are counted in bins with a Gaussian of width `width` instead of a step, so that g is differentiable
+    along a trajectory: a count is the part of the Gaussian that lies in the bin. Normalized by the N(N-1)/2 pairs of
+    the box, so that g is one for an ideal gas.
 
     **Arguments:** `r_max` (nm, at most half the smallest height of a periodic box), `num_bins`, `width` (nm; a bin's by
     default).

@@ -80,8 +80,8 @@ class GreenKubo(AbstractDiffusionRoute):
 class Einstein(AbstractDiffusionRoute):
     """D is a sixth of the slope of ⟨|x(t) - x(0)|²⟩, by least squares over the frames after `start`.
 
-    **Arguments:** `start`, the part of the trajectory to leave out at its beginning, from 0 to 1: atoms do not diffuse yet
-    while they still move freely.
+    **Arguments:** `start`, the part of the trajectory to leave out at its beginning, from 0 to 1: atoms do not
+    diffuse yet while they still move freely.
     """
 
     start: float = eqx.field(static=True, default=0.5)
@@ -102,7 +102,8 @@ class Einstein(AbstractDiffusionRoute):
 class YehHummer(eqx.Module):
     """The finite-size correction of a diffusion coefficient in a cubic periodic box, k T ξ / (6π η L), ξ = 2.837297.
 
-    **Arguments:** `temperature` (K), `viscosity` (kJ/mol ps/nm³; from SI by `units.PASCAL_SECOND`), `length` of the box (nm).
+    **Arguments:** `temperature` (K), `viscosity` (kJ/mol ps/nm³; from SI by `units.PASCAL_SECOND`), `length` of the
+    box (nm).
 
     **Reference:** I.-C. Yeh and G. Hummer, J. Phys. Chem. B 108, 15873 (2004).
     """

@@ -12,8 +12,8 @@ from .._box import AbstractBox
 class AbstractPotential(eqx.Module):
     """A potential energy surface: a function of a configuration, and of nothing else.
 
-    Species, indices and trainable parameters are fields. A subclass gives `energy` and `cutoff`; forces and stress are its
-    derivatives. A hand-written derivative belongs in a custom derivative rule inside `energy`.
+    Species, indices and trainable parameters are fields. A subclass gives `energy` and `cutoff`; forces and stress
+    are its derivatives. A hand-written derivative belongs in a custom derivative rule inside `energy`.
     """
 
     cutoff: AbstractVar[float | None]
@@ -30,8 +30,8 @@ class AbstractPotential(eqx.Module):
     def stress(self, positions: Float[Array, "atoms 3"], box: AbstractBox) -> Float[Array, "3 3"]:
         """The potential part of the stress, (1/V) ∂U/∂strain, kJ/mol/nm³ (see `units.BAR`).
 
-        The strain maps positions and lattice vectors together. Tension is positive: the pressure is minus a third of its
-        trace, plus the kinetic part N k T / V.
+        The strain maps positions and lattice vectors together. Tension is positive: the pressure is minus a third of
+        its trace, plus the kinetic part N k T / V.
         """
 
         def strained(strain):

@@ -19,8 +19,8 @@ class AbstractTruncation(eqx.Module):
 
     @abc.abstractmethod
     def truncate(self, u: _PairFunction, r2: Float[Array, ""], cutoff: float) -> Float[Array, ""]:
-        """The truncated pair energy (kJ/mol) at a squared distance `r2` (nm²) below `cutoff` (nm) squared, from the pair
-        energy `u` as a function of the squared distance."""
+        """The truncated pair energy (kJ/mol) at a squared distance `r2` (nm²) below `cutoff` (nm) squared, from the
+        pair energy `u` as a function of the squared distance."""
 
     @abc.abstractmethod
     def check(self, cutoff: float) -> None:
@@ -30,8 +30,8 @@ class AbstractTruncation(eqx.Module):
 class PlainCutoff(AbstractTruncation):
     """u(r) as it is, and nothing beyond the cutoff.
 
-    Energy is not conserved when a pair crosses the cutoff, and finite differences of trajectories jump there; dynamics and
-    its exact discrete gradients do not mind, since the force is what it is on both sides.
+    Energy is not conserved when a pair crosses the cutoff, and finite differences of trajectories jump there;
+    dynamics and its exact discrete gradients do not mind, since the force is what it is on both sides.
     """
 
     def truncate(self, u, r2, cutoff):
@@ -55,8 +55,8 @@ class ShiftedCutoff(AbstractTruncation):
 class SmoothSwitch(AbstractTruncation):
     """u(r) S(r), where S falls from one at `onset` to zero at the cutoff.
 
-    S = 1 - 10 t³ + 15 t⁴ - 6 t⁵ with t = (r - onset) / (cutoff - onset): twice continuously differentiable, so that energy
-    is conserved, and finite differences of trajectories agree with gradients.
+    S = 1 - 10 t³ + 15 t⁴ - 6 t⁵ with t = (r - onset) / (cutoff - onset): twice continuously differentiable, so that
+    energy is conserved, and finite differences of trajectories agree with gradients.
 
     **Arguments:** `onset`, nm.
     """
@@ -92,8 +92,8 @@ class AbstractPairPotential(AbstractPotential):
 
     @abc.abstractmethod
     def pair_energy(self, r2: Float[Array, ""], i: Int[Array, ""], j: Int[Array, ""]) -> Float[Array, ""]:
-        """The energy (kJ/mol) of atoms `i` and `j` at a squared distance `r2` (nm²), before truncation. The same with `i`
-        and `j` exchanged; finite for every 0 < r2 <= cutoff²."""
+        """The energy (kJ/mol) of atoms `i` and `j` at a squared distance `r2` (nm²), before truncation. The same with
+        `i` and `j` exchanged; finite for every 0 < r2 <= cutoff²."""
 
     def energy(self, positions, box):
         dtype = positions.dtype
@@ -114,8 +114,8 @@ def _separations(positions, box):
 def _pair_function(potential, n, *, spread=False):
     """The truncated formula on (n, n) squared distances.
 
-    With `spread`, every scalar parameter is spread over the pairs by an outer product, so that the sum over pairs in its
-    derivative becomes a matrix-vector product: a plain reduction to a scalar takes longer than the forces.
+    With `spread`, every scalar parameter is spread over the pairs by an outer product, so that the sum over pairs in
+    its derivative becomes a matrix-vector product: a plain reduction to a scalar takes longer than the forces.
     """
     i = jnp.arange(n)
     is_scalar = lambda x: eqx.is_inexact_array(x) and x.ndim == 0
@@ -136,9 +136,9 @@ def _pair_function(potential, n, *, spread=False):
 def _squared_distances(potential, d):
     """Squared distances, made harmless where a pair does not count, and which pairs count: those within the cutoff.
 
-    For derivatives. An atom does not count as its own neighbor since its distance is zero; a mask of the diagonal would be
-    one more array to read, and keep the compiler from sharing these between the force and its pullback. Different atoms at
-    the very same place are the business of the energy, which is not finite then.
+    For derivatives. An atom does not count as its own neighbor since its distance is zero; a mask of the diagonal
+    would be one more array to read, and keep the compiler from sharing these between the force and its pullback.
+    Different atoms at the very same place are the business of the energy, which is not finite then.
     """
     r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
     counts = (r2 < potential.cutoff**2) & (r2 > 0)
@@ -209,9 +209,9 @@ def _parameter_tangent(function, potential, box, tangents):
     return jax.jvp(along, ([leaves[k] for k in moving],), ([dots[k] for k in moving],))[1]
 
 
-# Two nested rules. The derivative of the energy along w is a function in its own right, whose own derivative is again in
-# closed form: reverse-mode over it gives force, Hessian-vector product and mixed derivatives in a single sweep. A rule for
-# the gradient alone could not be transposed without spelling out the (atoms, atoms) Jacobian blocks.
+# Two nested rules. The derivative of the energy along w is a function in its own right, whose own derivative is again
+# in closed form: reverse-mode over it gives force, Hessian-vector product and mixed derivatives in a single sweep. A
+# rule for the gradient alone could not be transposed without spelling out the (atoms, atoms) Jacobian blocks.
 
 
 @eqx.filter_custom_jvp
@@ -264,18 +264,19 @@ def _inverse_jvp(primals, tangents):
 class LennardJones(AbstractPairPotential):
     """The 12-6 Lennard-Jones potential, u(r) = 4ε[(σ/r)¹² - (σ/r)⁶].
 
-    One species: scalars `sigma` and `epsilon`. Several: one of each per species, combined by the Lorentz–Berthelot rules
-    σ_ij = (σ_i + σ_j)/2, ε_ij = √(ε_i ε_j); or symmetric matrices (species, species) of explicit pair parameters. Then
-    `species` has the index of every atom's.
+    One species: scalars `sigma` and `epsilon`. Several: one of each per species, combined by the Lorentz–Berthelot
+    rules σ_ij = (σ_i + σ_j)/2, ε_ij = √(ε_i ε_j); or symmetric matrices (species, species) of explicit pair
+    parameters. Then `species` has the index of every atom's.
 
     The default is a plain cutoff without a tail correction; see `truncation` and `TailCorrected`.
 
     **Arguments:** `sigma` (nm), `epsilon` (kJ/mol), `cutoff` (nm).
 
-    **Errors:** `ValueError` for parameters that are not positive, shapes that do not fit, an asymmetric matrix, a cutoff
-    that is not positive or below the switch's onset.
+    **Errors:** `ValueError` for parameters that are not positive, shapes that do not fit, an asymmetric matrix, a
+    cutoff that is not positive or below the switch's onset.
 
-    **Reference:** J. E. Lennard-Jones, Proc. Phys. Soc. 43, 461 (1931); D. Berthelot, C. R. Acad. Sci. 126, 1703 (1898).
+    **Reference:** J. E. Lennard-Jones, Proc. Phys. Soc. 43, 461 (1931); D. Berthelot, C. R. Acad. Sci. 126, 1703
+    (1898).
     """
 
     sigma: Float[Array, "*species"]
@@ -306,7 +307,8 @@ class LennardJones(AbstractPairPotential):
         shape = self.sigma.shape
         if shape != self.epsilon.shape or len(shape) > 2 or (len(shape) == 2 and shape[0] != shape[1]):
             raise ValueError(
-                f"`sigma` has shape {shape} and `epsilon` {self.epsilon.shape}; wanted both scalar, both (species,), or both"
+                f"`sigma` has shape {shape} and `epsilon` {self.epsilon.shape}; wanted both scalar, both (species,),"
+                f" or both"
                 " (species, species)."
             )
         if (len(shape) > 0) != (self.species is not None):
@@ -347,7 +349,8 @@ class TailCorrected(AbstractPotential):
 
     **Arguments:** `potential`, with a plain or a smoothly switched cutoff.
 
-    **Errors:** `ValueError` for a shifted cutoff, whose shift acts at all distances and has no tail correction of this kind.
+    **Errors:** `ValueError` for a shifted cutoff, whose shift acts at all distances and has no tail correction of
+    this kind.
 
     **Reference:** M. P. Allen and D. J. Tildesley, Computer Simulation of Liquids, 2nd ed. (Oxford 2017), section 2.8;
     M. R. Shirts et al., J. Phys. Chem. B 111, 13052 (2007), for switched potentials.

@@ -30,8 +30,9 @@ class AbstractSampler(eqx.Module):
     def sample(self, system: System, states: State, num_samples: int, *, key: PRNGKeyArray) -> Samples:
         """Runs many chains at once, and keeps `num_samples` configurations of all together.
 
-        **Arguments:** `states`, where the chains start; leaves lead with `chains` (see `State.repeat`). `num_samples`, a
-        multiple of the number of chains: every chain gives the same number. All samples of one instant come first.
+        **Arguments:** `states`, where the chains start; leaves lead with `chains` (see `State.repeat`).
+        `num_samples`, a multiple of the number of chains: every chain gives the same number. All samples of one
+        instant come first.
 
         **Errors:** `ValueError` where shapes or numbers do not fit, `FloatingPointError` when a chain explodes.
         """

@@ -13,10 +13,10 @@ from ._base import AbstractSampler, Samples
 class LangevinBAOAB(AbstractSampler):
     """Langevin dynamics at constant temperature by the BAOAB splitting.
 
-    Half a kick, half a drift, an exact Ornstein–Uhlenbeck step of the velocities, half a drift, half a kick; one evaluation
-    of the force per step. Of the splittings of its kind it samples configurations best: for a harmonic well exactly, at any
-    stable time step. Velocities are right to second order in the time step; for trajectories at constant energy draw new
-    ones with `maxwell_boltzmann`.
+    Half a kick, half a drift, an exact Ornstein–Uhlenbeck step of the velocities, half a drift, half a kick; one
+    evaluation of the force per step. Of the splittings of its kind it samples configurations best: for a harmonic
+    well exactly, at any stable time step. Velocities are right to second order in the time step; for trajectories at
+    constant energy draw new ones with `maxwell_boltzmann`.
 
     **Arguments:** `temperature` (K), `friction` (1/ps), `dt` (ps), `num_steps` between two samples of a chain.
 
@@ -46,7 +46,8 @@ class LangevinBAOAB(AbstractSampler):
     def sample(self, system, states, num_samples, *, key):
         if states.positions.ndim != 3:
             raise ValueError(
-                f"`states` has positions of shape {states.positions.shape}; wanted (chains, atoms, 3). For chains that all"
+                f"`states` has positions of shape {states.positions.shape}; wanted (chains, atoms, 3). For chains"
+                f" that all"
                 " start from one configuration: `state.repeat(chains)`."
             )
         chains = states.positions.shape[0]
@@ -68,7 +69,8 @@ def _describe_failure(energies):
         return None
     return (
         f"{len(bad)} of {energies.size} samples have an energy that is not finite (sample {bad[0]}:"
-        f" {energies.ravel()[bad[0]]} kJ/mol); wanted finite numbers. Chains explode when they start from overlapping atoms,"
+        f" {energies.ravel()[bad[0]]} kJ/mol); wanted finite numbers. Chains explode when they start from"
+        f" overlapping atoms,"
         " when the time step is too long, or when parameters have run away."
     )
 

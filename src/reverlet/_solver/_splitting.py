@@ -1,3 +1,4 @@
+import itertools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -15,11 +16,12 @@ _Leaf = Float[Array, "..."]
 class ConservativeTerm(diffrax.AbstractTerm):
     """The kick of Newton's equations, dv/dt = -(1/m) ∂U(x, args)/∂x, for a force that has a potential.
 
-    The same vector field in a `diffrax.ODETerm` gives the same numbers. Knowing the potential, `ReversibleAdjoint` pulls
-    cotangents back by reverse-over-forward differentiation of U, which is cheaper than differentiating its gradient again.
+    The same vector field in a `diffrax.ODETerm` gives the same numbers. Knowing the potential, `ReversibleAdjoint`
+    pulls cotangents back by reverse-over-forward differentiation of U, which is cheaper than differentiating its
+    gradient again.
 
-    **Arguments:** `potential(x, args)`, a scalar energy; `masses(args)`, in the shape of `x` or broadcasting with it. Both
-    take what they need from `args`.
+    **Arguments:** `potential(x, args)`, a scalar energy; `masses(args)`, in the shape of `x` or broadcasting with it.
+    Both take what they need from `args`.
     """
 
     potential: Callable[[PyTree[Array], PyTree], Float[Array, ""]]
@@ -109,7 +111,7 @@ class AbstractSplittingSolver(AbstractReversibleSolver):
         for weight in self.drifts:
             ends.append(ends[-1] + weight * (t1 - t0))
         ends[-1] = t1  # to the last bit, whatever the sum of the coefficients rounds to
-        return list(zip(ends[:-1], ends[1:], strict=True))
+        return list(itertools.pairwise(ends))
 
     def drift(
         self,

@@ -11,8 +11,9 @@ class VelocityVerlet(AbstractSplittingSolver):
     Not leap-frog, whose velocities live half a step away from its positions: the positions are the same, the velocities
     are not.
 
-    Use with two terms, `(diffrax.ODETerm(drift), diffrax.ODETerm(kick))`, and `y0 = (positions, velocities)`. Works under
-    every Diffrax adjoint; under `ReversibleAdjoint` gradients are exact in memory that does not grow with the steps.
+    Use with two terms, `(diffrax.ODETerm(drift), diffrax.ODETerm(kick))`, and `y0 = (positions, velocities)`. Works
+    under every Diffrax adjoint; under `ReversibleAdjoint` gradients are exact in memory that does not grow with the
+    steps.
 
     **Reference:** L. Verlet, Phys. Rev. 159, 98 (1967); W. C. Swope et al., J. Chem. Phys. 76, 637 (1982).
     """
