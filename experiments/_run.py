@@ -158,7 +158,7 @@ class Folder:
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """An npz file of a run; a damaged one is bad input."""
     try:
-        with np.load(path) as arrays:
+        with open(path, "rb") as file, np.load(file) as arrays:  # NumPy leaves a damaged file open
             return dict(arrays)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise BadInput(f"{path} cannot be read ({error}); wanted the file that the run wrote. {_RESTORE}") from error

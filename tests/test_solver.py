@@ -34,18 +34,21 @@ def start(seed):
 
 @eqx.filter_jit
 def step(solver, terms, t, h, y, field, state):
+    t, h = jnp.asarray(t), jnp.asarray(h)  # as Diffrax passes them
     y, _, dense, state, _ = solver.step(terms, t, t + h, y, field, state, False)
     return y, state, dense
 
 
 @eqx.filter_jit
 def step_back(solver, terms, t, h, y, field, state):
+    t, h = jnp.asarray(t), jnp.asarray(h)
     y, dense, state = solver.backward_step(terms, t, t + h, y, field, state, False)
     return y, state, dense
 
 
 @eqx.filter_jit
 def init(solver, terms, t, y, field):
+    t = jnp.asarray(t)
     return solver.init(terms, t, t, y, field)
 
 

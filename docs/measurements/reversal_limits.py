@@ -71,4 +71,4 @@ for num_steps in (500, 1000, 2000, 4000):
         flush=True,
     )
 for num_steps in (8000, 16000, 24000):
-    print(f"| {num_steps} | {lost(num_steps, jnp.float64):.0e} | {lost(num_steps, jnp.float32):.0e} | | | |", flush=True)
+    print(f"| {num_steps} | {lost(num_steps, jnp.float64):.0e} | {lost(num_steps, jnp.float32):.0e} | | | |")

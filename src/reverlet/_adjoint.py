@@ -211,7 +211,8 @@ class _EqualStep(diffrax.AbstractTerm):
     """
 
     term: diffrax.AbstractTerm
-    direction: Int[Array, ""]
+    direction: Any
+    """1, or -1 where time runs backward."""
     h: Float[Array, ""]
 
     def vf(self, t, y, args):

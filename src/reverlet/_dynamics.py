@@ -3,9 +3,9 @@ from typing import Any
 
 import diffrax
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
 from ._adjoint import ReversibleAdjoint
@@ -78,7 +78,8 @@ def _solve(system, state, solver, dt, num_steps, save_every, record, adjoint):
     def frame(t, y, args):
         del t
         system, initial, record = args
-        return record(system, State(*y, initial.box), initial)
+        x, v = y
+        return record(system, State(x, v, initial.box), initial)
 
     def kinetic(t, y, args):
         del t
@@ -106,6 +107,7 @@ def _solve(system, state, solver, dt, num_steps, save_every, record, adjoint):
         max_steps=num_steps,
         throw=False,
     )
+    assert solution.ys is not None
     records, energies, (x, v) = solution.ys
     times = time(dt) * jnp.arange(0, num_steps + 1, save_every, dtype=state.positions.dtype)
     return Trajectory(times, records, State(x[-1], v[-1], state.box)), energies
@@ -127,7 +129,7 @@ def _masses(args):
 
 
 def _check_steps(dt: Any, num_steps: int, save_every: int) -> None:
-    if not isinstance(dt, jax.core.Tracer) and not dt > 0:
+    if not isinstance(dt, Tracer) and not dt > 0:
         raise ValueError(f"`dt` is {dt}; wanted a time step longer than zero, in ps (1 fs is 0.001).")
     for name, value in (("num_steps", num_steps), ("save_every", save_every)):
         if not isinstance(value, int | np.integer) or value < 1:

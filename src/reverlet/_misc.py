@@ -7,6 +7,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
+from jax.experimental import io_callback
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 T = TypeVar("T")
@@ -14,7 +16,7 @@ T = TypeVar("T")
 
 def is_concrete(tree: PyTree) -> bool:
     """Whether every leaf has a value now, rather than standing for one while JAX traces."""
-    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+    return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def as_float_array(x: ArrayLike) -> Array:
@@ -86,7 +88,7 @@ def raise_if_wrong(find_fault: Callable[..., str | None], *values: ArrayLike) ->
 
     # `stop_gradient`, because callbacks have no derivative; ordered callbacks would forbid vmap
     values = jax.tree.map(jax.lax.stop_gradient, values)
-    jax.experimental.io_callback(on_host, None, *values, ordered=False)
+    io_callback(on_host, None, *values, ordered=False)
 
 
 def tree_add(a: PyTree, b: PyTree) -> PyTree:

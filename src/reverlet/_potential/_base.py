@@ -41,7 +41,7 @@ class AbstractPotential(eqx.Module):
         return jax.grad(strained)(jnp.zeros((3, 3), positions.dtype)) / box.volume
 
     def __add__(self, other: "AbstractPotential") -> "SumPotential":
-        return SumPotential(_parts(self) + _parts(other))
+        return SumPotential(_parts(self) + _parts(other))  # pyright: ignore[reportCallIssue]
 
 
 class SumPotential(AbstractPotential):

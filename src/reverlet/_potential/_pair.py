@@ -317,9 +317,9 @@ class LennardJones(AbstractPairPotential):
                 " `species` (one index per atom) exactly when there are parameters per species."
             )
         if self.species is not None and is_concrete((self.species, self.sigma, self.epsilon)):
-            species = np.asarray(self.species)
-            if species.ndim != 1 or species.dtype.kind != "i" or species.min() < 0 or species.max() >= shape[0]:
-                raise ValueError(f"`species` is {species}; wanted one integer from 0 to {shape[0] - 1} for every atom.")
+            species, num = np.asarray(self.species), len(np.asarray(self.sigma))
+            if species.ndim != 1 or species.dtype.kind != "i" or species.min() < 0 or species.max() >= num:
+                raise ValueError(f"`species` is {species}; wanted one integer from 0 to {num - 1} for every atom.")
             for name, matrix in (("sigma", np.asarray(self.sigma)), ("epsilon", np.asarray(self.epsilon))):
                 if not np.array_equal(matrix, matrix.T):
                     raise ValueError(f"`{name}` is\n{matrix}\nwanted a symmetric matrix: a pair has no order.")

@@ -11,6 +11,7 @@ from .._misc import tree_dot
 from ._base import AbstractReversibleSolver
 
 _Leaf = Float[Array, "..."]
+_Time = Any  # a scalar; Diffrax has no public name for its type
 
 
 class ConservativeTerm(diffrax.AbstractTerm):
@@ -105,7 +106,7 @@ class AbstractSplittingSolver(AbstractReversibleSolver):
         x, v = y0
         return drift.vf(t0, v, args), kick.vf(t0, x, args)
 
-    def drift_times(self, t0: Array, t1: Array) -> list[tuple[Array, Array]]:
+    def drift_times(self, t0: _Time, t1: _Time) -> list[tuple[_Time, _Time]]:
         """When every drift of the step from `t0` to `t1` begins and ends."""
         ends = [t0]
         for weight in self.drifts:
@@ -116,14 +117,14 @@ class AbstractSplittingSolver(AbstractReversibleSolver):
     def drift(
         self,
         terms: Any,
-        start: Array,
-        end: Array,
+        start: _Time,
+        end: _Time,
         x: PyTree[_Leaf],
         v: PyTree[_Leaf],
         args: PyTree,
         weight: float,
-        t0: Array,
-        t1: Array,
+        t0: _Time,
+        t1: _Time,
     ) -> PyTree[_Leaf]:
         """One drift from `start` to `end`, its velocity taken in the middle, so that it looks the same backward."""
         drift, _ = terms

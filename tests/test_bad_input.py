@@ -1,0 +1,173 @@
+"""What each kind of bad input gets: an error of its own. Constructors are tested beside what they construct."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import CUTOFF, SWITCHED, argon_box, argon_length, argon_positions, argon_state, argon_topology, lennard_jones
+
+import reverlet as rv
+
+pytestmark = pytest.mark.usefixtures("without_type_checks")
+SYSTEM = rv.System(argon_topology(), SWITCHED)
+STATE = argon_state()
+
+
+def run(state=STATE, system=SYSTEM, **options):  # no library function: a test may pick what to change
+    return rv.nve(system, state, **{"dt": 0.001, "num_steps": 2, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"num_steps": 10, "save_every": 4}, r"`num_steps` is 10, which `save_every` 4 does not divide.* 8 or 12"),
+        ({"num_steps": 0}, "`num_steps` is 0"),
+        ({"num_steps": -1}, "`num_steps` is -1"),
+        ({"num_steps": 2.0}, "`num_steps` is 2.0; wanted a whole number"),
+        ({"save_every": 0}, "`save_every` is 0"),
+        ({"dt": 0.0}, "`dt` is 0.0"),
+        ({"dt": -0.001}, "`dt` is -0.001"),
+        ({"dt": float("nan")}, "`dt` is nan"),
+    ],
+)
+def test_steps(options, match):
+    with pytest.raises(ValueError, match=match):
+        run(**options)
+    if "dt" not in options or options["dt"] != options["dt"]:
+        return
+    with pytest.raises(ValueError, match=match):
+        rv.NVE(**{"num_steps": 2, **options})
+
+
+def test_another_number_of_atoms():
+    with pytest.raises(ValueError, match=r"positions of shape \(32, 3\); wanted \(108, 3\)"):
+        run(system=rv.System(argon_topology(3), SWITCHED))
+
+
+def test_a_batch_that_is_not_lifted():
+    with pytest.raises(ValueError, match=r"shape \(2, 32, 3\).*`jax.vmap` over the states"):
+        run(STATE.repeat(2))
+
+
+TOO_LONG = rv.System(argon_topology(), lennard_jones(cutoff=0.6))
+
+
+def test_cutoff_above_half_the_box():
+    with pytest.raises(ValueError, match=r"The cutoff is 0.6 nm; wanted at most half .* 0.5783"):
+        run(system=TOO_LONG)
+    # heights, not lengths, of a skewed box
+    skewed = rv.TriclinicBox(jnp.array([[1.2, 0, 0], [0.5, 1.2, 0], [0, 0, 1.2]]))
+    with pytest.raises(ValueError, match=f"wanted at most half .* {float(jnp.min(skewed.heights)) / 2:.6g}"):
+        run(rv.State(STATE.positions, STATE.velocities, skewed), rv.System(argon_topology(), lennard_jones(cutoff=0.58)))
+    run(rv.State(STATE.positions, STATE.velocities, rv.OpenBox()), TOO_LONG)  # no images, no limit
+
+
+def test_cutoff_above_half_the_box_under_jit():
+    with pytest.raises(Exception, match=r"The cutoff is 0.6 nm"):
+        jax.block_until_ready(jax.jit(lambda b: run(rv.State(STATE.positions, STATE.velocities, b), TOO_LONG))(argon_box()))
+
+
+OVERLAPPING = STATE.positions.at[7].set(STATE.positions[3])
+
+
+def test_overlapping_atoms():
+    bad = rv.State(OVERLAPPING, STATE.velocities, STATE.box)
+    match = r"energy is \w+ kJ/mol; wanted a finite number. The nearest two atoms are 3 and 7, 0 nm apart"
+    with pytest.raises(FloatingPointError, match=match):
+        run(bad)
+    with pytest.raises(Exception, match=match):
+        jax.block_until_ready(eqx.filter_jit(lambda s: run(s))(bad))
+    both = jax.tree.map(lambda a, b: jnp.stack([a, b]), STATE, bad)
+    with pytest.raises(Exception, match="atoms are 3 and 7"):
+        jax.block_until_ready(jax.vmap(lambda s: run(s))(both))
+    # across a face of the box
+    image = rv.State(OVERLAPPING.at[7, 0].add(argon_length()), STATE.velocities, STATE.box)
+    with pytest.raises(FloatingPointError, match="atoms are 3 and 7"):
+        run(image)
+
+
+def test_parameters_that_are_not_finite():
+    potential = eqx.tree_at(lambda p: p.sigma, SWITCHED, jnp.array(jnp.nan))
+    with pytest.raises(FloatingPointError, match="energy is nan.*parameters must be finite"):
+        run(system=rv.System(argon_topology(), potential))
+
+
+def test_positions_that_are_not_finite_under_jit():
+    with pytest.raises(Exception, match="The positions are not finite"):
+        jax.block_until_ready(
+            jax.jit(lambda x: run(rv.State(x, STATE.velocities, STATE.box)))(STATE.positions.at[0, 0].set(jnp.nan))
+        )
+
+
+MATCH = r"exploded at step \d+ .*: its kinetic energy is .* kJ/mol, after .* at step \d+ and .* at the start"
+FAST = rv.State(STATE.positions, 1e160 * STATE.velocities, STATE.box)  # whose square overflows soon
+
+
+def test_exploding_trajectory():
+    with pytest.raises(FloatingPointError, match=MATCH):
+        run(FAST, num_steps=4)
+    with pytest.raises(Exception, match=MATCH):
+        jax.block_until_ready(eqx.filter_jit(lambda s: run(s, num_steps=4))(FAST))
+    with pytest.raises(Exception, match="Trajectory 1 " + MATCH):
+        jax.block_until_ready(eqx.filter_jit(jax.vmap(lambda s: run(s, num_steps=4)))(
+            jax.tree.map(lambda a, b: jnp.stack([a, b]), STATE, FAST)
+        ))  # fmt: skip
+    assert not jnp.all(jnp.isfinite(run(FAST, num_steps=4, throw=False).final.velocities**2))
+
+
+@pytest.mark.parametrize("dt", [0.05, 0.5])
+def test_time_step_that_is_far_too_long(dt):
+    """Atoms then overlap and are thrown out of the box, with energies that are finite but absurd."""
+    with pytest.raises(FloatingPointError, match="exploded at step"):
+        run(dt=dt, num_steps=400, save_every=100)
+
+
+def test_sampler():
+    sampler = rv.LangevinBAOAB(94.4, 1.0, dt=0.002, num_steps=2)
+    key = jax.random.key(0)
+    with pytest.raises(ValueError, match=r"wanted \(chains, atoms, 3\).*state.repeat"):
+        sampler.sample(SYSTEM, STATE, 2, key=key)
+    with pytest.raises(ValueError, match="`num_samples` is 3 of 2 chains; wanted a multiple"):
+        sampler.sample(SYSTEM, STATE.repeat(2), 3, key=key)
+    with pytest.raises(ValueError, match="`num_samples` is 0"):
+        sampler.sample(SYSTEM, STATE.repeat(2), 0, key=key)
+    with pytest.raises(ValueError, match="The cutoff is"):
+        sampler.sample(TOO_LONG, STATE.repeat(2), 2, key=key)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        sampler.sample(SYSTEM, rv.State(OVERLAPPING, STATE.velocities, STATE.box).repeat(2), 2, key=key)
+    with pytest.raises(FloatingPointError, match="1 of 2 samples have an energy that is not finite"):
+        sampler.sample(SYSTEM, jax.tree.map(lambda a, b: jnp.stack([a, b]), STATE, rv.State(OVERLAPPING, STATE.velocities, STATE.box)), 2, key=key)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: rv.LangevinBAOAB(-1.0, 1.0, dt=0.1, num_steps=1), "`temperature` is -1.0"),
+        (lambda: rv.LangevinBAOAB(np.nan, 1.0, dt=0.1, num_steps=1), "`temperature` is nan"),
+        (lambda: rv.LangevinBAOAB(1.0, -1.0, dt=0.1, num_steps=1), "`friction` is -1.0"),
+        (lambda: rv.LangevinBAOAB(1.0, 1.0, dt=0.0, num_steps=1), "`dt` is 0.0"),
+        (lambda: rv.LangevinBAOAB(1.0, 1.0, dt=0.1, num_steps=0), "`num_steps` is 0"),
+        (lambda: rv.RDF(0.0, 10), "wanted all more than zero"),
+        (lambda: rv.RDF(1.0, 0), "wanted all more than zero"),
+        (lambda: rv.Einstein(1.0), "`start` is 1.0"),
+        (lambda: rv.Einstein(-0.1), "`start` is -0.1"),
+    ],
+)
+def test_impossible_objects(make, match):
+    with pytest.raises(ValueError, match=match):
+        make()
+
+
+def test_diffusion_needs_trajectories():
+    samples = rv.LangevinBAOAB(94.4, 1.0, dt=0.002, num_steps=1).sample(SYSTEM, STATE.repeat(2), 2, key=jax.random.key(0))
+    with pytest.raises(ValueError, match="pass `dynamics=rv.NVE"):
+        rv.expectation(rv.SelfDiffusion(), SYSTEM, samples)
+    with pytest.raises(ValueError, match="wanted a scalar"):
+        rv.expectation_gradients(rv.VACF(), SYSTEM, samples, dynamics=rv.NVE(dt=0.001, num_steps=1))
+
+
+def test_nothing_is_wrong_with_good_input():
+    assert jnp.all(jnp.isfinite(run().final.positions))
+    assert jnp.all(jnp.isfinite(argon_positions()))
+    assert CUTOFF < 0.5 * argon_length()
