@@ -78,6 +78,8 @@ class Config:
     """The learning rate of ε, kJ/mol."""
     final_rate: float = 0.3
     """Learning rates fall to this part of their first value, along a cosine. 1: they stay."""
+    momentum: float = 0.7
+    """Adam's first decay rate: at 0.9, usual for it, the path overshoots the line D = D* and returns slowly."""
     average: int = 20
     """The final parameters are made of this many last updates: their mean, and one Newton step to D = D*."""
 
@@ -97,7 +99,7 @@ class Config:
     """How long a crystal is kept at three times the temperature to melt, ps, without --structure."""
     equilibration: float = 16.0
     """How long the chains run with the first parameters before the first update, ps; as long before the reference."""
-    reference_samples: int = 2560
+    reference_samples: int = 1920
     """Trajectories of the reference simulation."""
     final_samples: int = 1280
     """Trajectories of the evaluation of the final parameters; a quarter as many before the fit."""
@@ -126,6 +128,7 @@ class Config:
         _require(self.updates >= 1, "updates", self.updates, "at least 1", 40)
         _require(self.save_every >= 1, "save_every", self.save_every, "at least 1", 2)
         _require(0 < self.final_rate <= 1, "final_rate", self.final_rate, "more than 0, at most 1", 0.3)
+        _require(0 <= self.momentum < 1, "momentum", self.momentum, "zero or more, less than 1", 0.9)
         _require(self.average >= 1, "average", self.average, "at least 1", 20)
         _require(self.seed >= 0, "seed", self.seed, "zero or more", 0)
         for name in ("reference_samples", "final_samples"):
@@ -166,6 +169,7 @@ PRESETS = {
         sigma_rate=2e-4,
         epsilon_rate=1e-2,
         final_rate=1.0,
+        momentum=0.9,
         trajectories=100,
         time_step=1.0,
         horizon=2.0,
@@ -493,7 +497,8 @@ def fit(liquid: Liquid, chains: rv.State, target: float, folder: _run.Folder, ke
         }
         return 1e6 * (diffusion - target) ** 2, (samples.last, report)
 
-    adam = lambda rate: optax.adam(optax.cosine_decay_schedule(rate, config.updates, config.final_rate))
+    schedule = lambda rate: optax.cosine_decay_schedule(rate, config.updates, config.final_rate)
+    adam = lambda rate: optax.adam(schedule(rate), b1=config.momentum)
     rates = eqx.tree_at(lambda p: (p.sigma, p.epsilon), liquid.potential, (config.sigma_rate, config.epsilon_rate))
     history = _run.History(folder / "history.jsonl")
     resume = folder.checkpoint if folder.checkpoint.exists() else None

@@ -128,20 +128,29 @@ def test_time_that_does_not_start_at_zero():
 def test_steps_that_are_not_exact_in_binary():
     # Diffrax's steps then differ in the last bits, which is a relative change of 1e-13 per step
     times = 0.001 * jnp.arange(22)
-    compare(
-        lambda i, adjoint: weigh(solve(*i, diffrax.SaveAt(ts=times), adjoint, t1=0.021, dt0=0.001).ys), Y0, ARGS
-    )
+    compare(lambda i, adjoint: weigh(solve(*i, diffrax.SaveAt(ts=times), adjoint, t1=0.021, dt0=0.001).ys), Y0, ARGS)
 
 
 def test_no_steps():
-    compare(lambda i, adjoint: weigh(solve(*i, diffrax.SaveAt(t0=True, t1=True, fn=record), adjoint, t1=0.0).ys), Y0, ARGS)
+    compare(
+        lambda i, adjoint: weigh(solve(*i, diffrax.SaveAt(t0=True, t1=True, fn=record), adjoint, t1=0.0).ys), Y0, ARGS
+    )
 
 
 def test_running_out_of_steps():
     terms, saveat = TERMS, diffrax.SaveAt(t1=True)
     with pytest.raises(eqx.EquinoxRuntimeError, match="maximum number of solver steps"):
         diffrax.diffeqsolve(
-            terms, rv.VelocityVerlet(), 0.0, 1.0, DT, Y0, ARGS, saveat=saveat, adjoint=rv.ReversibleAdjoint(), max_steps=3
+            terms,
+            rv.VelocityVerlet(),
+            0.0,
+            1.0,
+            DT,
+            Y0,
+            ARGS,
+            saveat=saveat,
+            adjoint=rv.ReversibleAdjoint(),
+            max_steps=3,
         )
 
 
@@ -181,7 +190,9 @@ def test_conservative_term_is_the_same_kick():
     saveat = diffrax.SaveAt(t0=True, steps=3, fn=record)
     compare(lambda i, adjoint: weigh(solve(*i, saveat, adjoint, terms=terms).ys), Y0, ARGS)
     ode = (diffrax.ODETerm(drift), diffrax.ODETerm(lambda t, x, args: kick(t, x, {**args, "field": 0.0})))
-    grad = lambda terms: jax.grad(lambda i: weigh(solve(*i, saveat, rv.ReversibleAdjoint(), terms=terms).ys))((Y0, ARGS))
+    grad = lambda terms: jax.grad(lambda i: weigh(solve(*i, saveat, rv.ReversibleAdjoint(), terms=terms).ys))(
+        (Y0, ARGS)
+    )
     assert_trees_close(grad(terms), grad(ode), rtol=RTOL)
 
 
@@ -389,7 +400,9 @@ def test_refuses_times_off_the_grid():
 def test_refuses_forward_mode():
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jvp(
-            lambda k: weigh(solve(Y0, {**ARGS, "k": k}, diffrax.SaveAt(t1=True), rv.ReversibleAdjoint()).ys), (1.0,), (1.0,)
+            lambda k: weigh(solve(Y0, {**ARGS, "k": k}, diffrax.SaveAt(t1=True), rv.ReversibleAdjoint()).ys),
+            (1.0,),
+            (1.0,),
         )
 
 

@@ -5,7 +5,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import CUTOFF, SWITCHED, argon_box, argon_length, argon_positions, argon_state, argon_topology, lennard_jones
+from helpers import (
+    CUTOFF,
+    SWITCHED,
+    argon_box,
+    argon_length,
+    argon_positions,
+    argon_state,
+    argon_topology,
+    lennard_jones,
+)
 
 import reverlet as rv
 
@@ -59,13 +68,17 @@ def test_cutoff_above_half_the_box():
     # heights, not lengths, of a skewed box
     skewed = rv.TriclinicBox(jnp.array([[1.2, 0, 0], [0.5, 1.2, 0], [0, 0, 1.2]]))
     with pytest.raises(ValueError, match=f"wanted at most half .* {float(jnp.min(skewed.heights)) / 2:.6g}"):
-        run(rv.State(STATE.positions, STATE.velocities, skewed), rv.System(argon_topology(), lennard_jones(cutoff=0.58)))
+        run(
+            rv.State(STATE.positions, STATE.velocities, skewed), rv.System(argon_topology(), lennard_jones(cutoff=0.58))
+        )
     run(rv.State(STATE.positions, STATE.velocities, rv.OpenBox()), TOO_LONG)  # no images, no limit
 
 
 def test_cutoff_above_half_the_box_under_jit():
     with pytest.raises(Exception, match=r"The cutoff is 0.6 nm"):
-        jax.block_until_ready(jax.jit(lambda b: run(rv.State(STATE.positions, STATE.velocities, b), TOO_LONG))(argon_box()))
+        jax.block_until_ready(
+            jax.jit(lambda b: run(rv.State(STATE.positions, STATE.velocities, b), TOO_LONG))(argon_box())
+        )
 
 
 OVERLAPPING = STATE.positions.at[7].set(STATE.positions[3])
@@ -113,7 +126,7 @@ def test_exploding_trajectory():
         jax.block_until_ready(eqx.filter_jit(jax.vmap(lambda s: run(s, num_steps=4)))(
             jax.tree.map(lambda a, b: jnp.stack([a, b]), STATE, FAST)
         ))  # fmt: skip
-    assert not jnp.all(jnp.isfinite(run(FAST, num_steps=4, throw=False).final.velocities**2))
+    assert not jnp.all(jnp.isfinite(run(FAST, num_steps=4, throw=False).final.velocities ** 2))
 
 
 @pytest.mark.parametrize("dt", [0.05, 0.5])
@@ -160,7 +173,9 @@ def test_impossible_objects(make, match):
 
 
 def test_diffusion_needs_trajectories():
-    samples = rv.LangevinBAOAB(94.4, 1.0, dt=0.002, num_steps=1).sample(SYSTEM, STATE.repeat(2), 2, key=jax.random.key(0))
+    samples = rv.LangevinBAOAB(94.4, 1.0, dt=0.002, num_steps=1).sample(
+        SYSTEM, STATE.repeat(2), 2, key=jax.random.key(0)
+    )
     with pytest.raises(ValueError, match="pass `dynamics=rv.NVE"):
         rv.expectation(rv.SelfDiffusion(), SYSTEM, samples)
     with pytest.raises(ValueError, match="wanted a scalar"):

@@ -19,4 +19,6 @@ def test_batched_matrix_products(n):
     np.testing.assert_allclose(compiled, wanted, rtol=2e-4, atol=1e-5)
     np.testing.assert_allclose(jax.vmap(one)(s), wanted, rtol=2e-4, atol=1e-5)
     slope = jax.jit(jax.vmap(jax.grad(one)))(s)
-    np.testing.assert_allclose(slope, 2 * s.astype(float) @ CELL.T.astype(float) @ CELL.astype(float), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        slope, 2 * s.astype(float) @ CELL.T.astype(float) @ CELL.astype(float), rtol=1e-3, atol=1e-4
+    )

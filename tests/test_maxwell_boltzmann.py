@@ -41,7 +41,9 @@ def test_precision_and_determinism():
     key = jax.random.key(1)
     single = jax.tree.map(lambda x: x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x, TOPOLOGY)
     assert rv.maxwell_boltzmann(single, T, key=key).dtype == jnp.float32
-    np.testing.assert_array_equal(rv.maxwell_boltzmann(TOPOLOGY, T, key=key), rv.maxwell_boltzmann(TOPOLOGY, T, key=key))
+    np.testing.assert_array_equal(
+        rv.maxwell_boltzmann(TOPOLOGY, T, key=key), rv.maxwell_boltzmann(TOPOLOGY, T, key=key)
+    )
     assert jnp.all(rv.maxwell_boltzmann(TOPOLOGY, 0.0, key=key) == 0)
 
 

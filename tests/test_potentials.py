@@ -93,7 +93,9 @@ def test_forces_against_finite_differences(name, box):
 def test_stress_against_finite_differences(name, box):
     potential, x = POTENTIALS[name], positions(0)
     got = np.asarray(stress(potential, x, box))
-    deformed = eqx.filter_jit(lambda strain: potential.energy(x @ (jnp.eye(3) + strain).T, box.deform(jnp.eye(3) + strain)))
+    deformed = eqx.filter_jit(
+        lambda strain: potential.energy(x @ (jnp.eye(3) + strain).T, box.deform(jnp.eye(3) + strain))
+    )
     for k in range(3):
         for l in range(3):
             unit = jnp.zeros((3, 3)).at[k, l].set(1.0)
@@ -268,7 +270,9 @@ def test_derivatives_under_vmap():
     batch = jnp.stack([FEW_ATOMS, FEW_ATOMS * 1.01, FEW_ATOMS[::-1]])
     sigmas = SIGMA * jnp.array([1.0, 0.99, 1.01])
     derive = lambda f: jax.jit(
-        jax.vmap(lambda s, x: jax.grad(jvp(lambda p, x: f((s * p[0], *PARAMETERS[1:]), x), ((1.0,), ALONG[1])), 1)((1.0,), x))
+        jax.vmap(
+            lambda s, x: jax.grad(jvp(lambda p, x: f((s * p[0], *PARAMETERS[1:]), x), ((1.0,), ALONG[1])), 1)((1.0,), x)
+        )
     )
     assert_trees_close(derive(ours)(sigmas, batch), derive(plain)(sigmas, batch), rtol=RTOL)
     # over directions alone, as a Jacobian does
@@ -281,7 +285,9 @@ def test_derivatives_of_pair_parameters():
     species = np.arange(9) % 2
 
     def mixture(parameters, x):
-        return rv.LennardJones(*parameters, cutoff=CUTOFF, species=species, truncation=rv.SmoothSwitch(0.4)).energy(x, BOX)
+        return rv.LennardJones(*parameters, cutoff=CUTOFF, species=species, truncation=rv.SmoothSwitch(0.4)).energy(
+            x, BOX
+        )
 
     def by_hand(parameters, x):
         sigma, epsilon = (p[species] for p in parameters)
@@ -320,7 +326,10 @@ def test_a_potential_of_ones_own():
         return jnp.sum(jnp.where(r < CUTOFF, u * (1 - 10 * t**3 + 15 * t**4 - 6 * t**5), 0))
 
     library = lambda p, x: p.energy(x, BOX)
-    for derive in (lambda f: jax.value_and_grad(f, (0, 1)), lambda f: jax.grad(lambda p, x: jnp.sum(jax.grad(f, 1)(p, x) ** 2), (0, 1))):
+    for derive in (
+        lambda f: jax.value_and_grad(f, (0, 1)),
+        lambda f: jax.grad(lambda p, x: jnp.sum(jax.grad(f, 1)(p, x) ** 2), (0, 1)),
+    ):
         assert_trees_close(
             jax.tree.leaves(jax.jit(derive(library))(potential, FEW_ATOMS)),
             jax.tree.leaves(jax.jit(derive(by_hand))(potential, FEW_ATOMS)),
@@ -338,7 +347,9 @@ def test_precision_follows_the_positions(name):
     # float32 has seven digits; steep repulsion costs some
     assert_trees_close(forces(potential, single, BOX).astype(float), forces(potential, x, BOX), rtol=2e-4)
     gradient = eqx.filter_grad(lambda p: p.energy(single, BOX))(potential)
-    for g, p in zip(jax.tree.leaves(gradient), jax.tree.leaves(eqx.filter(potential, eqx.is_inexact_array)), strict=True):
+    for g, p in zip(
+        jax.tree.leaves(gradient), jax.tree.leaves(eqx.filter(potential, eqx.is_inexact_array)), strict=True
+    ):
         assert g.dtype == p.dtype
 
 
@@ -371,9 +382,7 @@ def test_against_openmm():
         system.addParticle(39.948)
         force.addParticle(0.0, SIGMA, EPSILON)
     system.addForce(force)
-    context = openmm.Context(
-        system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
-    )
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
     context.setPositions(x)
     state = context.getState(getEnergy=True, getForces=True)
     wanted = state.getPotentialEnergy()._value

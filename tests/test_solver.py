@@ -94,7 +94,9 @@ def test_order(name, field):
         y = start(0)
         h = 1.0 / num_steps
         carry = (y, init(solver, TERMS, 0.0, y, field))
-        return jax.lax.fori_loop(0, num_steps, lambda k, c: step(solver, TERMS, k * h, h, c[0], field, c[1])[:2], carry)[0]
+        return jax.lax.fori_loop(
+            0, num_steps, lambda k, c: step(solver, TERMS, k * h, h, c[0], field, c[1])[:2], carry
+        )[0]
 
     exact = end(4096)
     counts = np.array([16, 24, 32, 48])

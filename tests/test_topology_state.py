@@ -36,7 +36,9 @@ def test_masses_against_ase():
 def test_own_masses():
     topology = rv.Topology.from_elements(["H", "H"], masses=np.array([2.014, 2]))
     np.testing.assert_array_equal(topology.masses, [2.014, 2])
-    slope = jax.grad(lambda m: jnp.sum(rv.Topology.from_elements(["H", "H"], masses=m).masses ** 2))(jnp.array([1.0, 3.0]))
+    slope = jax.grad(lambda m: jnp.sum(rv.Topology.from_elements(["H", "H"], masses=m).masses ** 2))(
+        jnp.array([1.0, 3.0])
+    )
     np.testing.assert_array_equal(slope, [2.0, 6.0])
 
 
@@ -46,7 +48,10 @@ def test_own_masses():
         (lambda: rv.Topology.from_elements(["Ar", "AR"]), "'AR' is not the symbol .* Did you mean 'Ar'"),
         (lambda: rv.Topology.from_elements(["Q"]), "'Q' is not the symbol"),
         (lambda: rv.Topology.from_elements([""]), "'' is not the symbol"),
-        (lambda: rv.Topology.from_elements(["Ar"] * 2, masses=np.array([1.0])), r"`masses` has shape \(1,\); wanted \(2\)"),
+        (
+            lambda: rv.Topology.from_elements(["Ar"] * 2, masses=np.array([1.0])),
+            r"`masses` has shape \(1,\); wanted \(2\)",
+        ),
         (lambda: rv.Topology.from_elements(["Ar"] * 2, masses=np.array([1.0, 0.0])), "`masses` is 0.0"),
         (lambda: rv.Topology.from_elements(["Ar"] * 2, masses=np.array([1.0, -3.0])), "`masses` is -3.0"),
         (lambda: rv.Topology.from_elements(["Ar"] * 2, masses=np.array([1.0, np.nan])), "`masses` is nan"),

@@ -1,0 +1,151 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import SKEWED, argon_state, argon_topology, assert_trees_close, central_difference, random_like, well
+
+import reverlet as rv
+from reverlet import units
+
+K, MASS = 250.0, 39.948
+OMEGA = np.sqrt(K / MASS)
+CUBE = rv.OrthorhombicBox(jnp.full(3, 2.0))
+FREE = rv.System(rv.Topology.from_elements(["O", "H", "H", "Ar"]), well(0.0))
+M = FREE.topology.masses
+
+
+def free_state(seed, box=CUBE):
+    rng = np.random.default_rng(seed)
+    return rv.State(jnp.asarray(rng.normal(size=(4, 3))), jnp.asarray(rng.normal(size=(4, 3))), box)
+
+
+def records_of(observable, system, state, dt, num_steps):
+    trajectory = rv.nve(system, state, dt=dt, num_steps=num_steps, record=observable.record)
+    one = jnp.ones(1)
+    return trajectory.times, observable.reduce(trajectory.times, trajectory.records[None], one)
+
+
+@pytest.mark.parametrize("box", [CUBE, rv.TriclinicBox(2 * jnp.asarray(SKEWED))], ids=["cube", "triclinic"])
+def test_ideal_gas_rdf_is_one(box):
+    n, draws = 100, 400
+    rdf = rv.RDF(0.9, 18)
+    record = jax.jit(lambda x: rdf.record(None, rv.State(x, x, box), None))
+    fractional = jax.random.uniform(jax.random.key(0), (draws, n, 3))
+    records = jax.lax.map(record, fractional @ box.vectors)
+    g = rdf.reduce(jnp.zeros(1), records[:, None], jnp.full(draws, 1 / draws))
+    # smearing r² by a Gaussian of width w makes it r² + w² away from the origin, up to a part e^{-r²/2w²}
+    w, edges = rdf.width, np.asarray(rdf.edges)
+    shells = edges[1:] ** 3 - edges[:-1] ** 3
+    wanted = 1 + 3 * w**2 * np.diff(edges) / shells
+    pairs = draws * n * (n - 1) / 2 * 4 / 3 * np.pi * shells / float(box.volume)
+    deviation = np.abs(np.asarray(g) - wanted)[3:]
+    assert np.all(deviation < 5 / np.sqrt(pairs[3:]) + 1e-3)  # five of Poisson's standard errors
+    np.testing.assert_allclose(rdf.centers, 0.5 * (edges[1:] + edges[:-1]))
+
+
+def test_rdf_is_differentiable():
+    state, rdf = argon_state(), rv.RDF(0.55, 11)
+    value = jax.jit(lambda x: jnp.sum(jnp.sin(rdf.record(None, rv.State(x, x, state.box), None))))
+    w = random_like(state.positions, 0)
+    slope = jnp.sum(jax.grad(value)(state.positions) * w)
+    # truncation: step² over width² of the slope
+    np.testing.assert_allclose(slope, central_difference(value, state.positions, w, 1e-6), rtol=1e-6)
+
+
+def test_free_particles():
+    state, dt, num_steps = free_state(0), 0.01, 20
+    v = np.asarray(state.velocities)
+    v = v - np.average(v, axis=0, weights=M)  # the center of mass does not count
+    squared = np.mean(np.sum(v**2, axis=1))
+    times, msd = records_of(rv.MSD(), FREE, state, dt, num_steps)
+    np.testing.assert_allclose(msd, squared * np.asarray(times) ** 2, atol=1e-12)  # rounding
+    _, vacf = records_of(rv.VACF(), FREE, state, dt, num_steps)
+    np.testing.assert_allclose(vacf, squared, rtol=1e-12)
+    _, green_kubo = records_of(rv.SelfDiffusion(), FREE, state, dt, num_steps)
+    np.testing.assert_allclose(green_kubo, squared * times[-1] / 3, rtol=1e-12)
+    # the least-squares slope of t² over a stretch is twice its middle
+    _, einstein = records_of(rv.SelfDiffusion(rv.Einstein(0.5)), FREE, state, dt, num_steps)
+    middle = float(jnp.mean(times[10:]))
+    np.testing.assert_allclose(einstein, squared * 2 * middle / 6, rtol=1e-10)
+
+
+def test_motion_of_the_center_of_mass_does_not_count():
+    state = free_state(1)
+    moved = rv.State(state.positions, state.velocities + jnp.array([3.0, -2.0, 1.0]), state.box)
+    for observable in (rv.MSD(), rv.VACF(), rv.SelfDiffusion(), rv.SelfDiffusion(rv.Einstein())):
+        a, b = (records_of(observable, FREE, s, 0.01, 10)[1] for s in (state, moved))
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)  # cancellation costs a few digits
+
+
+def test_one_oscillator():
+    """Two atoms in opposite phase in harmonic wells: cos φn, with cos φ = 1 - (ωh)²/2 for velocity Verlet."""
+    system = rv.System(rv.Topology.from_elements(["Ar"] * 2), well(K))
+    x0, dt = 0.03, 0.05
+    v = np.array([[0.4, 0.0, 0.0], [-0.4, 0.0, 0.0]])
+    at_rest = rv.State(jnp.zeros((2, 3)), jnp.asarray(v), rv.OpenBox())
+    phi = np.arccos(1 - (OMEGA * dt) ** 2 / 2)
+    times, vacf = records_of(rv.VACF(), system, at_rest, dt, 60)
+    n = np.arange(61)
+    np.testing.assert_allclose(vacf, 0.16 * np.cos(n * phi), atol=1e-12)
+    # displaced: x = x0 cos φn
+    displaced = rv.State(jnp.array([[x0, 0, 0], [-x0, 0, 0]]), jnp.zeros((2, 3)), rv.OpenBox())
+    _, msd = records_of(rv.MSD(), system, displaced, dt, 60)
+    np.testing.assert_allclose(msd, x0**2 * (1 - np.cos(n * phi)) ** 2, atol=1e-13)
+    np.testing.assert_allclose(np.cos(phi / dt * np.asarray(times)), np.cos(n * phi), atol=1e-12)
+
+
+def test_einstein_and_green_kubo_agree():
+    """D of a Langevin particle from both routes, on exact curves of ⟨v·v⟩ and ⟨Δx²⟩."""
+    gamma, variance = 2.0, 1.7
+    times = jnp.linspace(0, 10, 2001)
+    vacf = 3 * variance * jnp.exp(-gamma * times)
+    msd = 6 * variance / gamma * (times - (1 - jnp.exp(-gamma * times)) / gamma)
+    green_kubo = rv.GreenKubo().diffusion(times, vacf)
+    einstein = rv.Einstein(0.6).diffusion(times, msd)
+    np.testing.assert_allclose(green_kubo, variance / gamma, rtol=1e-5)  # the trapezoid rule, (γh)²/12
+    np.testing.assert_allclose(einstein, variance / gamma, rtol=1e-5)  # e^{-12} of the slope is left
+
+
+def test_two_routes_on_the_same_trajectories():
+    """D(t) from the integral of the correlation function is a sixth of the slope of the mean squared displacement,
+    for a stationary ensemble; the sum over n and -n of one trajectory makes it exact for each."""
+    state = free_state(3)
+    times, msd = records_of(rv.MSD(), FREE, state, 0.01, 100)
+    _, vacf = records_of(rv.VACF(), FREE, state, 0.01, 100)
+    slope = np.gradient(np.asarray(msd), np.asarray(times))[1:-1] / 6
+    np.testing.assert_allclose(rv.running_integral(times, vacf)[1:-1] / 3, slope, rtol=1e-9)  # a parabola
+
+
+def test_yeh_hummer():
+    temperature, viscosity, length = 94.4, 2e-4, 2.5562e-9  # K, Pa s, m
+    boltzmann = 1.380649e-23
+    wanted = boltzmann * temperature * 2.837297 / (6 * np.pi * viscosity * length)  # m²/s
+    correction = rv.YehHummer(temperature, viscosity * units.PASCAL_SECOND, length * units.METER)
+    np.testing.assert_allclose(correction.correction() / units.SQUARE_METER_PER_SECOND, wanted, rtol=1e-12)
+    times, curve = jnp.linspace(0, 1, 11), jnp.ones((1, 11))
+    plain = rv.SelfDiffusion().reduce(times, curve, jnp.ones(1))
+    corrected = rv.SelfDiffusion(finite_size=correction).reduce(times, curve, jnp.ones(1))
+    np.testing.assert_allclose(corrected - plain, correction.correction(), rtol=1e-10)
+
+
+def test_temperature_and_energy():
+    topology, system = argon_topology(), rv.System(argon_topology(), well(K))
+    temperature = rv.Temperature()
+    x = jnp.zeros((32, 3))
+    draw = lambda key: rv.State(x, rv.maxwell_boltzmann(topology, 94.4, key=key), rv.OpenBox())
+    states = jax.vmap(draw)(jax.random.split(jax.random.key(0), 2000))
+    records = jax.vmap(lambda s: temperature.record(system, s, s))(states)
+    mean = temperature.reduce(jnp.zeros(1), records[:, None], jnp.full(2000, 1 / 2000))
+    np.testing.assert_allclose(mean, 94.4, rtol=5 * np.sqrt(2 / 93 / 2000))  # five standard errors
+    state = rv.State(0.1 + x, 2 + x, rv.OpenBox())
+    wanted = 32 * (0.5 * MASS * 12 + 0.5 * K * 0.03)
+    np.testing.assert_allclose(rv.TotalEnergy().record(system, state, state), wanted, rtol=1e-13)
+
+
+def test_reduce_weighs_samples():
+    weights, records = jnp.array([0.25, 0.75]), jnp.arange(6.0).reshape(2, 3)
+    times = jnp.arange(3.0)
+    assert_trees_close(rv.VACF().reduce(times, records, weights), weights @ records, rtol=1e-15)
+    assert_trees_close(rv.MSD().reduce(times, records, weights), weights @ records, rtol=1e-15)
+    for observable in (rv.Temperature(), rv.TotalEnergy()):
+        np.testing.assert_allclose(observable.reduce(times, records, weights), 0.25 * 1 + 0.75 * 4, rtol=1e-15)
