@@ -80,7 +80,7 @@ class Config:
     """Learning rates fall to this part of their first value, along a cosine. 1: they stay."""
     momentum: float = 0.7
     """Adam's first decay rate: at 0.9, usual for it, the path overshoots the line D = D* and returns slowly."""
-    average: int = 20
+    average: int = 30
     """The final parameters are made of this many last updates: their mean, and one Newton step to D = D*."""
 
     trajectories: int = 64
@@ -170,6 +170,7 @@ PRESETS = {
         epsilon_rate=1e-2,
         final_rate=1.0,
         momentum=0.9,
+        average=20,
         trajectories=100,
         time_step=1.0,
         horizon=2.0,

@@ -388,7 +388,7 @@ def test_refusals(changes, match):
 def test_refuses_other_terms():
     path = diffrax.LinearInterpolation(jnp.array([0.0, 1.0]), jnp.array([0.0, 2.0]))
     terms = (TERMS[0], diffrax.ControlTerm(lambda t, x, args: -x, path))
-    with pytest.raises(ValueError, match="wanted `diffrax.ODETerm` or"):
+    with pytest.raises(ValueError, match="wanted `diffrax.ODETerm` or"):  # noqa: RUF043
         solve(Y0, ARGS, diffrax.SaveAt(t1=True), rv.ReversibleAdjoint(), terms=terms)
 
 
@@ -429,7 +429,7 @@ def test_time_step_that_does_not_divide():
 @pytest.mark.xfail(strict=True, reason="Diffrax 0.7.2 with Equinox 0.13.8 (jax 0.10.1): tell users when this is mended")
 @pytest.mark.parametrize("num_steps", [20, 21, 22])
 def test_recursive_checkpoint_adjoint_is_mended(num_steps):
-    """Its gradient through `SaveAt(ts=...)` at every step is silently wrong, by 1 to 15 %, where `max_steps` is small."""
+    """Its gradient through `SaveAt(ts=...)` at every step is silently wrong, by 1 to 15 %, where `max_steps` is small."""  # noqa: E501
     dt = 0.001
 
     def loss(k, adjoint):

@@ -129,7 +129,7 @@ def test_own_structure_and_target(tmp_path):
 def test_exploding_run_keeps_its_files(tmp_path):
     done = launch(*SMOKE, "--sigma-rate", "0.2", "--out", tmp_path / "run")
     assert done.returncode == 1
-    assert "energy" in done.stderr
+    assert "Update" in done.stderr
     assert "Traceback" not in done.stderr
     assert len((tmp_path / "run" / "history.jsonl").read_text().splitlines()) >= 1
     assert "NaN" not in (tmp_path / "run" / "history.jsonl").read_text()

@@ -406,7 +406,7 @@ def test_against_openmm():
         (lambda: rv.LennardJones(np.ones(2), np.ones(2), cutoff=1.0, species=np.array([0, 2])), "from 0 to 1"),
         (lambda: rv.LennardJones(np.ones(2), np.ones(2), cutoff=1.0, species=np.array([0, -1])), "from 0 to 1"),
         (lambda: rv.LennardJones(np.ones(2), np.ones(2), cutoff=1.0, species=np.array([0.0, 1.0])), "from 0 to 1"),
-        (lambda: rv.LennardJones(np.array([[1.0, 2], [3, 4]]), np.ones((2, 2)), cutoff=1.0, species=np.array([0, 1])), "symmetric"),
+        (lambda: rv.LennardJones(np.array([[1.0, 2], [3, 4]]), np.ones((2, 2)), cutoff=1.0, species=np.array([0, 1])), "symmetric"),  # noqa: E501
         (lambda: lennard_jones(rv.SmoothSwitch(0.6)), "`onset` is 0.6 nm"),
         (lambda: lennard_jones(rv.SmoothSwitch(0.0)), "`onset` is 0.0 nm"),
         (lambda: rv.TailCorrected(lennard_jones(rv.ShiftedCutoff())), "got a potential with a `ShiftedCutoff`"),

@@ -4,8 +4,8 @@ import scipy.constants as sc
 
 from reverlet import units
 
-# SciPy's constants are of another CODATA year than ours in some releases: adjustments move the measured constants by less
-# than 1e-8; those exact by definition of the SI agree to rounding.
+# SciPy's constants are of another CODATA year than ours in some releases: adjustments move the measured ones by
+# less than 1e-8; those exact by definition of the SI agree to rounding.
 MEASURED, EXACT = 1e-8, 1e-14
 
 

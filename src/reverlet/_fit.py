@@ -108,9 +108,9 @@ def fit(
                 raise
             raise FloatingPointError(f"Update {step + 1}: {message.strip()}") from None
         if not finite:
+            where = eqx.tree_pformat(state.model, short_arrays=False)
             raise FloatingPointError(
-                f"Update {step + 1}: loss {value} or its gradient is not finite, at {state.model}; wanted finite"
-                f" numbers."
+                f"Update {step + 1}: loss {value} or its gradient is not finite, at {where}; wanted finite numbers."
                 " Nothing of this update was kept. Try smaller learning rates, or a shorter time of integration."
             )
         report = jax.tree.map(lambda r: np.asarray(r)[None], report)
@@ -180,7 +180,10 @@ def _load(path, like: FitState, report) -> FitState:
         history = jax.tree.map(lambda s: np.zeros((step, *s.shape), s.dtype), report)
         like = eqx.tree_at(lambda s: s.history, like, history, is_leaf=lambda x: x is None)
     try:
-        model, parameters, optimizer_state, carry, history = eqx.tree_deserialise_leaves(io.BytesIO(body), _saved(like))
+        stream = io.BytesIO(body)
+        model, parameters, optimizer_state, carry, history = eqx.tree_deserialise_leaves(stream, _saved(like))
+        if stream.read(1):
+            raise ValueError("it holds more arrays")
     except (RuntimeError, ValueError, TypeError, EOFError) as error:
         raise CheckpointError(
             f"The checkpoint {path} is of another fit: its arrays do not have the shapes or dtypes of this model,"

@@ -29,7 +29,7 @@ class RDF(AbstractObservable):
     def __init__(self, r_max: float, num_bins: int, width: float | None = None):
         self.r_max = r_max
         self.num_bins = num_bins
-        self.width = r_max / num_bins if width is None else width
+        self.width = r_max / max(num_bins, 1) if width is None else width
 
     def __check_init__(self):
         if not (self.r_max > 0 and self.num_bins > 0 and self.width > 0):

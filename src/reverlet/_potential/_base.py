@@ -33,6 +33,7 @@ class AbstractPotential(eqx.Module):
         The strain maps positions and lattice vectors together. Tension is positive: the pressure is minus a third of
         its trace, plus the kinetic part N k T / V.
         """
+        box = box.astype(positions.dtype)
 
         def strained(strain):
             deformation = jnp.eye(3, dtype=positions.dtype) + strain
