@@ -13,7 +13,7 @@ from diffrax._integrate import SaveState, State
 from diffrax._term import WrapTerm
 from jaxtyping import Array, Float, Int, PyTree
 
-from ._misc import tree_add, tree_dot
+from ._misc import tree_add
 from ._solver import AbstractReversibleSolver, AbstractSplittingSolver, ConservativeTerm, power
 
 _NEVER = jnp.iinfo(jnp.int32).max
@@ -379,13 +379,12 @@ class _Walk(NamedTuple):
             def pull(carry, k=k, ys_bar=ys_bar):
                 p, y_bar, moving_bar = carry
 
-                def weighted(y, moving):
+                def saved(y, moving):
                     args, functions = self.parts(moving)
                     out = functions.saves[k](self.grid.time(i), y, args)
-                    out = jax.tree.map(lambda bar, o: None if bar is None else o, ys_bar, out, is_leaf=_is_none)
-                    return tree_dot(out, jax.tree.map(lambda bar: bar[p - 1], ys_bar))
+                    return jax.tree.map(lambda bar, o: None if bar is None else o, ys_bar, out, is_leaf=_is_none)
 
-                dy, dmoving = jax.grad(weighted, argnums=(0, 1))(y, self.moving)
+                dy, dmoving = jax.vjp(saved, y, self.moving)[1](jax.tree.map(lambda bar: bar[p - 1], ys_bar))
                 return p - 1, tree_add(y_bar, dy), tree_add(moving_bar, dmoving)
 
             pointers[k], y_bar, moving_bar = jax.lax.while_loop(due, pull, (pointers[k], y_bar, moving_bar))

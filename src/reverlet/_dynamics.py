@@ -9,10 +9,10 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
 from ._adjoint import ReversibleAdjoint
-from ._misc import raise_if_wrong
+from ._misc import raise_if
 from ._solver import ConservativeTerm, VelocityVerlet
 from ._state import State
-from ._system import System
+from ._system import System, explosion_limit
 
 Record = Callable[[System, State, State], PyTree[Array]]
 
@@ -51,7 +51,8 @@ def nve(
     - `dt`: the time step, ps. `num_steps`: how many; `save_every` must divide it.
     - `record(system, state, initial)`: what to keep of an instant, given where the trajectory began; by default the
       whole `State`. It runs inside the solve, so that a correlation v(0)·v(t) costs one number per frame. If it has
-      trainable parameters, make it an `eqx.Module`.
+      trainable parameters, make it an `eqx.Module`. Every new function is compiled anew: define it once, or put the
+      whole computation under `eqx.filter_jit`.
     - `adjoint`: how to differentiate. With `diffrax.ForwardMode()`, `jax.jvp` works.
     - `throw`: whether to check the initial energy, and raise when the trajectory explodes, instead of going on with
       NaN.
@@ -59,12 +60,16 @@ def nve(
     **Errors:** `ValueError` for steps that do not fit and states that do not fit the system; `FloatingPointError` for
     overlapping atoms and for a trajectory that explodes, with step and energy.
     """
-    _check_steps(dt, num_steps, save_every)
+    num_steps, save_every = _check_steps(dt, num_steps, save_every)
     if throw:
-        system.check(state)
+        state = system.check(state)
     trajectory, kinetic = _solve(system, state, solver, dt, num_steps, save_every, record, adjoint)
     if throw:
-        raise_if_wrong(lambda k: _describe_explosion(k, dt, save_every), kinetic)
+        bad = ~(kinetic <= explosion_limit(kinetic[0], system.topology.num_atoms))
+        values = (kinetic, bad, jnp.asarray(dt), jnp.asarray(save_every))
+        # not the times, which are the same for all of a batch
+        guarded = raise_if(bad, _describe_explosion, *values, guard=(trajectory.records, trajectory.final))
+        trajectory = Trajectory(trajectory.times, *guarded)
     return trajectory
 
 
@@ -128,33 +133,28 @@ def _masses(args):
     return system.topology.masses.astype(initial.positions.dtype)[:, None]
 
 
-def _check_steps(dt: Any, num_steps: int, save_every: int) -> None:
+def _check_steps(dt: Any, num_steps: int, save_every: int) -> tuple[int, int]:
     if not isinstance(dt, Tracer) and not dt > 0:
         raise ValueError(f"`dt` is {dt}; wanted a time step longer than zero, in ps (1 fs is 0.001).")
     for name, value in (("num_steps", num_steps), ("save_every", save_every)):
-        if not isinstance(value, int | np.integer) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
             raise ValueError(f"`{name}` is {value!r}; wanted a whole number, at least 1.")
     if num_steps % save_every != 0:
         raise ValueError(
             f"`num_steps` is {num_steps}, which `save_every` {save_every} does not divide; wanted a multiple such as"
             f" {num_steps - num_steps % save_every or save_every} or {-(-num_steps // save_every) * save_every}."
         )
+    return int(num_steps), int(save_every)
 
 
-def _describe_explosion(kinetic, dt, save_every):
-    """`kinetic`: energies at every frame, of one trajectory or of a batch."""
-    if np.all(np.isfinite(kinetic)):
-        return None
-    energies = kinetic.reshape(-1, kinetic.shape[-1])
-    trajectory, frame = np.argwhere(~np.isfinite(energies))[0]
-    which = f" {trajectory}" if len(energies) > 1 else ""
-    step = frame * save_every
-    before = energies[trajectory, max(frame - 1, 0)]
+def _describe_explosion(kinetic, bad, dt, save_every):
+    frame = int(np.argmax(bad))
+    step, before = frame * int(save_every), max(frame - 1, 0)
     return (
-        f"Trajectory{which} exploded at step {step} ({step * dt:.6g} ps): its kinetic energy is"
-        f" {energies[trajectory, frame]} kJ/mol, after {before:.6g} at step {max(step - save_every, 0)} and"
-        f" {energies[trajectory, 0]:.6g} at the start. Wanted finite numbers: try a shorter time step, better"
-        " equilibrated positions, or look at what the parameters have become."
+        f"The trajectory exploded by step {step} ({step * float(dt):.6g} ps): its kinetic energy is"
+        f" {kinetic[frame]:.6g} kJ/mol, after {kinetic[before]:.6g} at step {before * int(save_every)} and"
+        f" {kinetic[0]:.6g} at the start. Wanted an energy that stays near its first value: try a shorter time step,"
+        " better equilibrated positions, or look at what the parameters have become."
     )
 
 

@@ -85,9 +85,11 @@ def fit(
         loss = lambda p: loss_fn(to_model(p, rest), carry, key)
         (value, (carry, report)), gradient = eqx.filter_value_and_grad(loss, has_aux=True)(parameters)
         updates, optimizer_state = optimizer.update(gradient, optimizer_state, parameters)
-        leaves = jax.tree.leaves((value, gradient))
+        moved = optax.apply_updates(parameters, updates)
+        # all that the checkpoint would hold: one that cannot be gone on from must not replace one that can
+        leaves = jax.tree.leaves(eqx.filter((value, gradient, to_model(moved, rest), carry), eqx.is_inexact_array))
         finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]))
-        return optax.apply_updates(parameters, updates), optimizer_state, carry, report, value, finite
+        return moved, optimizer_state, carry, report, value, finite
 
     report = eqx.filter_eval_shape(loss_fn, model, carry, key)[1][1]
     # weak types, which arrays made of Python floats have and updated ones do not, would compile the update twice
@@ -110,7 +112,8 @@ def fit(
         if not finite:
             where = eqx.tree_pformat(state.model, short_arrays=False)
             raise FloatingPointError(
-                f"Update {step + 1}: loss {value} or its gradient is not finite, at {where}; wanted finite numbers."
+                f"Update {step + 1}: loss {value}, its gradient or what follows from it is not finite, at"
+                f" {where}; wanted finite numbers."
                 " Nothing of this update was kept. Try smaller learning rates, or a shorter time of integration."
             )
         report = jax.tree.map(lambda r: np.asarray(r)[None], report)
@@ -136,7 +139,8 @@ def per_parameter(
     learning rate in the place of every array: `eqx.tree_at(lambda m: (m.sigma, m.epsilon), model, (2e-4, 1e-2))`. A
     zero keeps a parameter as it is.
     """
-    leaves, treedef = jax.tree.flatten(eqx.filter(rates, lambda x: eqx.is_inexact_array(x) or isinstance(x, float)))
+    is_rate = lambda x: eqx.is_inexact_array(x) or (isinstance(x, float | int) and not isinstance(x, bool))
+    leaves, treedef = jax.tree.flatten(eqx.filter(rates, is_rate))
     labels = jax.tree.unflatten(treedef, range(len(leaves)))
     return optax.partition({k: optimizer(float(rate)) for k, rate in enumerate(leaves)}, labels)
 

@@ -1,15 +1,16 @@
 """What every floor needs: knowing whether a value is concrete, and refusing it when it is not usable."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import equinox as eqx
+import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.experimental import io_callback
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 T = TypeVar("T")
 
@@ -22,7 +23,9 @@ def is_concrete(tree: PyTree) -> bool:
 def as_float_array(x: ArrayLike) -> Array:
     """`x` as a floating-point array: integers and Python numbers get JAX's default precision."""
     x = jnp.asarray(x)
-    return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.result_type(float))
+    dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.result_type(float)
+    # never weakly typed: an updated parameter is not, and what was compiled for one would be compiled again
+    return jax.lax.convert_element_type(x, dtype)
 
 
 def cast_floats(tree: T, dtype: Any) -> T:
@@ -69,26 +72,34 @@ def require_positive(name: str, x: ArrayLike, unit: str, *, zero: bool = False) 
             raise ValueError(f"`{name}` is {worst}; wanted a finite number {wanted}, in {unit}.")
 
 
-def raise_if_wrong(find_fault: Callable[..., str | None], *values: ArrayLike) -> None:
-    """Runs `find_fault` on the host with the values as NumPy arrays; a message it returns is raised.
+def raise_if(bad: Bool[Array, "..."], describe: Callable[..., str], *values: ArrayLike, guard: T) -> T:
+    """`guard`, unless anything is `bad`: then a `FloatingPointError` with the message `describe(*values)`.
 
-    At once where the values are concrete. Otherwise when the compiled program runs, as an error that carries the
-    message; batched values then arrive with their batch axes in front.
+    Raised at once where `bad` is known. Otherwise when the compiled program runs and something depends on the arrays of
+    `guard` as returned; the host is called only if something is bad, and under `jax.vmap` for one element after the
+    other. `describe` is a function of a module, not a new closure, so that nothing is compiled twice.
     """
-    if is_concrete(values):
-        message = find_fault(*(np.asarray(v) for v in values))
-        if message is not None:
-            raise FloatingPointError(message)
-        return
+    if is_concrete((bad, values)):
+        if np.any(np.asarray(bad)):
+            raise FloatingPointError(describe(*(np.asarray(v) for v in values)))
+        return guard
+    # `stop_gradient`, because callbacks have no derivative
+    known = jax.tree.map(jax.lax.stop_gradient, (jnp.any(bad), *values))
+    fine = jax.ShapeDtypeStruct((), np.int32)
+    call = lambda: jax.pure_callback(_OnHost(describe), fine, *known, vmap_method="sequential")
+    verdict = jax.lax.cond(eqxi.unvmap_any(known[0]), call, lambda: jnp.zeros((), np.int32))
+    # the compiler cannot know that the verdict is always zero
+    return jax.tree.map(lambda x: jnp.where(verdict == 0, x, jnp.nan) if eqx.is_inexact_array(x) else x, guard)
 
-    def on_host(*arrays):
-        message = find_fault(*(np.asarray(a) for a in arrays))
-        if message is not None:
-            raise FloatingPointError(message)
 
-    # `stop_gradient`, because callbacks have no derivative; ordered callbacks would forbid vmap
-    values = jax.tree.map(jax.lax.stop_gradient, values)
-    io_callback(on_host, None, *values, ordered=False)
+@dataclasses.dataclass(frozen=True)
+class _OnHost:
+    describe: Callable[..., str]
+
+    def __call__(self, bad, *values):
+        if np.any(bad):  # in a batch, it may be another that is bad
+            raise FloatingPointError(self.describe(*(np.asarray(v) for v in values)))
+        return np.zeros((), np.int32)
 
 
 def tree_add(a: PyTree, b: PyTree) -> PyTree:

@@ -53,6 +53,11 @@ def center_of_mass(masses: Float[Array, " atoms"], values: Float[Array, "atoms 3
     return jnp.sum(masses[:, None] * values, axis=0) / jnp.sum(masses)
 
 
+def relative_to_center_of_mass(topology: Topology, values: Float[Array, "atoms 3"]) -> Float[Array, "atoms 3"]:
+    """Positions (nm) or velocities (nm/ps) without those of the center of mass."""
+    return values - center_of_mass(topology.masses.astype(values.dtype), values)
+
+
 def maxwell_boltzmann(
     topology: Topology, temperature: ArrayLike, *, remove_center_of_mass: bool = True, key: PRNGKeyArray
 ) -> Float[Array, "atoms 3"]:
@@ -70,5 +75,5 @@ def maxwell_boltzmann(
     thermal = jnp.sqrt(units.BOLTZMANN * as_float_array(temperature).astype(masses.dtype) / masses)
     velocities = thermal[:, None] * jax.random.normal(key, (topology.num_atoms, 3), masses.dtype)
     if remove_center_of_mass:
-        velocities = velocities - center_of_mass(masses, velocities)
+        velocities = relative_to_center_of_mass(topology, velocities)
     return velocities

@@ -1,12 +1,14 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ._misc import cast_floats, is_concrete, raise_if_wrong
-from ._potential import AbstractPotential
+from . import units
+from ._misc import cast_floats, is_concrete, raise_if
+from ._potential import AbstractPotential, LennardJones
 from ._state import State
 from ._topology import Topology
 
@@ -26,51 +28,55 @@ class System(eqx.Module):
         """The system with its floating-point arrays in another precision."""
         return cast_floats(self, dtype)
 
-    def check(self, state: State) -> None:
-        """Refuses a state that this system cannot start from.
+    def __check_init__(self):
+        n = self.topology.num_atoms
+        for part in jax.tree.leaves(self.potential, is_leaf=lambda x: isinstance(x, LennardJones)):
+            if isinstance(part, LennardJones) and part.species is not None and len(part.species) != n:
+                raise ValueError(
+                    f"`species` of the Lennard-Jones potential has {len(part.species)} entries; wanted one for each of"
+                    f" the topology's {n} atoms."
+                )
+
+    def check(self, states: State) -> State:
+        """The states, unless this system cannot start from them: one configuration, or many with a leading axis.
 
         **Errors:** `ValueError` where the number of atoms differs or the cutoff is larger than half the smallest
-        height of the box; `FloatingPointError` if the energy is not finite, with the nearest two atoms. At once where
-        values are known, from the compiled program where they are traced.
+        height of the box (`FloatingPointError` where the box is traced); `FloatingPointError` if an energy is not
+        finite, with the nearest two atoms. At once where values are known, from the compiled program where they are
+        traced.
         """
         n = self.topology.num_atoms
-        if state.positions.shape != (n, 3):
+        shape = states.positions.shape
+        if shape[-2:] != (n, 3) or len(shape) > 3:
             raise ValueError(
-                f"`state` has positions of shape {state.positions.shape}; wanted {(n, 3)} as the topology has {n}"
-                f" atoms."
+                f"`state` has positions of shape {shape}; wanted {(n, 3)} as the topology has {n} atoms."
                 " For many configurations, `jax.vmap` over the states."
             )
+        lift = jax.vmap if len(shape) == 3 else lambda f: f
         cutoff = self.potential.cutoff
         if cutoff is not None:
-            _check_cutoff(cutoff, state.box.heights)
-        energy = self.potential.energy(state.positions, state.box)
-        raise_if_wrong(_describe_overlap, energy, state.positions, state.box.vectors)
+            half = 0.5 * jnp.min(lift(lambda s: s.box.heights)(states))
+            too_long = cutoff > half * (1 + 1e-6)  # room for lengths rounded to float32
+            if is_concrete(half):
+                if too_long:
+                    raise ValueError(_describe_cutoff(cutoff, half))
+            else:
+                states = raise_if(too_long, _describe_cutoff, jnp.asarray(cutoff), half, guard=states)
+        energy = lift(lambda s: self.potential.energy(s.positions, s.box))(states)
+        vectors = lift(lambda s: s.box.vectors)(states)
+        return raise_if(~jnp.isfinite(energy), _describe_overlap, energy, states.positions, vectors, guard=states)
 
 
-def _check_cutoff(cutoff: float, heights: Float[Array, "3"]) -> None:
-    def message(heights):
-        half = 0.5 * np.min(heights)
-        if cutoff > half * (1 + 1e-6):  # room for lengths rounded to float32
-            return (
-                f"The cutoff is {cutoff} nm; wanted at most half the smallest height of the box, which is {half:.6g}"
-                f" nm here."
-                f" Use a cutoff up to that, or a larger box."
-            )
-        return None
-
-    if is_concrete(heights):
-        found = message(np.asarray(heights))
-        if found is not None:
-            raise ValueError(found)
-    else:
-        raise_if_wrong(message, heights)
+def _describe_cutoff(cutoff, half):
+    return (
+        f"The cutoff is {float(cutoff):.6g} nm; wanted at most half the smallest height of the box, which is"
+        f" {float(half):.6g} nm here. Use a cutoff up to that, or a larger box."
+    )
 
 
 def _describe_overlap(energies, positions, vectors):
     """Says which atoms overlap, of one configuration or of the first bad one of a batch."""
     bad = np.flatnonzero(~np.isfinite(energies))
-    if len(bad) == 0:
-        return None
     x = positions.reshape(-1, *positions.shape[-2:])[bad[0]].astype(float)
     box = np.broadcast_to(vectors, (*positions.shape[:-2], 3, 3)).reshape(-1, 3, 3)[bad[0]].astype(float)
     where = f" of configuration {bad[0]}" if energies.size > 1 else ""
@@ -87,3 +93,12 @@ def _describe_overlap(energies, positions, vectors):
         f" {j},"
         f" {distances[i, j]:.4g} nm apart: atoms that overlap must be moved apart first, and parameters must be finite."
     )
+
+
+def explosion_limit(kinetic: Float[Array, ""], num_atoms: int) -> Float[Array, ""]:
+    """A kinetic energy (kJ/mol) that only an exploding simulation reaches, given a sane one to compare with.
+
+    A thousand times that and the thermal energy at 1000 K. Asking for finite numbers is not enough: atoms thrown
+    through one another's cores fly apart for good, at finite speed.
+    """
+    return 1e3 * (kinetic + units.BOLTZMANN * 1000 * num_atoms)

@@ -61,7 +61,11 @@ class RDF(AbstractObservable):
             return jnp.sum(jnp.where(other, below[1:] - below[:-1], 0), axis=1)
 
         counts = jnp.sum(jax.lax.map(one_atom, jnp.arange(n), batch_size=16), axis=0)
-        shells = 4 / 3 * jnp.pi * (edges[1:] ** 3 - edges[:-1] ** 3)
+        # what an ideal gas would put into the bins, the smearing included: ∫ 4πr² Φ((e - r)/w) dr from zero to infinity
+        z = edges / self.width
+        phi, density = jax.scipy.stats.norm.cdf(z), jax.scipy.stats.norm.pdf(z)
+        filled = (z**3 / 3 + z) * phi + (z**2 + 2) / 3 * density
+        shells = 4 * jnp.pi * self.width**3 * (filled[1:] - filled[:-1])
         return counts * state.box.volume / (n * (n - 1) * shells)
 
     def reduce(self, times, records, weights):

@@ -1,6 +1,7 @@
 import jax.numpy as jnp
 
 from .. import units
+from .._state import relative_to_center_of_mass
 from .._statistics import weighted_mean
 from ._base import AbstractObservable
 
@@ -8,13 +9,14 @@ from ._base import AbstractObservable
 class Temperature(AbstractObservable):
     """The kinetic temperature 2K / (k N_f), K, averaged over samples and frames.
 
-    Degrees of freedom: 3N-3, for velocities without motion of the center of mass.
+    The motion of the center of mass is left out, and with it three degrees of freedom: N_f = 3N-3.
     """
 
     def record(self, system, state, initial):
         del initial
         degrees = 3 * system.topology.num_atoms - 3
-        return 2 * system.kinetic_energy(state.velocities) / (units.BOLTZMANN * degrees)
+        kinetic = system.kinetic_energy(relative_to_center_of_mass(system.topology, state.velocities))
+        return 2 * kinetic / (units.BOLTZMANN * degrees)
 
     def reduce(self, times, records, weights):
         del times

@@ -5,26 +5,28 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import units
-from .._state import State, center_of_mass
+from .._state import State, relative_to_center_of_mass
 from .._statistics import weighted_mean
 from .._system import System
 from .._timeseries import running_integral
 from ._base import AbstractObservable
 
 
-def _relative(system, values):
-    """Positions or velocities relative to the center of mass."""
-    return values - center_of_mass(system.topology.masses.astype(values.dtype), values)
-
-
 def _velocity_correlation(system: System, state: State, initial: State) -> Float[Array, ""]:
     """The mean over atoms of v(0)·v(t), nm²/ps², without the motion of the center of mass, which would add 3kT/M."""
-    return jnp.mean(jnp.sum(_relative(system, state.velocities) * _relative(system, initial.velocities), axis=1))
+    return jnp.mean(
+        jnp.sum(
+            relative_to_center_of_mass(system.topology, state.velocities)
+            * relative_to_center_of_mass(system.topology, initial.velocities),
+            axis=1,
+        )
+    )
 
 
 def _squared_displacement(system: System, state: State, initial: State) -> Float[Array, ""]:
     """The mean over atoms of |x(t) - x(0)|², nm², without the motion of the center of mass. Positions are unwrapped."""
-    return jnp.mean(jnp.sum(_relative(system, state.positions - initial.positions) ** 2, axis=1))
+    moved = relative_to_center_of_mass(system.topology, state.positions - initial.positions)
+    return jnp.mean(jnp.sum(moved**2, axis=1))
 
 
 class VACF(AbstractObservable):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from equinox import AbstractVar
 from jaxtyping import Array, Float
 
-from .._box import AbstractBox
+from .._box import AbstractBox, OpenBox
 
 
 class AbstractPotential(eqx.Module):
@@ -34,6 +34,9 @@ class AbstractPotential(eqx.Module):
         its trace, plus the kinetic part N k T / V.
         """
         box = box.astype(positions.dtype)
+
+        if isinstance(box, OpenBox):
+            raise ValueError("`stress` got an `OpenBox`, which has no volume; wanted a periodic box.")
 
         def strained(strain):
             deformation = jnp.eye(3, dtype=positions.dtype) + strain

@@ -154,7 +154,8 @@ def _plain_energy(potential, positions, box):
     n = len(positions)
     d = _separations(positions, box)
     r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
-    counts = (r2 < potential.cutoff**2) & ~jnp.eye(n, dtype=bool)
+    # negated, so that a distance that is not a number counts, and the energy says so
+    counts = ~(r2 >= potential.cutoff**2) & ~jnp.eye(n, dtype=bool)
     energies = _pair_function(potential, n, spread=True)(jnp.where(counts, r2, potential.cutoff**2))
     return 0.5 * jnp.sum(_row_sum(jnp.where(counts, energies, 0)))
 

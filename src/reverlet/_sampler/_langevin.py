@@ -5,8 +5,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from .. import units
-from .._misc import as_float_array, is_concrete, raise_if_wrong, require_positive
+from .._misc import as_float_array, raise_if, require_positive
 from .._state import State
+from .._system import explosion_limit
 from ._base import AbstractSampler, Samples
 
 
@@ -40,8 +41,8 @@ class LangevinBAOAB(AbstractSampler):
         require_positive("temperature", self.temperature, "K", zero=True)
         require_positive("friction", self.friction, "1/ps", zero=True)
         require_positive("dt", self.dt, "ps")
-        if self.num_steps < 1:
-            raise ValueError(f"`num_steps` is {self.num_steps}; wanted at least one step between samples.")
+        if isinstance(self.num_steps, bool) or not isinstance(self.num_steps, int) or self.num_steps < 1:
+            raise ValueError(f"`num_steps` is {self.num_steps!r}; wanted a whole number of steps, at least 1.")
 
     def sample(self, system, states, num_samples, *, key):
         if states.positions.ndim != 3:
@@ -56,22 +57,21 @@ class LangevinBAOAB(AbstractSampler):
                 f"`num_samples` is {num_samples} of {chains} chains; wanted a multiple of the chains, such as"
                 f" {max(1, round(num_samples / chains)) * chains}."
             )
-        if is_concrete(states):
-            system.check(jax.tree.map(lambda x: x[0], states))
+        states = system.check(states)
         samples = _sample(self, system, states, num_samples // chains, key)
-        raise_if_wrong(_describe_failure, samples.energies)
-        return samples
+        kinetic = jax.vmap(system.kinetic_energy)(samples.states.velocities)
+        n = system.topology.num_atoms
+        limit = explosion_limit(units.BOLTZMANN * self.temperature.astype(kinetic.dtype) * n, n)
+        bad = ~(kinetic <= limit) | ~jnp.isfinite(samples.energies)
+        return raise_if(bad, _describe_failure, bad, samples.energies, kinetic, guard=samples)
 
 
-def _describe_failure(energies):
-    bad = np.flatnonzero(~np.isfinite(energies))
-    if len(bad) == 0:
-        return None
+def _describe_failure(bad, energies, kinetic):
+    k = int(np.argmax(bad))
     return (
-        f"{len(bad)} of {energies.size} samples have an energy that is not finite (sample {bad[0]}:"
-        f" {energies.ravel()[bad[0]]} kJ/mol); wanted finite numbers. Chains explode when they start from"
-        f" overlapping atoms,"
-        " when the time step is too long, or when parameters have run away."
+        f"{np.sum(bad)} of {bad.size} samples come from chains that exploded: sample {k} has a potential energy of"
+        f" {energies[k]:.6g} kJ/mol and a kinetic energy of {kinetic[k]:.6g}. Chains explode when they start from"
+        " overlapping atoms, when the time step is too long, or when parameters have run away."
     )
 
 
