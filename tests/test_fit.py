@@ -159,7 +159,7 @@ def test_loss_that_is_not_finite(tmp_path):
         loss, out = loss_fn(m, carry, key)
         return jnp.where(carry == 3, jnp.nan, 1.0) * loss, out
 
-    with pytest.raises(FloatingPointError, match=r"Update 4: loss nan or its gradient is not finite, at Model"):
+    with pytest.raises(FloatingPointError, match=r"Update 4: loss nan.* is not finite, at Model"):
         fit(6, loss=breaks, checkpoint=path)
     kept = fit(3, loss=breaks, resume=path)  # nothing to do: what the file has
     assert kept.step == 3
@@ -168,7 +168,7 @@ def test_loss_that_is_not_finite(tmp_path):
 
 def test_gradient_that_is_not_finite():
     root = lambda m, carry, key: (jnp.sqrt(jnp.abs(m.b - 0.3)), (carry, m.b))  # at its kink
-    with pytest.raises(FloatingPointError, match="Update 1: loss 0.0 or its gradient is not finite"):  # noqa: RUF043
+    with pytest.raises(FloatingPointError, match=r"Update 1: loss 0.0.* is not finite"):
         fit(2, loss=root)
 
 
@@ -182,5 +182,5 @@ def test_an_explosion_names_the_update():
         trajectory = rv.nve(rv.System(argon_topology(), potential), hot, dt=0.001, num_steps=2)
         return jnp.sum(trajectory.final.positions), (carry, carry)
 
-    with pytest.raises(FloatingPointError, match=r"Update 1: .*exploded at step \d+ .*kinetic energy"):
+    with pytest.raises(FloatingPointError, match=r"Update 1: .*exploded by step \d+ .*kinetic energy"):
         fit(2, start=lennard_jones(), loss=simulate)

@@ -61,11 +61,17 @@ def nve(
     overlapping atoms and for a trajectory that explodes, with step and energy.
     """
     num_steps, save_every = _check_steps(dt, num_steps, save_every)
+    if state.positions.ndim != 2:
+        raise ValueError(
+            f"`state` has positions of shape {state.positions.shape}; wanted (atoms, 3), one configuration. For many,"
+            " `jax.vmap` over the states."
+        )
     if throw:
         state = system.check(state)
     trajectory, kinetic = _solve(system, state, solver, dt, num_steps, save_every, record, adjoint)
     if throw:
-        bad = ~(kinetic <= explosion_limit(kinetic[0], system.topology.num_atoms))
+        limit = explosion_limit(kinetic[0], system.topology.num_atoms)
+        bad = ~((kinetic <= limit) & jnp.isfinite(kinetic))
         values = (kinetic, bad, jnp.asarray(dt), jnp.asarray(save_every))
         # not the times, which are the same for all of a batch
         guarded = raise_if(bad, _describe_explosion, *values, guard=(trajectory.records, trajectory.final))
