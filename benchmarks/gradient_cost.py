@@ -146,10 +146,13 @@ def measure(dtype: str, short: int, long: int, repeats: int) -> list[dict]:
                 }
             )
         times = {method: ([], []) for method in METHODS}
-        for _ in range(repeats):
-            for method, (forward, both) in programs.items():
-                times[method][0].append(seconds(forward, *args))
-                times[method][1].append(seconds(both, *args))
+        # in turns, but the scan by itself: the gigabytes it leaves to clean up slow down whatever runs next
+        for turn in (METHODS[:-1], METHODS[-1:]):
+            for _ in range(repeats):
+                for method in turn:
+                    forward, both = programs[method]
+                    times[method][0].append(seconds(forward, *args))
+                    times[method][1].append(seconds(both, *args))
         for row in rows:
             forward_s, both_s = times[row["method"]]
             row["forward_ms_per_step"] = statistics.median(forward_s) / short * 1e3
