@@ -257,8 +257,8 @@ def draw_horizon(run: Run):
             axes.axvline(run.config["horizon"], color="0.5", lw=0.8, ls=":", label="horizon of the fit")
     low, high = panels[0, 0].get_ylim()
     panels[0, 0].set_ylim(low - 0.35 * (high - low), high)
-    panels[0, 0].legend(loc="lower left")
-    panels[1, 0].legend(loc="lower right")
+    panels[0, 0].legend(loc="lower left", frameon=True, framealpha=0.9)
+    panels[1, 0].legend(loc="lower right", frameon=True, framealpha=0.9)
     return figure
 
 
