@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import io
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -37,6 +38,8 @@ def refusing() -> Iterator[None]:
 
 def exit_status(run: Callable[[], None]) -> int:
     """Runs an experiment: 0; 2 for bad input; 1 for a run that failed; 130 for one that was interrupted."""
+    # an error raised on the host from a compiled program is reported below, not by a traceback of JAX's as well
+    logging.getLogger("jax._src.callback").setLevel(logging.CRITICAL)
     try:
         run()
     except (BadInput, rv.CheckpointError) as error:

@@ -515,6 +515,12 @@ def fit(liquid: Liquid, chains: rv.State, target: float, folder: _run.Folder, ke
         text = f"loss {now['loss']:.2e}, D {d:.3f} ± {error:.3f} (target {target / SI * 1e9:.3f}) 1e-9 m²/s"
         bar.set_postfix_str(text, refresh=False)
         bar.update(state.step - bar.n)
+        sigma, epsilon = float(state.model.sigma), float(state.model.epsilon)
+        if not (sigma > 0 and epsilon > 0):  # the energy knows only even powers of σ, and would go on without a sign
+            raise FloatingPointError(
+                f"Update {state.step}: σ has become {sigma:.4g} nm and ε {epsilon:.4g} kJ/mol; wanted both more than"
+                " zero. Try a smaller --sigma-rate or --epsilon-rate."
+            )
 
     with bar:
         fitted = rv.fit(
