@@ -104,31 +104,6 @@ POTENTIALS = {
 }  # fmt: skip
 SMOOTH = tuple(name for name in POTENTIALS if name not in ("plain", "shifted"))
 
-_CUBE = 2 ** (1 / 3)
-_W1, _W0 = 1 / (2 - _CUBE), -_CUBE / (2 - _CUBE)
-
-
-class Yoshida4(rv.AbstractSplittingSolver):
-    """A table of coefficients of fourth order (Yoshida, Phys. Lett. A 150, 262, 1990)."""
-
-    kicks: ClassVar[tuple[float, ...]] = (_W1 / 2, (_W1 + _W0) / 2, (_W0 + _W1) / 2, _W1 / 2)
-    drifts: ClassVar[tuple[float, ...]] = (_W1, _W0, _W1)
-
-    def order(self, terms):
-        del terms
-        return 4
-
-
-class PositionVerlet(rv.AbstractSplittingSolver):
-    """Half a drift, a kick, half a drift: a table whose outer kicks are zero."""
-
-    kicks: ClassVar[tuple[float, ...]] = (0.0, 1.0, 0.0)
-    drifts: ClassVar[tuple[float, ...]] = (0.5, 0.5)
-
-    def order(self, terms):
-        del terms
-        return 2
-
 
 class AsynchronousLeapfrog(rv.AbstractReversibleSolver):
     """Reversible, of one term, no splitting, and with a solver state that carries derivatives.
@@ -168,7 +143,12 @@ def _leapfrog(terms, t0, t1, y, args, slope, h):
     return jax.tree.map(lambda y, s: y + 0.5 * h * s, half, slope), slope
 
 
-SOLVERS = {"VelocityVerlet": rv.VelocityVerlet(), "Yoshida4": Yoshida4(), "PositionVerlet": PositionVerlet()}
+SOLVERS = {
+    solver.__name__: solver()
+    for solver in (
+        rv.VelocityVerlet, rv.PositionVerlet, rv.Yoshida4, rv.Yoshida6, rv.McLachlan4, rv.BlanesMoan4
+    )
+} | {"Respa": rv.Respa(3), "Respa, one step": rv.Respa(1)}  # fmt: skip
 
 
 def central_difference(function, x, direction, step):

@@ -201,7 +201,7 @@ def test_tail_correction_of_a_switch_by_quadrature():
 def test_sums():
     x, (a, b, c) = positions(0), (SWITCHED, lennard_jones(cutoff=0.5), rv.TailCorrected(lennard_jones()))
     total = a + b + c
-    assert isinstance(total, rv.SumPotential)
+    assert isinstance(total, rv.Sum)
     assert len(total.parts) == len((a + (b + c)).parts) == 3
     assert total.cutoff == CUTOFF
     parts = sum(energy(p, x, BOX) for p in (a, b, c))

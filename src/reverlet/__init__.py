@@ -93,13 +93,16 @@ from ._potential import (
     PlainCutoff as PlainCutoff,
 )
 from ._potential import (
+    Scaled as Scaled,
+)
+from ._potential import (
     ShiftedCutoff as ShiftedCutoff,
 )
 from ._potential import (
     SmoothSwitch as SmoothSwitch,
 )
 from ._potential import (
-    SumPotential as SumPotential,
+    Sum as Sum,
 )
 from ._potential import (
     TailCorrected as TailCorrected,
@@ -122,10 +125,28 @@ from ._solver import (
     AbstractSplittingSolver as AbstractSplittingSolver,
 )
 from ._solver import (
+    BlanesMoan4 as BlanesMoan4,
+)
+from ._solver import (
     ConservativeTerm as ConservativeTerm,
 )
 from ._solver import (
+    McLachlan4 as McLachlan4,
+)
+from ._solver import (
+    PositionVerlet as PositionVerlet,
+)
+from ._solver import (
+    Respa as Respa,
+)
+from ._solver import (
     VelocityVerlet as VelocityVerlet,
+)
+from ._solver import (
+    Yoshida4 as Yoshida4,
+)
+from ._solver import (
+    Yoshida6 as Yoshida6,
 )
 from ._state import State as State
 from ._state import maxwell_boltzmann as maxwell_boltzmann

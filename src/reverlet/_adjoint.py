@@ -238,14 +238,15 @@ def _equal_step(wrapped: WrapTerm, h) -> _EqualStep:
 class _Functions(NamedTuple):
     """What the solve calls, with every array they close over made explicit, so that cotangents can reach it.
 
-    Splitting methods go backward by `drift`, `kick` and `power`, others by `init` and `backward_step`.
+    Splitting methods go backward by `drift`, and a kick and a power for every kick term; others by `init` and
+    `backward_step`.
     """
 
     step: Callable
     saves: list[Callable]
     drift: Callable | None = None
-    kick: Callable | None = None
-    power: Callable | None = None
+    kicks: tuple[Callable, ...] = ()
+    powers: tuple[Callable, ...] = ()
     init: Callable | None = None
     backward_step: Callable | None = None
 
@@ -267,16 +268,17 @@ def _explicit(terms, solver, fns, t, h, y, args, solver_state) -> _Functions:
 
     functions = _Functions(convert(step, t, y, args, solver_state), [convert(fn, t, y, args) for fn in fns])
     if isinstance(solver, AbstractSplittingSolver):
-        drift, kick = terms
+        drift, *kicks = terms
         x, v = y
+        field = lambda term: lambda t, z, args: term.prod(term.vf(t, z, args), term.contr(t, t))
+        work = lambda kick: (
+            lambda t, x, args, w: power(kick.term, t * kick.direction, x, args, kick.prod(w, kick.contr(t, t)))
+        )
         return functions._replace(
-            drift=convert(lambda t, v, args: drift.prod(drift.vf(t, v, args), drift.contr(t, t)), t, v, args),
-            kick=convert(lambda t, x, args: kick.prod(kick.vf(t, x, args), kick.contr(t, t)), t, x, args),
-            power=convert(
-                lambda t, x, args, w: power(kick.term, t * kick.direction, x, args, kick.prod(w, kick.contr(t, t))),
-                t, x, args, v,
-            ),
-        )  # fmt: skip
+            drift=convert(field(drift), t, v, args),
+            kicks=tuple(convert(field(kick), t, x, args) for kick in kicks),
+            powers=tuple(convert(work(kick), t, x, args, v) for kick in kicks),
+        )
     return functions._replace(
         init=convert(init, t, y, args), backward_step=convert(backward_step, t, y, args, solver_state)
     )
@@ -396,23 +398,24 @@ def _is_none(x):
 
 
 def _walk_splitting(walk: _Walk, y0, y1):
-    """Backward through a splitting method, with one kick and one pullback per drift.
+    """Backward through a splitting method: at every position, one kick and one pullback per term that kicks there.
 
     At a grid point the last kick of the step before and the first of the step after act at the same positions: their
     pullbacks are one. `v` in the carry is the velocity after that first kick, where the walk comes from.
     """
-    kicks, drifts, grid = walk.solver.kicks, walk.solver.drifts, walk.grid
-    # the first kick has no pullback of its own if it is zero, but the code is the same
+    rows, drifts, grid = walk.solver.kick_rows, walk.solver.drifts, walk.grid
+    # which terms kick at every position, and with what coefficients
+    acting = [[(m, weight) for m, weight in enumerate(row) if weight != 0] for row in rows]
     axpy = lambda a, x, y: jax.tree.map(lambda x, y: y + a * x, x, y)
 
-    def kick(t, x):
+    def kick(m, t, x):
         args, functions = walk.parts(walk.moving)
-        return functions.kick(t, x, args)
+        return functions.kicks[m](t, x, args)
 
-    def pull_kick(t, x, w):
+    def pull_kick(m, t, x, w):
         def function(x, moving):
             args, functions = walk.parts(moving)
-            return functions.power(t, x, args, w)
+            return functions.powers[m](t, x, args, w)
 
         return jax.grad(function, argnums=(0, 1))(x, walk.moving)
 
@@ -424,25 +427,26 @@ def _walk_splitting(walk: _Walk, y0, y1):
         out, pull = jax.vjp(function, v, walk.moving)
         return out, pull(x_bar)
 
-    def at_grid_point(i, x, v, x_bar, v_bar, moving_bar, pointers, *, after, before):
-        """Records and merged kicks at step `i`; `after` and `before` are the coefficients of the two kicks."""
+    def at_grid_point(i, x, v, x_bar, v_bar, moving_bar, pointers, *, after):
+        """Records and merged kicks at step `i`; `after` is one where a step comes after it, and zero at the end."""
         t = grid.time(i)
-        pushed = kick(t, x)
-        v = axpy(-after, pushed, v)
+        pushed = {m: kick(m, t, x) for m, _ in acting[0]}
+        for m, weight in acting[0]:
+            v = axpy(-after * weight, pushed[m], v)
         v_bar_after = v_bar
         (x_bar, v_bar), moving_bar, pointers = walk.records(i, (x, v), (x_bar, v_bar), moving_bar, pointers)
-        w = jax.tree.map(lambda a, b: after * a + before * b, v_bar_after, v_bar)
-        dx, dmoving = pull_kick(t, x, w)
-        v = axpy(-before, pushed, v)
-        return v, tree_add(x_bar, dx), v_bar, tree_add(moving_bar, dmoving), pointers
+        w = jax.tree.map(lambda a, b: after * a + b, v_bar_after, v_bar)
+        for m, weight in acting[-1]:
+            dx, dmoving = pull_kick(m, t, x, jax.tree.map(lambda a: weight * a, w))  # noqa: B023
+            x_bar, moving_bar = tree_add(x_bar, dx), tree_add(moving_bar, dmoving)
+            v = axpy(-weight, pushed[m], v)
+        return v, x_bar, v_bar, moving_bar, pointers
 
     def body(k, carry):
         i = grid.num_steps - k
         x, v, x_bar, v_bar, moving_bar, pointers = carry
-        after = jnp.where(k == 0, 0.0, kicks[0]).astype(grid.h.dtype)
-        v, x_bar, v_bar, moving_bar, pointers = at_grid_point(
-            i, x, v, x_bar, v_bar, moving_bar, pointers, after=after, before=kicks[-1]
-        )
+        after = jnp.where(k == 0, 0.0, 1.0).astype(grid.h.dtype)
+        v, x_bar, v_bar, moving_bar, pointers = at_grid_point(i, x, v, x_bar, v_bar, moving_bar, pointers, after=after)
         times = walk.solver.drift_times(grid.time(i - 1), grid.time(i))
         for j in reversed(range(len(drifts))):
             start, end = times[j]
@@ -450,11 +454,11 @@ def _walk_splitting(walk: _Walk, y0, y1):
             x = axpy(-drifts[j], moved, x)
             v_bar = axpy(drifts[j], dv, v_bar)
             moving_bar = axpy(drifts[j], dmoving, moving_bar)
-            if j > 0:
-                pushed = kick(start, x)
-                dx, dmoving = pull_kick(start, x, jax.tree.map(lambda b: kicks[j] * b, v_bar))  # noqa: B023
+            for m, weight in acting[j] if j > 0 else ():
+                pushed = kick(m, start, x)
+                dx, dmoving = pull_kick(m, start, x, jax.tree.map(lambda b: weight * b, v_bar))  # noqa: B023
                 x_bar, moving_bar = tree_add(x_bar, dx), tree_add(moving_bar, dmoving)
-                v = axpy(-kicks[j], pushed, v)
+                v = axpy(-weight, pushed, v)
         return x, v, x_bar, v_bar, moving_bar, pointers
 
     (x_bar, v_bar), moving_bar, pointers = walk.start(y1)
@@ -462,10 +466,10 @@ def _walk_splitting(walk: _Walk, y0, y1):
     *_, x_bar, v_bar, moving_bar, pointers = jax.lax.fori_loop(0, grid.num_steps, body, carry)
     # at the start the state is known exactly, and there is only the first kick, unless no step was taken
     x, v = y0
-    after = jnp.where(grid.num_steps == 0, 0.0, kicks[0]).astype(grid.h.dtype)
-    w = jax.tree.map(lambda b: after * b, v_bar)
-    dx, dmoving = pull_kick(grid.t0, x, w)
-    x_bar, moving_bar = tree_add(x_bar, dx), tree_add(moving_bar, dmoving)
+    after = jnp.where(grid.num_steps == 0, 0.0, 1.0).astype(grid.h.dtype)
+    for m, weight in acting[0]:
+        dx, dmoving = pull_kick(m, grid.t0, x, jax.tree.map(lambda b: after * weight * b, v_bar))  # noqa: B023
+        x_bar, moving_bar = tree_add(x_bar, dx), tree_add(moving_bar, dmoving)
     y_bar, moving_bar, _ = walk.records(0, (x, v), (x_bar, v_bar), moving_bar, pointers)
     return y_bar, moving_bar
 

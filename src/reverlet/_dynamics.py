@@ -10,7 +10,8 @@ from jaxtyping import Array, Float, PyTree
 
 from ._adjoint import ReversibleAdjoint
 from ._misc import raise_if
-from ._solver import ConservativeTerm, VelocityVerlet
+from ._potential import AbstractPotential, Sum
+from ._solver import ConservativeTerm, Respa, VelocityVerlet
 from ._state import State
 from ._system import System, explosion_limit
 
@@ -47,7 +48,7 @@ def nve(
 
     **Arguments:**
 
-    - `solver`: any Diffrax solver of two terms (positions, velocities).
+    - `solver`: any Diffrax solver of two terms (positions, velocities), or `Respa` with a `Sum` of potentials.
     - `dt`: the time step, ps. `num_steps`: how many; `save_every` must divide it.
     - `record(system, state, initial)`: what to keep of an instant, given where the trajectory began; by default the
       whole `State`. It runs inside the solve, so that a correlation v(0)·v(t) costs one number per frame. If it has
@@ -57,8 +58,8 @@ def nve(
     - `throw`: whether to check the initial energy, and raise when the trajectory explodes, instead of going on with
       NaN.
 
-    **Errors:** `ValueError` for steps that do not fit and states that do not fit the system; `FloatingPointError` for
-    overlapping atoms and for a trajectory that explodes, with step and energy.
+    **Errors:** `ValueError` for steps that do not fit, states that do not fit the system, and a potential that does not
+    fit `Respa`; `FloatingPointError` for overlapping atoms and for a trajectory that explodes, with step and energy.
     """
     num_steps, save_every = _check_steps(dt, num_steps, save_every)
     if state.positions.ndim != 2:
@@ -66,6 +67,8 @@ def nve(
             f"`state` has positions of shape {state.positions.shape}; wanted (atoms, 3), one configuration. For many,"
             " `jax.vmap` over the states."
         )
+    if isinstance(solver, Respa):
+        _check_parts(solver, system.potential)
     if throw:
         state = system.check(state)
     trajectory, kinetic = _solve(system, state, solver, dt, num_steps, save_every, record, adjoint)
@@ -105,7 +108,7 @@ def _solve(system, state, solver, dt, num_steps, save_every, record, adjoint):
         grid = time(num_steps * dt) * jnp.asarray(np.arange(num_steps + 1) / num_steps, state.positions.dtype)
         dt0, controller = None, diffrax.StepTo(grid)
     solution = diffrax.diffeqsolve(
-        (diffrax.ODETerm(_velocity), ConservativeTerm(_potential_energy, _masses)),
+        _terms(solver, system.potential),
         solver,
         time(0),
         time(num_steps * dt),
@@ -122,6 +125,46 @@ def _solve(system, state, solver, dt, num_steps, save_every, record, adjoint):
     records, energies, (x, v) = solution.ys
     times = time(dt) * jnp.arange(0, num_steps + 1, save_every, dtype=state.positions.dtype)
     return Trajectory(times, records, State(x[-1], v[-1], state.box)), energies
+
+
+def _terms(solver, potential):
+    if isinstance(solver, Respa):
+        slow = tuple(k for k in range(len(potential.parts)) if k not in solver.fast)
+        energies = (_PartsEnergy(slow), _PartsEnergy(solver.fast))
+    else:
+        energies = (_potential_energy,)
+    return (diffrax.ODETerm(_velocity), *(ConservativeTerm(energy, _masses) for energy in energies))
+
+
+class _PartsEnergy(eqx.Module):
+    """The energy of some parts of a `Sum`, which is read from `args`, where cotangents reach it."""
+
+    indices: tuple[int, ...] = eqx.field(static=True)
+
+    def __call__(self, x, args):
+        system, initial, _ = args
+        parts = tuple(system.potential.parts[k] for k in self.indices)
+        return Sum(parts).energy(x, initial.box)  # pyright: ignore[reportCallIssue]
+
+
+def _check_parts(solver: Respa, potential: AbstractPotential) -> None:
+    if not isinstance(potential, Sum):
+        raise ValueError(
+            f"`rv.Respa` got the potential `{type(potential).__name__}`; wanted a `rv.Sum`, of which some parts are fast"
+            " and the others slow. Write `bonds + pairs`; or, to split a pair potential by distance, `near + (full - near)`"
+            " with `near` ending at a shorter cutoff."
+        )
+    num = len(potential.parts)
+    if max(solver.fast) >= num:
+        raise ValueError(
+            f"`fast` is {solver.fast}, but the potential is a `rv.Sum` of {num} parts; wanted indices from 0 to"
+            f" {num - 1}."
+        )
+    if len(solver.fast) == num:
+        raise ValueError(
+            f"`fast` is {solver.fast}, all {num} parts of the potential, so that nothing is slow; wanted fewer, or"
+            " `rv.VelocityVerlet()` with a shorter time step."
+        )
 
 
 def _velocity(t, v, args):

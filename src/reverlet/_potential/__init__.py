@@ -1,5 +1,6 @@
 from ._base import AbstractPotential as AbstractPotential
-from ._base import SumPotential as SumPotential
+from ._base import Scaled as Scaled
+from ._base import Sum as Sum
 from ._pair import (
     AbstractPairPotential as AbstractPairPotential,
 )

@@ -3,6 +3,7 @@ import abc
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from equinox import AbstractVar
 from jaxtyping import Array, Float
 
@@ -44,12 +45,23 @@ class AbstractPotential(eqx.Module):
 
         return jax.grad(strained)(jnp.zeros((3, 3), positions.dtype)) / box.volume
 
-    def __add__(self, other: "AbstractPotential") -> "SumPotential":
-        return SumPotential(_parts(self) + _parts(other))  # pyright: ignore[reportCallIssue]
+    def __add__(self, other: "AbstractPotential") -> "Sum":
+        return Sum(_parts(self) + _parts(other))  # pyright: ignore[reportCallIssue]
+
+    def __sub__(self, other: "AbstractPotential") -> "Sum":
+        return self + (-other)
+
+    def __neg__(self) -> "Scaled":
+        return Scaled(self, -1.0)  # pyright: ignore[reportCallIssue]
+
+    def __mul__(self, factor: float) -> "Scaled":
+        return Scaled(self, factor)  # pyright: ignore[reportCallIssue]
+
+    __rmul__ = __mul__
 
 
-class SumPotential(AbstractPotential):
-    """The sum of several potentials, U = Σ U_k; what `a + b` makes."""
+class Sum(AbstractPotential):
+    """The sum of several potentials, U = Σ U_k; what `a + b` makes, and `a - b` with `Scaled`."""
 
     parts: tuple[AbstractPotential, ...]
 
@@ -61,5 +73,34 @@ class SumPotential(AbstractPotential):
         return sum((p.energy(positions, box) for p in self.parts), jnp.zeros((), positions.dtype))
 
 
+class Scaled(AbstractPotential):
+    """A potential times a constant; what `factor * potential` and `-potential` make.
+
+    The factor is no parameter: nothing trains it. A factor to be trained or differentiated is a field of a potential
+    of one's own.
+
+    **Errors:** `TypeError` for a factor that is an array, `ValueError` for one that is not finite.
+    """
+
+    potential: AbstractPotential
+    factor: float = eqx.field(static=True)
+
+    def __check_init__(self):
+        if isinstance(self.factor, bool) or not isinstance(self.factor, int | float | np.integer | np.floating):
+            raise TypeError(
+                f"`factor` is {self.factor!r}, of type `{type(self.factor).__name__}`; wanted a Python number such as"
+                " 2.0: it is a constant. To differentiate with respect to it, write a potential with it as a field."
+            )
+        if not np.isfinite(self.factor):
+            raise ValueError(f"`factor` is {self.factor}; wanted a finite number.")
+
+    @property
+    def cutoff(self) -> float | None:
+        return self.potential.cutoff
+
+    def energy(self, positions, box):
+        return float(self.factor) * self.potential.energy(positions, box)
+
+
 def _parts(potential: AbstractPotential) -> tuple[AbstractPotential, ...]:
-    return potential.parts if isinstance(potential, SumPotential) else (potential,)
+    return potential.parts if isinstance(potential, Sum) else (potential,)

@@ -1,4 +1,5 @@
 from ._base import AbstractReversibleSolver as AbstractReversibleSolver
+from ._respa import Respa as Respa
 from ._splitting import (
     AbstractSplittingSolver as AbstractSplittingSolver,
 )
@@ -8,4 +9,9 @@ from ._splitting import (
 from ._splitting import (
     power as power,
 )
+from ._symplectic import BlanesMoan4 as BlanesMoan4
+from ._symplectic import McLachlan4 as McLachlan4
+from ._symplectic import PositionVerlet as PositionVerlet
 from ._symplectic import VelocityVerlet as VelocityVerlet
+from ._symplectic import Yoshida4 as Yoshida4
+from ._symplectic import Yoshida6 as Yoshida6

@@ -1,17 +1,21 @@
+import functools
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import diffrax
 import jax
-from equinox import AbstractClassVar
+from equinox import AbstractVar
 from jaxtyping import Array, Float, PyTree
 
-from .._misc import tree_dot
+from .._misc import tree_add, tree_dot
 from ._base import AbstractReversibleSolver
 
 _Leaf = Float[Array, "..."]
+_Kick = float | tuple[float, ...]
 _Time = Any  # a scalar; Diffrax has no public name for its type
+_ROUNDING = 1e-12  # of published coefficients, some of which have fourteen digits
 
 
 class ConservativeTerm(diffrax.AbstractTerm):
@@ -61,50 +65,97 @@ class AbstractSplittingSolver(AbstractReversibleSolver):
 
         v += kicks[0] h kick(x);  then for every k:  x += drifts[k] h drift(v);  v += kicks[k+1] h kick(x)
 
-    The vector field of the kick at the end of a step is kept as solver state for the next, so that a step costs as many
-    evaluations as it has drifts. Reversible and symplectic for any palindromic table.
+    A force in several parts has a term for each, (drift, kick_1, kick_2, ...), and every entry of `kicks` is then a
+    tuple of their coefficients.
+
+    A coefficient of zero costs nothing. The vector fields of the kicks at the end of a step are kept as solver state
+    for the next, so that no kick is evaluated twice at the same positions. Reversible and, where every part of the
+    force has a potential, symplectic.
+
+    **Errors:** `ValueError` for a table whose lengths do not fit, that is not consistent (the drifts and the kicks of
+    every term sum to one), or that is not palindromic.
     """
 
-    kicks: AbstractClassVar[tuple[float, ...]]
-    drifts: AbstractClassVar[tuple[float, ...]]
+    kicks: AbstractVar[tuple[_Kick, ...]]
+    """One more than there are drifts. Each is a number, or a tuple with a number for every kick term."""
+    drifts: AbstractVar[tuple[float, ...]]
 
-    term_structure: ClassVar = (diffrax.AbstractTerm, diffrax.AbstractTerm)
     interpolation_cls: ClassVar = diffrax.LocalLinearInterpolation
+
+    def __check_init__(self):
+        name, rows = f"`{type(self).__name__}`", _rows(self.kicks)
+        if len(self.drifts) == 0 or len(rows) != len(self.drifts) + 1:
+            raise ValueError(
+                f"{name} has {len(rows)} kicks and {len(self.drifts)} drifts; wanted at least one drift, and one kick"
+                " more than drifts: before, between and after them. Where there is no kick, write 0.0."
+            )
+        lengths = sorted({len(row) for row in rows})
+        if len(lengths) != 1 or lengths[0] == 0:
+            raise ValueError(
+                f"{name} has kicks of {' and '.join(map(str, lengths))} coefficients; wanted one for every kick term,"
+                " the same number of them at every position. Where a term has no kick, write 0.0."
+            )
+        columns = {
+            "drifts": self.drifts,
+            **{f"kicks of term {m + 1}": c for m, c in enumerate(zip(*rows, strict=True))},
+        }
+        for what, column in columns.items():
+            total = math.fsum(column)
+            if not abs(total - 1) <= _ROUNDING:
+                raise ValueError(
+                    f"The {what} of {name} sum to {total!r}; wanted 1, or a step would not be as long as it says."
+                    " Compute one coefficient from the others, so that the sum is right to the last digit."
+                )
+            for k, (a, b) in enumerate(zip(column, reversed(column), strict=True)):
+                if not abs(a - b) <= _ROUNDING:
+                    raise ValueError(
+                        f"The {what} of {name} are {column}, not palindromic: number {k} is {a!r}, and number {k} from"
+                        f" the end {b!r}; wanted the same forward and backward, as time reversal takes."
+                        f" {_mirrored(column)} would fit, scaled to a sum of 1."
+                    )
+
+    @property
+    def kick_rows(self) -> tuple[tuple[float, ...], ...]:
+        """`kicks` with a tuple at every position: one coefficient for every kick term."""
+        rows = _rows(self.kicks)
+        # the second half is the first to the last bit, since the end of a step meets the start of the next
+        return tuple(rows[min(k, len(rows) - 1 - k)] for k in range(len(rows)))
+
+    @property
+    def term_structure(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        return (diffrax.AbstractTerm,) * (1 + len(self.kick_rows[0]))
 
     def init(self, terms, t0, t1, y0, args):
         del t1
-        _, kick = terms
-        return kick.vf(t0, y0[0], args)
+        return _accelerations(terms, self.kick_rows[0], t0, y0[0], args)
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         del made_jump
-        _, kick = terms
         x, v = y0
-        acceleration = solver_state
-        v = _push(v, self.kicks[0], acceleration, kick, t0, t1)
-        for (start, end), weight, kicked in zip(self.drift_times(t0, t1), self.drifts, self.kicks[1:], strict=True):
+        rows, accelerations = self.kick_rows, solver_state
+        v = _kick(terms, rows[0], accelerations, v, t0, t1)
+        for (start, end), weight, row in zip(self.drift_times(t0, t1), self.drifts, rows[1:], strict=True):
             x = self.drift(terms, start, end, x, v, args, weight, t0, t1)
-            acceleration = kick.vf(end, x, args)
-            v = _push(v, kicked, acceleration, kick, t0, t1)
-        return (x, v), None, {"y0": y0, "y1": (x, v)}, acceleration, diffrax.RESULTS.successful
+            accelerations = _accelerations(terms, row, end, x, args)
+            v = _kick(terms, row, accelerations, v, t0, t1)
+        return (x, v), None, {"y0": y0, "y1": (x, v)}, accelerations, diffrax.RESULTS.successful
 
     def backward_step(self, terms, t0, t1, y1, args, solver_state, made_jump):
         del made_jump
-        _, kick = terms
         x, v = y1
-        acceleration = solver_state
-        stages = list(zip(self.drift_times(t0, t1), self.drifts, self.kicks[1:], strict=True))
-        for (start, end), weight, kicked in reversed(stages):
-            v = _push(v, -kicked, acceleration, kick, t0, t1)
+        rows, accelerations = self.kick_rows, solver_state
+        v = _kick(terms, rows[-1], accelerations, v, t0, t1, sign=-1)
+        stages = list(zip(self.drift_times(t0, t1), self.drifts, rows[:-1], strict=True))
+        for (start, end), weight, row in reversed(stages):
             x = self.drift(terms, start, end, x, v, args, -weight, t0, t1)
-            acceleration = kick.vf(start, x, args)
-        v = _push(v, -self.kicks[0], acceleration, kick, t0, t1)
-        return (x, v), {"y0": (x, v), "y1": y1}, acceleration
+            accelerations = _accelerations(terms, row, start, x, args)
+            v = _kick(terms, row, accelerations, v, t0, t1, sign=-1)
+        return (x, v), {"y0": (x, v), "y1": y1}, accelerations
 
     def func(self, terms, t0, y0, args):
-        drift, kick = terms
+        drift, *kicks = terms
         x, v = y0
-        return drift.vf(t0, v, args), kick.vf(t0, x, args)
+        return drift.vf(t0, v, args), functools.reduce(tree_add, [kick.vf(t0, x, args) for kick in kicks])
 
     def drift_times(self, t0: _Time, t1: _Time) -> list[tuple[_Time, _Time]]:
         """When every drift of the step from `t0` to `t1` begins and ends."""
@@ -127,9 +178,30 @@ class AbstractSplittingSolver(AbstractReversibleSolver):
         t1: _Time,
     ) -> PyTree[_Leaf]:
         """One drift from `start` to `end`, its velocity taken in the middle, so that it looks the same backward."""
-        drift, _ = terms
+        drift = terms[0]
         return _push(x, weight, drift.vf(0.5 * (start + end), v, args), drift, t0, t1)
 
 
 def _push(y, weight, vf, term, t0, t1):
     return jax.tree.map(lambda a, b: a + weight * b, y, term.prod(vf, term.contr(t0, t1)))
+
+
+def _rows(kicks):
+    return tuple(row if isinstance(row, tuple) else (row,) for row in kicks)
+
+
+def _accelerations(terms, row, t, x, args):
+    """What every kick term says at `x`; `None` where its coefficient is zero."""
+    return tuple(kick.vf(t, x, args) if weight != 0 else None for kick, weight in zip(terms[1:], row, strict=True))
+
+
+def _kick(terms, row, accelerations, v, t0, t1, *, sign=1):
+    for kick, weight, acceleration in zip(terms[1:], row, accelerations, strict=True):
+        if weight != 0:
+            v = _push(v, sign * weight, acceleration, kick, t0, t1)
+    return v
+
+
+def _mirrored(column):
+    half = column[: (len(column) + 1) // 2]
+    return (*half, *reversed(half[: len(column) // 2]))
