@@ -67,6 +67,19 @@ def well(k=100.0, center=0.0):
     return Well(jnp.asarray(k), jnp.asarray(center))
 
 
+class Dimers(rv.AbstractPotential):
+    """A spring between every two consecutive atoms, U = Σ k (r - r0)²/2 over (0, 1), (2, 3), …"""
+
+    k: Array
+    r0: Array
+    cutoff: None = eqx.field(static=True, default=None)
+
+    def energy(self, positions, box):
+        d = jax.vmap(box.displacement)(positions[::2], positions[1::2])
+        r = jnp.sqrt(jnp.sum(d**2, axis=1))
+        return 0.5 * self.k.astype(r.dtype) * jnp.sum((r - self.r0.astype(r.dtype)) ** 2)
+
+
 SKEWED = np.array([[1.2, 0.0, 0.0], [0.45, 1.3, 0.0], [-0.35, 0.4, 1.25]])
 BOXES = {
     "open": rv.OpenBox(),
@@ -100,8 +113,10 @@ POTENTIALS = {
         species=_SPECIES, truncation=rv.SmoothSwitch(_ONSET),
     ),
     "tail": rv.TailCorrected(SWITCHED),
+    "difference": 2 * SWITCHED - rv.LennardJones(0.3, 0.1, cutoff=0.5, truncation=rv.SmoothSwitch(0.45)),
     "sum": SWITCHED + rv.LennardJones(0.3, 0.1, cutoff=0.5, truncation=rv.SmoothSwitch(0.45)),
 }  # fmt: skip
+NEAR = lennard_jones(rv.SmoothSwitch(0.36), cutoff=0.45)
 SMOOTH = tuple(name for name in POTENTIALS if name not in ("plain", "shifted"))
 
 
@@ -143,12 +158,47 @@ def _leapfrog(terms, t0, t1, y, args, slope, h):
     return jax.tree.map(lambda y, s: y + 0.5 * h * s, half, slope), slope
 
 
+class ThreeTerms(rv.AbstractSplittingSolver):
+    """A table as a user may write it: three kick terms, each with zeros elsewhere."""
+
+    kicks: ClassVar = ((0.5, 0.0, 1 / 6), (0.0, 0.5, 1 / 3), (0.0, 0.5, 1 / 3), (0.5, 0.0, 1 / 6))
+    drifts: ClassVar = (0.25, 0.5, 0.25)
+
+    def order(self, terms):
+        del terms
+        return 2
+
+
 SOLVERS = {
-    solver.__name__: solver()
-    for solver in (
-        rv.VelocityVerlet, rv.PositionVerlet, rv.Yoshida4, rv.Yoshida6, rv.McLachlan4, rv.BlanesMoan4
-    )
-} | {"Respa": rv.Respa(3), "Respa, one step": rv.Respa(1)}  # fmt: skip
+    "VelocityVerlet": rv.VelocityVerlet(),
+    "PositionVerlet": rv.PositionVerlet(),
+    "Yoshida4": rv.Yoshida4(),
+    "Yoshida6": rv.Yoshida6(),
+    "McLachlan4": rv.McLachlan4(),
+    "BlanesMoan4": rv.BlanesMoan4(),
+    "Respa": rv.Respa(3),
+    "ThreeTerms": ThreeTerms(),
+}
+"""Splitting methods. How many kick terms each has: `num_kicks`."""
+
+
+def num_kicks(solver):
+    return len(solver.kick_rows[0])
+
+
+def count_primitive(function, name, *args):
+    """How often a primitive occurs in what `function` compiles to; what is in a loop counts once."""
+
+    def count(jaxpr):
+        total = 0
+        for equation in jaxpr.eqns:
+            total += equation.primitive.name == name
+            for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+                inner = getattr(value, "jaxpr", value)
+                total += count(inner) if hasattr(inner, "eqns") else 0
+        return total
+
+    return count(jax.make_jaxpr(function)(*args).jaxpr)
 
 
 def central_difference(function, x, direction, step):

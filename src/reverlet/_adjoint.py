@@ -226,7 +226,9 @@ class _EqualStep(diffrax.AbstractTerm):
         return self.term.prod(vf, control)
 
 
-def _equal_step(wrapped: WrapTerm, h) -> _EqualStep:
+def _equal_step(wrapped: WrapTerm, h) -> diffrax.AbstractTerm:
+    if isinstance(wrapped.term, diffrax.MultiTerm):
+        return diffrax.MultiTerm(*(_equal_step(WrapTerm(part, wrapped.direction), h) for part in wrapped.term.terms))
     if not isinstance(wrapped.term, diffrax.ODETerm | ConservativeTerm):
         raise ValueError(
             f"`rv.ReversibleAdjoint()` got a `{type(wrapped.term).__name__}`; wanted `diffrax.ODETerm` or"
@@ -268,7 +270,7 @@ def _explicit(terms, solver, fns, t, h, y, args, solver_state) -> _Functions:
 
     functions = _Functions(convert(step, t, y, args, solver_state), [convert(fn, t, y, args) for fn in fns])
     if isinstance(solver, AbstractSplittingSolver):
-        drift, *kicks = terms
+        drift, *kicks = solver.split(terms)
         x, v = y
         field = lambda term: lambda t, z, args: term.prod(term.vf(t, z, args), term.contr(t, t))
         work = lambda kick: (

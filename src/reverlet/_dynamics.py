@@ -130,10 +130,10 @@ def _solve(system, state, solver, dt, num_steps, save_every, record, adjoint):
 def _terms(solver, potential):
     if isinstance(solver, Respa):
         slow = tuple(k for k in range(len(potential.parts)) if k not in solver.fast)
-        energies = (_PartsEnergy(slow), _PartsEnergy(solver.fast))
+        kick = diffrax.MultiTerm(*(ConservativeTerm(_PartsEnergy(k), _masses) for k in (slow, solver.fast)))
     else:
-        energies = (_potential_energy,)
-    return (diffrax.ODETerm(_velocity), *(ConservativeTerm(energy, _masses) for energy in energies))
+        kick = ConservativeTerm(_potential_energy, _masses)
+    return diffrax.ODETerm(_velocity), kick
 
 
 class _PartsEnergy(eqx.Module):
@@ -150,9 +150,9 @@ class _PartsEnergy(eqx.Module):
 def _check_parts(solver: Respa, potential: AbstractPotential) -> None:
     if not isinstance(potential, Sum):
         raise ValueError(
-            f"`rv.Respa` got the potential `{type(potential).__name__}`; wanted a `rv.Sum`, of which some parts are fast"
-            " and the others slow. Write `bonds + pairs`; or, to split a pair potential by distance, `near + (full - near)`"
-            " with `near` ending at a shorter cutoff."
+            f"`rv.Respa` got the potential `{type(potential).__name__}`; wanted a `rv.Sum`, of which some parts are"
+            " fast and the others slow. Write `bonds + pairs`; or, to split a pair potential by distance,"
+            " `near + (full - near)` with `near` ending at a shorter cutoff."
         )
     num = len(potential.parts)
     if max(solver.fast) >= num:

@@ -54,7 +54,7 @@ class AbstractPotential(eqx.Module):
     def __neg__(self) -> "Scaled":
         return Scaled(self, -1.0)  # pyright: ignore[reportCallIssue]
 
-    def __mul__(self, factor: float) -> "Scaled":
+    def __mul__(self, factor: int | float) -> "Scaled":
         return Scaled(self, factor)  # pyright: ignore[reportCallIssue]
 
     __rmul__ = __mul__
@@ -83,7 +83,7 @@ class Scaled(AbstractPotential):
     """
 
     potential: AbstractPotential
-    factor: float = eqx.field(static=True)
+    factor: int | float = eqx.field(static=True)
 
     def __check_init__(self):
         if isinstance(self.factor, bool) or not isinstance(self.factor, int | float | np.integer | np.floating):

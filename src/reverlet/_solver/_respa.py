@@ -17,7 +17,8 @@ class Respa(AbstractSplittingSolver):
 
     In `nve` the potential is a `Sum`, of which `fast` says which parts are fast; all others are slow, so that the parts
     always add up. To split a pair potential by distance, take it once near and once in full,
-    `near + (full - near)`. Under plain Diffrax the terms are (drift, slow, fast), and `fast` is not used.
+    `near + (full - near)`. Under plain Diffrax the terms are (drift, MultiTerm(slow, fast)), and
+    the field `fast` is not used.
 
     **Arguments:** `num_steps`, of the fast force per step. `fast`, indices of parts of the `Sum`.
 

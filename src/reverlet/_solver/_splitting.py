@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import diffrax
+import equinox as eqx
 import jax
 from equinox import AbstractVar
 from jaxtyping import Array, Float, PyTree
@@ -65,8 +66,8 @@ class AbstractSplittingSolver(AbstractReversibleSolver):
 
         v += kicks[0] h kick(x);  then for every k:  x += drifts[k] h drift(v);  v += kicks[k+1] h kick(x)
 
-    A force in several parts has a term for each, (drift, kick_1, kick_2, ...), and every entry of `kicks` is then a
-    tuple of their coefficients.
+    A force in several parts has a term for each, (drift, MultiTerm(kick_1, kick_2, ...)), and every entry of `kicks` is
+    then a tuple of their coefficients.
 
     A coefficient of zero costs nothing. The vector fields of the kicks at the end of a step are kept as solver state
     for the next, so that no kick is evaluated twice at the same positions. Reversible and, where every part of the
@@ -95,11 +96,8 @@ class AbstractSplittingSolver(AbstractReversibleSolver):
                 f"{name} has kicks of {' and '.join(map(str, lengths))} coefficients; wanted one for every kick term,"
                 " the same number of them at every position. Where a term has no kick, write 0.0."
             )
-        columns = {
-            "drifts": self.drifts,
-            **{f"kicks of term {m + 1}": c for m, c in enumerate(zip(*rows, strict=True))},
-        }
-        for what, column in columns.items():
+        columns = zip(*rows, strict=True)
+        for what, column in [("drifts", self.drifts), *((f"kicks of term {m}", c) for m, c in enumerate(columns, 1))]:
             total = math.fsum(column)
             if not abs(total - 1) <= _ROUNDING:
                 raise ValueError(
@@ -108,10 +106,11 @@ class AbstractSplittingSolver(AbstractReversibleSolver):
                 )
             for k, (a, b) in enumerate(zip(column, reversed(column), strict=True)):
                 if not abs(a - b) <= _ROUNDING:
+                    even = tuple(0.5 * (p + q) for p, q in zip(column, reversed(column), strict=True))
                     raise ValueError(
-                        f"The {what} of {name} are {column}, not palindromic: number {k} is {a!r}, and number {k} from"
-                        f" the end {b!r}; wanted the same forward and backward, as time reversal takes."
-                        f" {_mirrored(column)} would fit, scaled to a sum of 1."
+                        f"The {what} of {name} are {tuple(column)}, not palindromic: number {k} is {a!r}, and number"
+                        f" {k} from the end {b!r}; wanted the same forward and backward, for time reversal. {even}"
+                        " would fit."
                     )
 
     @property
@@ -123,37 +122,52 @@ class AbstractSplittingSolver(AbstractReversibleSolver):
 
     @property
     def term_structure(self):  # pyright: ignore[reportIncompatibleVariableOverride]
-        return (diffrax.AbstractTerm,) * (1 + len(self.kick_rows[0]))
+        kicks = (diffrax.AbstractTerm,) * len(self.kick_rows[0])
+        return (diffrax.AbstractTerm, diffrax.AbstractTerm if len(kicks) == 1 else diffrax.MultiTerm[tuple[kicks]])
+
+    def split(self, terms: tuple[diffrax.AbstractTerm, diffrax.AbstractTerm]) -> tuple[diffrax.AbstractTerm, ...]:
+        """Drift and kick terms, one after the other: (drift, kick_1, kick_2, ...)."""
+        drift, kick = terms
+        if len(self.kick_rows[0]) == 1:
+            return drift, kick
+        if isinstance(kick, diffrax.MultiTerm):
+            return drift, *kick.terms
+        # Diffrax wraps every term in another that knows the direction of time: here, wrap every part alike
+        wrapper: Any = kick
+        return drift, *(eqx.tree_at(lambda w: w.term, wrapper, part) for part in wrapper.term.terms)
 
     def init(self, terms, t0, t1, y0, args):
         del t1
-        return _accelerations(terms, self.kick_rows[0], t0, y0[0], args)
+        _, *kicks = self.split(terms)
+        return _accelerations(kicks, self.kick_rows[0], t0, y0[0], args)
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         del made_jump
+        drift, *kicks = self.split(terms)
         x, v = y0
         rows, accelerations = self.kick_rows, solver_state
-        v = _kick(terms, rows[0], accelerations, v, t0, t1)
+        v = _kick(kicks, rows[0], accelerations, v, t0, t1)
         for (start, end), weight, row in zip(self.drift_times(t0, t1), self.drifts, rows[1:], strict=True):
-            x = self.drift(terms, start, end, x, v, args, weight, t0, t1)
-            accelerations = _accelerations(terms, row, end, x, args)
-            v = _kick(terms, row, accelerations, v, t0, t1)
+            x = self.drift(drift, start, end, x, v, args, weight, t0, t1)
+            accelerations = _accelerations(kicks, row, end, x, args)
+            v = _kick(kicks, row, accelerations, v, t0, t1)
         return (x, v), None, {"y0": y0, "y1": (x, v)}, accelerations, diffrax.RESULTS.successful
 
     def backward_step(self, terms, t0, t1, y1, args, solver_state, made_jump):
         del made_jump
+        drift, *kicks = self.split(terms)
         x, v = y1
         rows, accelerations = self.kick_rows, solver_state
-        v = _kick(terms, rows[-1], accelerations, v, t0, t1, sign=-1)
+        v = _kick(kicks, rows[-1], accelerations, v, t0, t1, sign=-1)
         stages = list(zip(self.drift_times(t0, t1), self.drifts, rows[:-1], strict=True))
         for (start, end), weight, row in reversed(stages):
-            x = self.drift(terms, start, end, x, v, args, -weight, t0, t1)
-            accelerations = _accelerations(terms, row, start, x, args)
-            v = _kick(terms, row, accelerations, v, t0, t1, sign=-1)
+            x = self.drift(drift, start, end, x, v, args, -weight, t0, t1)
+            accelerations = _accelerations(kicks, row, start, x, args)
+            v = _kick(kicks, row, accelerations, v, t0, t1, sign=-1)
         return (x, v), {"y0": (x, v), "y1": y1}, accelerations
 
     def func(self, terms, t0, y0, args):
-        drift, *kicks = terms
+        drift, *kicks = self.split(terms)
         x, v = y0
         return drift.vf(t0, v, args), functools.reduce(tree_add, [kick.vf(t0, x, args) for kick in kicks])
 
@@ -167,7 +181,7 @@ class AbstractSplittingSolver(AbstractReversibleSolver):
 
     def drift(
         self,
-        terms: Any,
+        term: diffrax.AbstractTerm,
         start: _Time,
         end: _Time,
         x: PyTree[_Leaf],
@@ -178,8 +192,7 @@ class AbstractSplittingSolver(AbstractReversibleSolver):
         t1: _Time,
     ) -> PyTree[_Leaf]:
         """One drift from `start` to `end`, its velocity taken in the middle, so that it looks the same backward."""
-        drift = terms[0]
-        return _push(x, weight, drift.vf(0.5 * (start + end), v, args), drift, t0, t1)
+        return _push(x, weight, term.vf(0.5 * (start + end), v, args), term, t0, t1)
 
 
 def _push(y, weight, vf, term, t0, t1):
@@ -190,18 +203,13 @@ def _rows(kicks):
     return tuple(row if isinstance(row, tuple) else (row,) for row in kicks)
 
 
-def _accelerations(terms, row, t, x, args):
+def _accelerations(kicks, row, t, x, args):
     """What every kick term says at `x`; `None` where its coefficient is zero."""
-    return tuple(kick.vf(t, x, args) if weight != 0 else None for kick, weight in zip(terms[1:], row, strict=True))
+    return tuple(kick.vf(t, x, args) if weight != 0 else None for kick, weight in zip(kicks, row, strict=True))
 
 
-def _kick(terms, row, accelerations, v, t0, t1, *, sign=1):
-    for kick, weight, acceleration in zip(terms[1:], row, accelerations, strict=True):
+def _kick(kicks, row, accelerations, v, t0, t1, *, sign=1):
+    for kick, weight, acceleration in zip(kicks, row, accelerations, strict=True):
         if weight != 0:
             v = _push(v, sign * weight, acceleration, kick, t0, t1)
     return v
-
-
-def _mirrored(column):
-    half = column[: (len(column) + 1) // 2]
-    return (*half, *reversed(half[: len(column) // 2]))
