@@ -2,9 +2,9 @@
 
 import sys
 
-from benchmarks import gradient_cost
+from benchmarks import gradient_cost, solvers
 
-BENCHMARKS = {"gradient_cost": gradient_cost.main}
+BENCHMARKS = {"gradient_cost": gradient_cost.main, "solvers": solvers.main}
 
 
 def main() -> int:

@@ -7,11 +7,13 @@ import pytest
 from helpers import (
     EPSILON,
     MASS,
+    NEAR,
     SHARED,
     SIGMA,
     SOLVERS,
     SWITCHED,
     AsynchronousLeapfrog,
+    Dimers,
     argon_state,
     argon_topology,
     assert_trees_close,
@@ -130,32 +132,32 @@ def test_solution_is_the_same(name):
 @pytest.mark.parametrize("name", SOLVERS)
 def test_solver_tables(name):
     solver, terms = SOLVERS[name], SPLIT[num_kicks(SOLVERS[name])]
-    loss = lambda i, adjoint: weigh(solve(*i, SAVEATS["subs"], adjoint, solver, terms=terms).ys)
-    compare(loss, Y0, ARGS)
-    by_reverse = jax.jit(lambda i: loss(i, rv.ReversibleAdjoint()))
+    saveat, t1 = diffrax.SaveAt(t0=True, steps=2, fn=record), 5 * DT  # the end is no multiple, and is not saved
+    loss = lambda i, adjoint: weigh(solve(*i, saveat, adjoint, solver, t1=t1, terms=terms).ys)
+    run = eqx.filter_jit(lambda i, adjoint: jax.value_and_grad(lambda i: loss(i, adjoint))(i))
+    got, wanted = (run((Y0, ARGS), adjoint) for adjoint in (rv.ReversibleAdjoint(), diffrax.DirectAdjoint()))
+    assert_trees_close(got, wanted, rtol=RTOL)
     direction = random_like((Y0, ARGS), 7)
-    numeric = central_difference(by_reverse, (Y0, ARGS), direction, 1e-5)
-    products = jax.tree.map(lambda a, b: jnp.sum(a * b), jax.grad(by_reverse)((Y0, ARGS)), direction)
-    # truncation 1e-10 and rounding 1e-11 of a loss whose derivatives are all of order ten
+    numeric = central_difference(lambda i: run(i, rv.ReversibleAdjoint())[0], (Y0, ARGS), direction, 1e-5)
+    products = jax.tree.map(lambda a, b: jnp.sum(a * b), got[1], direction)
+    # truncation and rounding, both 1e-10 of the value of a loss whose derivatives are ten times that
     np.testing.assert_allclose(sum(jax.tree.leaves(products)), numeric, rtol=1e-7)
 
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_one_pullback_per_position(name):
-    """Every kick term is pulled back once wherever it acts: twice at a grid point would be a quarter more to pay."""
+    """Every kick term is pulled back once wherever it acts; kicks that meet at a grid point, as one."""
     solver = SOLVERS[name]
-    # the derivatives of these, and nothing else here, have a cosine, a logistic and an exponential
-    fields = {"cos": jnp.sin, "logistic": jax.nn.softplus, "exp2": jnp.exp2}
+    # the derivative of each has a function of its own
+    fields = {"cos": jnp.sin, "cosh": jnp.sinh, "digamma": jax.lax.lgamma}
     names = list(fields)[: num_kicks(solver)]
-    terms = multi(*(lambda t, x, args, f=fields[n]: -args["k"] * f(x) for n in names))
-    terms = (terms[0], *terms[1].terms) if len(names) == 1 else terms
-    loss = lambda y: weigh(solve(y, ARGS, diffrax.SaveAt(t1=True), rv.ReversibleAdjoint(), solver, terms=terms).ys)
-    forward = [count_primitive(loss, n, Y0) for n in names]
-    both = [count_primitive(jax.grad(loss), n, Y0) for n in names]
-    for m, (f, b) in enumerate(zip(forward, both, strict=True)):
-        column = [row[m] != 0 for row in solver.kick_rows]
-        del f
-        assert b == sum(column[1:]) + column[0]  # the loop's body, and the start
+    kicks = [diffrax.ODETerm(lambda t, x, args, f=fields[n]: -args["k"] * f(x)) for n in names]
+    terms = (diffrax.ODETerm(drift), kicks[0] if len(kicks) == 1 else diffrax.MultiTerm(*kicks))
+    loss = lambda y: jnp.sum(solve(y, ARGS, diffrax.SaveAt(t1=True), rv.ReversibleAdjoint(), solver, terms=terms).ys[0])
+    for m, n in enumerate(names):
+        acts = [row[m] != 0 for row in solver.kick_rows]
+        # in the loop over steps, and at the start
+        assert count_primitive(jax.grad(loss), n, Y0) == sum(acts[1:]) + acts[0]
 
 
 def test_backward_in_time():
@@ -338,6 +340,75 @@ def test_argon_against_finite_differences():
         np.testing.assert_allclose(sum(jax.tree.leaves(products)), numeric, rtol=1e-6)
 
 
+# Multiple time steps
+
+DIMERS = Dimers(jnp.array(3e4), jnp.array(0.39))
+SPLITS = {
+    # the fast part, the whole
+    "by distance": (NEAR, NEAR + (SWITCHED - NEAR)),
+    "bonds": (DIMERS, DIMERS + SWITCHED),
+}
+
+
+def respa_loss(inputs, adjoint, state, solver=rv.Respa(3)):
+    potential, x, v = inputs
+    trajectory = rv.nve(
+        rv.System(argon_topology(), potential), rv.State(x, v, state.box), solver, dt=0.004, num_steps=7,
+        record=lambda system, state, initial: (state.positions, jnp.sum(state.velocities * initial.velocities)),
+        adjoint=adjoint,
+    )  # fmt: skip
+    return weigh(trajectory.records)
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_respa(name):
+    """Against the steps written out, and its gradient against `DirectAdjoint` and finite differences."""
+    fast, whole = SPLITS[name]
+    state, n, h = argon_state(), 3, 0.004
+    x, v = inputs = (state.positions, state.velocities)
+    force = jax.jit(lambda potential, x: potential.forces(x, state.box) / MASS)
+    slow = lambda x: force(whole, x) - force(fast, x)
+    for _ in range(7):
+        v = v + h / 2 * slow(x)
+        for _ in range(n):
+            v = v + h / n / 2 * force(fast, x)
+            x = x + h / n * v
+            v = v + h / n / 2 * force(fast, x)
+        v = v + h / 2 * slow(x)
+    final = rv.nve(rv.System(argon_topology(), whole), state, rv.Respa(n), dt=h, num_steps=7).final
+    np.testing.assert_allclose(final.positions, x, atol=1e-12)  # rounding, of nm
+    np.testing.assert_allclose(final.velocities, v, atol=1e-10)  # of forces that differ by rounding of 1e3 kJ/mol/nm
+
+    run = eqx.filter_jit(lambda i, adjoint: jax.value_and_grad(lambda i: respa_loss(i, adjoint, state))(i))
+    inputs = (whole, *inputs)
+    got, wanted = (run(inputs, adjoint) for adjoint in (rv.ReversibleAdjoint(), diffrax.DirectAdjoint()))
+    assert_trees_close(got, wanted, rtol=RTOL)
+    # every parameter by itself relative to its size: their scales differ by orders of magnitude
+    direction = (jax.tree.map(lambda p: 0.1 * p, whole), *random_like(inputs[1:], 0))
+    numeric = central_difference(lambda i: run(i, rv.ReversibleAdjoint())[0], inputs, direction, 1e-6)
+    products = jax.tree.map(lambda a, b: jnp.sum(a * b), got[1], direction)
+    np.testing.assert_allclose(sum(jax.tree.leaves(products)), numeric, rtol=1e-6)  # as for argon above
+
+
+def test_respa_of_one_step_is_velocity_verlet():
+    state = argon_state()
+    for fast in ((0,), (1,), (2, 0)):
+        got, wanted = (
+            respa_loss(
+                (SPLITS["by distance"][1], *(state.positions, state.velocities)), rv.ReversibleAdjoint(), state, s
+            )
+            for s in (rv.Respa(1, fast), rv.VelocityVerlet())
+        )
+        np.testing.assert_allclose(got, wanted, rtol=1e-11)  # rounding
+
+
+def test_respa_in_single_precision():
+    state = argon_state(dtype=jnp.float32)
+    system = rv.System(argon_topology(), SPLITS["by distance"][1])
+    final = rv.nve(system, state, rv.Respa(2), dt=0.002, num_steps=4).final
+    assert final.positions.dtype == final.velocities.dtype == jnp.float32
+
+
 def test_reference_trajectories():
     """346 atoms, 8 trajectories of 200 steps, against an independent leap-frog code."""
     path = SHARED / "reference" / "lj_leapfrog_200.npz"
@@ -375,21 +446,23 @@ def test_reference_trajectories():
     np.testing.assert_allclose(outer * gradient.epsilon, reference["dL_deps"], rtol=1e-8)
 
 
-def _temporary_bytes(num_steps):
+def _temporary_bytes(num_steps, solver=rv.VelocityVerlet(), potential=lennard_jones()):
     state = argon_state()
 
     def loss(potential):
         trajectory = rv.nve(
-            rv.System(argon_topology(), potential), state, dt=0.001, num_steps=num_steps, save_every=num_steps,
+            rv.System(argon_topology(), potential), state, solver, dt=0.001, num_steps=num_steps, save_every=num_steps,
             record=lambda system, state, initial: jnp.sum(state.velocities * initial.velocities), throw=False,
         )  # fmt: skip
         return trajectory.records[-1]
 
-    return jax.jit(jax.grad(loss)).lower(lennard_jones()).compile().memory_analysis().temp_size_in_bytes
+    return jax.jit(jax.grad(loss)).lower(potential).compile().memory_analysis().temp_size_in_bytes
 
 
-def test_memory_does_not_grow_with_the_number_of_steps():
-    short, long = _temporary_bytes(200), _temporary_bytes(2000)
+@pytest.mark.parametrize("name", ["VelocityVerlet", "BlanesMoan4", "Respa"])
+def test_memory_does_not_grow_with_the_number_of_steps(name):
+    options = (SOLVERS[name], SPLITS["by distance"][1] if name == "Respa" else lennard_jones())
+    short, long = _temporary_bytes(200, *options), _temporary_bytes(2000, *options)
     assert short > 0
     assert long <= 1.01 * short  # the issue's; two records in both
 

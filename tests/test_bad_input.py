@@ -49,6 +49,20 @@ def test_steps(options, match):
         rv.NVE(**{"num_steps": 2, **options})
 
 
+@pytest.mark.parametrize(
+    ("fast", "potential", "match"),
+    [
+        ((0,), SWITCHED, r"got the potential `LennardJones`; wanted a `rv\.Sum`.*`near \+ \(full - near\)`"),
+        ((2,), SWITCHED + SWITCHED, r"`fast` is \(2,\), but the potential is a `rv\.Sum` of 2 parts.*from 0 to 1"),
+        ((0, 7), SWITCHED + SWITCHED, r"`fast` is \(0, 7\), but"),
+        ((1, 0), SWITCHED + SWITCHED, r"`fast` is \(1, 0\), all 2 parts of the potential, so that nothing is slow"),
+    ],
+)
+def test_respa_with_parts_that_do_not_fit(fast, potential, match):
+    with pytest.raises(ValueError, match=match):
+        run(system=rv.System(argon_topology(), potential), solver=rv.Respa(2, fast))
+
+
 def test_another_number_of_atoms():
     with pytest.raises(ValueError, match=r"positions of shape \(32, 3\); wanted \(108, 3\)"):
         run(system=rv.System(argon_topology(3), SWITCHED))

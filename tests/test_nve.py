@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from helpers import (
-    SOLVERS,
     SWITCHED,
     argon_box,
     argon_length,
@@ -145,7 +144,7 @@ def test_single_precision_stays():
 def test_other_solvers():
     state = argon_state()
     verlet = rv.nve(SYSTEM, state, dt=0.001, num_steps=10).final
-    for solver in (SOLVERS["Yoshida4"], SOLVERS["PositionVerlet"]):
+    for solver in (rv.Yoshida4(), rv.PositionVerlet()):
         final = rv.nve(SYSTEM, state, solver, dt=0.001, num_steps=10).final
         np.testing.assert_allclose(final.positions, verlet.positions, atol=1e-5)  # a local error of order dt² a
         assert not np.array_equal(final.positions, verlet.positions)

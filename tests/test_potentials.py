@@ -208,6 +208,36 @@ def test_sums():
     np.testing.assert_allclose(energy(total, x, BOX), parts, rtol=1e-13)
 
 
+def test_scaled():
+    x, (a, b) = positions(0), (SWITCHED, lennard_jones(cutoff=0.5))
+    np.testing.assert_allclose(energy(-a, x, BOX), -energy(a, x, BOX), rtol=1e-14)
+    for scaled in (1.5 * a, a * 1.5):
+        np.testing.assert_allclose(forces(scaled, x, BOX), 1.5 * forces(a, x, BOX), rtol=1e-12)
+        assert scaled.cutoff == a.cutoff
+    np.testing.assert_allclose(energy(a - b, x, BOX), energy(a, x, BOX) - energy(b, x, BOX), rtol=1e-12)
+    split = b + (a - b)
+    assert len(split.parts) == 3
+    # what was added is taken away again: rounding of the parts, which are as large as the whole
+    np.testing.assert_allclose(energy(split, x, BOX), energy(a, x, BOX), rtol=1e-13)
+    np.testing.assert_allclose(forces(split, x, BOX), forces(a, x, BOX), rtol=1e-11, atol=1e-10)
+    assert len(jax.tree.leaves(2 * a)) == len(jax.tree.leaves(a))  # the factor is no parameter
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize(
+    ("factor", "error", "match"),
+    [
+        (jnp.array(2.0), TypeError, "wanted a Python number such as 2.0.*a potential with it as a field"),
+        ("2", TypeError, "`factor` is '2', of type `str`"),
+        (True, TypeError, "`factor` is True, of type `bool`"),
+        (float("nan"), ValueError, "`factor` is nan; wanted a finite number"),
+    ],
+)
+def test_scaled_refuses(factor, error, match):
+    with pytest.raises(error, match=match):
+        SWITCHED * factor
+
+
 # The custom derivative rule, against automatic differentiation of the plain sum. Both are exact: 1e-12 of the largest
 # entry is some thousand roundings.
 

@@ -438,7 +438,7 @@ def _walk_splitting(walk: _Walk, y0, y1):
         v_bar_after = v_bar
         (x_bar, v_bar), moving_bar, pointers = walk.records(i, (x, v), (x_bar, v_bar), moving_bar, pointers)
         w = jax.tree.map(lambda a, b: after * a + b, v_bar_after, v_bar)
-        for m, weight in acting[-1]:
+        for m, weight in acting[0]:
             dx, dmoving = pull_kick(m, t, x, jax.tree.map(lambda a: weight * a, w))  # noqa: B023
             x_bar, moving_bar = tree_add(x_bar, dx), tree_add(moving_bar, dmoving)
             v = axpy(-weight, pushed[m], v)
