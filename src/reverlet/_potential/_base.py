@@ -52,10 +52,10 @@ class AbstractPotential(eqx.Module):
         return self + (-other)
 
     def __neg__(self) -> "Scaled":
-        return Scaled(self, -1.0)  # pyright: ignore[reportCallIssue]
+        return Scaled(self, -1.0)
 
     def __mul__(self, factor: int | float) -> "Scaled":
-        return Scaled(self, factor)  # pyright: ignore[reportCallIssue]
+        return Scaled(self, factor)
 
     __rmul__ = __mul__
 
@@ -83,23 +83,25 @@ class Scaled(AbstractPotential):
     """
 
     potential: AbstractPotential
-    factor: int | float = eqx.field(static=True)
+    factor: float = eqx.field(static=True)
 
-    def __check_init__(self):
-        if isinstance(self.factor, bool) or not isinstance(self.factor, int | float | np.integer | np.floating):
+    def __init__(self, potential: AbstractPotential, factor: int | float):
+        # here and not in `__check_init__`: Equinox would already have warned of an array in a static field
+        if isinstance(factor, bool) or not isinstance(factor, int | float | np.integer | np.floating):
             raise TypeError(
-                f"`factor` is {self.factor!r}, of type `{type(self.factor).__name__}`; wanted a Python number such as"
-                " 2.0: it is a constant. To differentiate with respect to it, write a potential with it as a field."
+                f"`factor` is {factor!r}, of type `{type(factor).__name__}`; wanted a Python number such as 2.0: it is"
+                " a constant. To differentiate with respect to it, write a potential with it as a field."
             )
-        if not np.isfinite(self.factor):
-            raise ValueError(f"`factor` is {self.factor}; wanted a finite number.")
+        if not np.isfinite(factor):
+            raise ValueError(f"`factor` is {factor}; wanted a finite number.")
+        self.potential, self.factor = potential, float(factor)
 
     @property
     def cutoff(self) -> float | None:
         return self.potential.cutoff
 
     def energy(self, positions, box):
-        return float(self.factor) * self.potential.energy(positions, box)
+        return self.factor * self.potential.energy(positions, box)
 
 
 def _parts(potential: AbstractPotential) -> tuple[AbstractPotential, ...]:
