@@ -123,7 +123,8 @@ class AbstractSplittingSolver(AbstractReversibleSolver):
     @property
     def term_structure(self):  # pyright: ignore[reportIncompatibleVariableOverride]
         kicks = (diffrax.AbstractTerm,) * len(self.kick_rows[0])
-        return (diffrax.AbstractTerm, diffrax.AbstractTerm if len(kicks) == 1 else diffrax.MultiTerm[tuple[kicks]])
+        several = diffrax.MultiTerm[tuple[kicks]]  # pyright: ignore[reportInvalidTypeArguments]
+        return (diffrax.AbstractTerm, diffrax.AbstractTerm if len(kicks) == 1 else several)
 
     def split(self, terms: tuple[diffrax.AbstractTerm, diffrax.AbstractTerm]) -> tuple[diffrax.AbstractTerm, ...]:
         """Drift and kick terms, one after the other: (drift, kick_1, kick_2, ...)."""

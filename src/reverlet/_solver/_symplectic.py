@@ -77,7 +77,8 @@ _Y6 = (0.78451361047755726381949763, 0.23557321335935813368479318, -1.1776799841
 class Yoshida6(AbstractSplittingSolver):
     """Seven velocity Verlet steps in a row (solution A). Sixth order, seven evaluations of the force per step.
 
-    For errors near the rounding of float64, as of a reference solution.
+    For very smooth forces and errors near the rounding of float64. For a liquid with a switched cutoff, `BlanesMoan4`
+    was the better one at every cost measured.
 
     **Reference:** H. Yoshida, Phys. Lett. A 150, 262 (1990).
     """
@@ -96,6 +97,8 @@ _MD1, _MD2 = (14 - 19**0.5) / 108, (20 - 7 * 19**0.5) / 108
 class McLachlan4(AbstractSplittingSolver):
     """Five kicks and six drifts chosen for a small error. Fourth order, five evaluations of the force per step.
 
+    Where `BlanesMoan4` makes steps too long for what is recorded; half as accurate at the same cost.
+
     **Reference:** R. I. McLachlan, SIAM J. Sci. Comput. 16, 151 (1995).
     """
 
@@ -113,6 +116,8 @@ _BB1, _BB2 = 0.209515106613362, -0.143851773179818
 
 class BlanesMoan4(AbstractSplittingSolver):
     """Seven kicks and six drifts with a very small error (their S6). Fourth order, six evaluations per step.
+
+    Where energy must be kept better than velocity Verlet keeps it: of those compared, the most accurate at equal cost.
 
     **Reference:** S. Blanes and P. C. Moan, J. Comput. Appl. Math. 142, 313 (2002).
     """
