@@ -122,6 +122,12 @@ from ._solver import (
     AbstractSplittingSolver as AbstractSplittingSolver,
 )
 from ._solver import (
+    BitReversibleState as BitReversibleState,
+)
+from ._solver import (
+    BitReversibleVerlet as BitReversibleVerlet,
+)
+from ._solver import (
     ConservativeTerm as ConservativeTerm,
 )
 from ._solver import (
