@@ -42,27 +42,27 @@ class BitReversibleVerlet(AbstractReversibleSolver):
 
         V½ = V + round(h a(x) / 2r);  X′ = X + round(h v½ / r);  V′ = V½ + round(h a(x′) / 2r)
 
-    Each line adds to one variable a function of the other: subtracting the same undoes it, whatever was rounded.
-    Also in JAX's default 32-bit mode, where an integer is two of 32 bits; and independent of boxes, since positions
-    are not wrapped. `y` is the decoded value in floating point; the integers are the solver state. One evaluation of
-    the force per step. Second order and time-reversible: with flipped velocities, the same steps lead back.
+    Each of these adds to one variable a function of the other: subtracting the same undoes it, whatever was rounded. An
+    integer is a pair of 32 bits, so that JAX's default 32-bit mode will do; positions are not wrapped, so that boxes do
+    not matter. The integers are the solver state, and `y` is their value in floating point. One evaluation of the
+    force per step. Second order, time-reversible: with flipped velocities the same steps lead back.
 
-    Gradients are those of velocity Verlet at the lattice's states: rounding is differentiated as if it were not there.
+    Gradients are those of velocity Verlet at the states of the lattice: rounding is differentiated as if it were not
+    there.
 
-    Not recommended where a trajectory is short enough for floating-point reversal: a gradient by `ReversibleAdjoint` then
-    costs more than that of `VelocityVerlet`, whose step back shares one evaluation of the potential.
+    Not recommended where a trajectory is short enough for floating-point reversal: by `ReversibleAdjoint`, the gradient
+    of `VelocityVerlet` is cheaper.
 
-    Reversal is exact for a force that depends on positions alone and is deterministic, and a drift of the velocities
-    alone: the same numbers in, the same bits out. Times are rounded, so that a force depending on time is not always the
-    same twice.
+    Reversal is exact for a kick that depends on positions alone, a drift that depends on velocities alone, and a force
+    that gives the same bits for the same positions. Not where they depend on time, which is rounded.
 
-    **Arguments:** `resolution`, the distance of two neighboring numbers, in nm for positions and nm/ps for velocities: a
-    power of two, so that decoding is exact. Numbers up to 2⁶³ times that fit, by default 32768 nm; float64 holds them
-    without loss up to 32 nm.
+    **Arguments:** `resolution`, the distance between neighboring numbers, in nm for positions and nm/ps for velocities:
+    a power of two, so that scaling is exact. What is below 2⁶³ times that fits, by default 32768 nm. Float64 holds the
+    default's numbers without loss up to 32 nm.
 
-    **Errors:** `ValueError` for a resolution that is no power of two. A value that does not fit, and a force that is not
-    finite, turn `y` into NaN from there on, and the step's result is not successful: `nve` raises
-    `FloatingPointError` and says what did not fit.
+    **Errors:** `ValueError` for a resolution that is no power of two. A value that does not fit, or a force that is not
+    finite, makes `y` NaN from there on and the solve unsuccessful: `nve` raises `FloatingPointError` and says what did
+    not fit, `diffeqsolve` raises its own error.
 
     **Reference:** D. Levesque and L. Verlet, J. Stat. Phys. 72, 519 (1993).
     """
