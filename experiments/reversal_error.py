@@ -138,8 +138,9 @@ def run(command: Command) -> None:
     errors, exact = {}, {}
     for name, (solver, double, steps) in methods.items():
         with jax.enable_x64(double):
-            inputs = cast((system, states, config.dt), jnp.float64 if double else jnp.float32)
-            lost = {n: [np.asarray(a) for a in reversal(solver, *inputs, jnp.asarray(n))] for n in steps}
+            matter, starts, dt = cast((system, states, config.dt), jnp.float64 if double else jnp.float32)
+            walk = lambda n: reversal(solver, matter, starts, dt, jnp.asarray(n))  # noqa: B023
+            lost = {n: [np.asarray(a) for a in walk(n)] for n in steps}
         errors[name] = {n: np.median(distance) for n, (distance, _) in lost.items()}
         exact[name] = bool(all(np.all(same) for _, same in lost.values()))
     table = [

@@ -8,6 +8,8 @@ pytest.importorskip("tyro")
 pytest.importorskip("matplotlib")
 from test_experiment import launch
 
+from experiments.__main__ import main
+
 
 def test_smoke(tmp_path):
     folder = tmp_path / "run"
@@ -35,8 +37,10 @@ def test_smoke(tmp_path):
     ],
 )
 def test_bad_input(arguments, match, capsys, tmp_path):
-    from experiments.__main__ import main
-
-    assert main(["reversal_error", *arguments, "--out", str(tmp_path / "run")]) == 2
+    try:
+        status = main(["reversal_error", *arguments, "--out", str(tmp_path / "run")])
+    except SystemExit as stop:  # from the parser of the command line
+        status = stop.code
+    assert status == 2
     assert match in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -120,7 +120,8 @@ class BitReversibleVerlet(AbstractReversibleSolver):
         ]
         failure = _first_failure(state.failure, checks)
         y1 = _nan_if(failure != 0, (x, v))
-        result = diffrax.RESULTS.where(failure == 0, diffrax.RESULTS.successful, diffrax.RESULTS.nonfinite)
+        failed = diffrax.RESULTS.nonfinite  # inherited from Optimistix's
+        result = diffrax.RESULTS.where(failure == 0, diffrax.RESULTS.successful, failed)  # pyright: ignore[reportArgumentType]
         state = BitReversibleState(positions, velocities, acceleration, failure)
         return y1, None, {"y0": y0, "y1": y1}, state, result
 
