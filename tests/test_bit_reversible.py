@@ -318,7 +318,7 @@ def test_gradient_in_single_precision():
         args, y = setting("switched", "orthorhombic", 0)
         inputs = (args[0].potential, rv.State(*y, args[1]))
         got = eqx.filter_grad(argon_loss)(inputs, SOLVER, rv.ReversibleAdjoint())
-        wanted = eqx.filter_grad(argon_loss)(inputs, SOLVER, diffrax.RecursiveCheckpointAdjoint())
+        wanted = eqx.filter_grad(argon_loss)(inputs, SOLVER, diffrax.DirectAdjoint())
     assert got[0].sigma.dtype == jnp.float32
     assert_trees_close(got, wanted, rtol=1e-4)  # seven digits, and sums of 60 steps that cancel
 
@@ -397,7 +397,7 @@ def fall(acceleration, x=0.0, v=0.0, resolution=2.0**-60, num_steps=8, adjoint=N
     """Free fall on a lattice that holds numbers up to 8."""
     return diffrax.diffeqsolve(
         (diffrax.ODETerm(drift), FALL), rv.BitReversibleVerlet(resolution), 0.0, num_steps / 8, 0.125,
-        (jnp.array([x, 0.0]), jnp.array([v, 0.0])), jnp.asarray(acceleration), throw=throw,
+        (jnp.array([x, x]), jnp.array([v, v])), jnp.asarray(acceleration), throw=throw,
         adjoint=rv.ReversibleAdjoint() if adjoint is None else adjoint,
         saveat=diffrax.SaveAt(steps=1, solver_state=True), max_steps=num_steps,
     )  # fmt: skip
@@ -453,7 +453,7 @@ def test_gradient_of_what_did_not_fit_is_not_a_number():
     ("resolution", "dt", "match"),
     [
         (2.0**-64, 0.002, r"By step 10 \(0.02 ps\), a position outgrew .* ±0.5 nm at a `resolution` of 2\*\*-64"),
-        (2.0**-48, 20.0, r"By step 10 \(200 ps\), a (velocity|position) outgrew"),
+        (2.0**-48, 20.0, r"By step 10 \(200 ps\), a (velocity outgrew|position outgrew|force is not finite)"),
     ],
 )
 def test_nve_says_what_does_not_fit(resolution, dt, match):
