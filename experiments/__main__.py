@@ -3,7 +3,10 @@
 import importlib
 import sys
 
-EXPERIMENTS = {"lj_diffusion": "refine a Lennard-Jones potential until the liquid diffuses as it should"}
+EXPERIMENTS = {
+    "lj_diffusion": "refine a Lennard-Jones potential until the liquid diffuses as it should",
+    "reversal_error": "how far back a trajectory can be walked, in floating point and on a lattice",
+}
 
 
 def main(arguments: list[str]) -> int:

@@ -125,6 +125,12 @@ from ._solver import (
     AbstractSplittingSolver as AbstractSplittingSolver,
 )
 from ._solver import (
+    BitReversibleState as BitReversibleState,
+)
+from ._solver import (
+    BitReversibleVerlet as BitReversibleVerlet,
+)
+from ._solver import (
     BlanesMoan4 as BlanesMoan4,
 )
 from ._solver import (

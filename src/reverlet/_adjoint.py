@@ -79,7 +79,7 @@ class ReversibleAdjoint(diffrax.AbstractAdjoint):
         functions = _explicit(terms, solver, [sub.fn for sub in subs], t0, h, y0, args, solver_state0)
         empty = [save.ys for save in saves]
         progress = _Progress(progress_meter, init_state.progress_meter_state)
-        ys, y1, solver_state1, progress_state = _solve(
+        ys, y1, solver_state1, progress_state, result = _solve(
             (y0, args, functions), solver=solver, grid=grid, empty=empty, solver_state0=solver_state0, progress=progress
         )
 
@@ -89,7 +89,8 @@ class ReversibleAdjoint(diffrax.AbstractAdjoint):
             ts = jnp.where(written, grid.time(sub_slots), save.ts)
             index = jnp.sum(written)
             save_states.append(SaveState(saveat_ts_index=index, ts=ts, ys=sub_ys, save_index=index))
-        result = diffrax.RESULTS.where(taken < num_steps, diffrax.RESULTS.max_steps_reached, diffrax.RESULTS.successful)
+        out_of_steps = (taken < num_steps) & (result == diffrax.RESULTS.successful)
+        result = diffrax.RESULTS.where(out_of_steps, diffrax.RESULTS.max_steps_reached, result)
         tprev = jnp.where(taken < num_steps, grid.time(taken), t1)
         final_state = eqx.tree_at(
             lambda s: (
@@ -258,8 +259,8 @@ def _explicit(terms, solver, fns, t, h, y, args, solver_state) -> _Functions:
     terms = jax.tree.map(lambda term: _equal_step(term, h), terms, is_leaf=lambda x: isinstance(x, WrapTerm))
 
     def step(t, y, args, state):
-        y, _, _, state, _ = solver.step(terms, t, t + h, y, args, state, False)
-        return y, state
+        y, _, _, state, result = solver.step(terms, t, t + h, y, args, state, False)
+        return y, state, result
 
     def backward_step(t, y, args, state):
         y, _, state = solver.backward_step(terms, t, t + h, y, args, state, False)
@@ -314,23 +315,24 @@ def _solve(y__args__functions, *, solver, grid, empty, solver_state0, progress):
         return pointers, buffers
 
     def body(i, carry):
-        y, state, pointers, buffers, meter_state = carry
-        y, state = functions.step(grid.time(i), y, args, state)
+        y, state, pointers, buffers, meter_state, result = carry
+        y, state, step_result = functions.step(grid.time(i), y, args, state)
+        result = diffrax.RESULTS.where(result == diffrax.RESULTS.successful, step_result, result)  # the first failure
         pointers, buffers = save(i + 1, y, pointers, buffers)
         meter_state = progress.meter.step(meter_state, (i + 1) / grid.num_steps)
-        return y, state, pointers, buffers, meter_state
+        return y, state, pointers, buffers, meter_state, result
 
     pointers, buffers = save(0, y, [jnp.zeros((), jnp.int32)] * len(empty), empty)
-    carry = (y, solver_state0, pointers, buffers, progress.state)
-    y, state, _, buffers, meter_state = jax.lax.fori_loop(0, grid.num_steps, body, carry)
-    return buffers, y, state, meter_state
+    carry = (y, solver_state0, pointers, buffers, progress.state, diffrax.RESULTS.successful)
+    y, state, _, buffers, meter_state, result = jax.lax.fori_loop(0, grid.num_steps, body, carry)
+    return buffers, y, state, meter_state, result
 
 
 @_solve.def_fwd
 def _solve_fwd(perturbed, y__args__functions, **kwargs):
     del perturbed
     out = _solve(y__args__functions, **kwargs)
-    _, y1, state1, _ = out
+    _, y1, state1, _, _ = out
     return out, (y1, state1)
 
 
@@ -489,7 +491,7 @@ def _walk_any(walk: _Walk, y0, y1, state1):
 
         def step(y, state, moving):
             args, functions = walk.parts(moving)
-            y, state = functions.step(grid.time(i - 1), y, args, state)
+            y, state, _ = functions.step(grid.time(i - 1), y, args, state)
             return y, eqx.filter(state, eqx.is_inexact_array)
 
         exact, rest = eqx.partition(state, eqx.is_inexact_array)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 from ._adjoint import ReversibleAdjoint
 from ._misc import raise_if
 from ._potential import AbstractPotential, Sum
-from ._solver import ConservativeTerm, Respa, VelocityVerlet
+from ._solver import BitReversibleState, BitReversibleVerlet, ConservativeTerm, Respa, VelocityVerlet, describe_failure
 from ._state import State
 from ._system import System, explosion_limit
 
@@ -71,11 +71,12 @@ def nve(
         _check_parts(solver, system.potential)
     if throw:
         state = system.check(state)
-    trajectory, kinetic = _solve(system, state, solver, dt, num_steps, save_every, record, adjoint)
+    trajectory, kinetic, failure = _solve(system, state, solver, dt, num_steps, save_every, record, adjoint)
     if throw:
         limit = explosion_limit(kinetic[0], system.topology.num_atoms)
         bad = ~((kinetic <= limit) & jnp.isfinite(kinetic))
-        values = (kinetic, bad, jnp.asarray(dt), jnp.asarray(save_every))
+        resolution = solver.resolution if isinstance(solver, BitReversibleVerlet) else 0.0
+        values = (kinetic, bad, jnp.asarray(dt), jnp.asarray(save_every), failure, jnp.asarray(resolution))
         # not the times, which are the same for all of a batch
         guarded = raise_if(bad, _describe_explosion, *values, guard=(trajectory.records, trajectory.final))
         trajectory = Trajectory(trajectory.times, *guarded)
@@ -115,7 +116,7 @@ def _solve(system, state, solver, dt, num_steps, save_every, record, adjoint):
         dt0,
         (state.positions, state.velocities),
         args,
-        saveat=diffrax.SaveAt(subs=(frames, energies, diffrax.SubSaveAt(t1=True))),
+        saveat=diffrax.SaveAt(subs=(frames, energies, diffrax.SubSaveAt(t1=True)), solver_state=True),
         stepsize_controller=controller,
         adjoint=adjoint,
         max_steps=num_steps,
@@ -124,7 +125,9 @@ def _solve(system, state, solver, dt, num_steps, save_every, record, adjoint):
     assert solution.ys is not None
     records, energies, (x, v) = solution.ys
     times = time(dt) * jnp.arange(0, num_steps + 1, save_every, dtype=state.positions.dtype)
-    return Trajectory(times, records, State(x[-1], v[-1], state.box)), energies
+    last = solution.solver_state
+    failure = last.failure if isinstance(last, BitReversibleState) else jnp.zeros((), jnp.int32)
+    return Trajectory(times, records, State(x[-1], v[-1], state.box)), energies, failure
 
 
 def _terms(solver, potential):
@@ -196,9 +199,11 @@ def _check_steps(dt: Any, num_steps: int, save_every: int) -> tuple[int, int]:
     return int(num_steps), int(save_every)
 
 
-def _describe_explosion(kinetic, bad, dt, save_every):
+def _describe_explosion(kinetic, bad, dt, save_every, failure, resolution):
     frame = int(np.argmax(bad))
     step, before = frame * int(save_every), max(frame - 1, 0)
+    if failure != 0 and not np.isfinite(kinetic[frame]):
+        return f"By step {step} ({step * float(dt):.6g} ps), {describe_failure(int(failure), float(resolution))}"
     return (
         f"The trajectory exploded by step {step} ({step * float(dt):.6g} ps): its kinetic energy is"
         f" {kinetic[frame]:.6g} kJ/mol, after {kinetic[before]:.6g} at step {before * int(save_every)} and"

@@ -1,4 +1,13 @@
 from ._base import AbstractReversibleSolver as AbstractReversibleSolver
+from ._bit_reversible import (
+    BitReversibleState as BitReversibleState,
+)
+from ._bit_reversible import (
+    BitReversibleVerlet as BitReversibleVerlet,
+)
+from ._bit_reversible import (
+    describe_failure as describe_failure,
+)
 from ._respa import Respa as Respa
 from ._splitting import (
     AbstractSplittingSolver as AbstractSplittingSolver,
