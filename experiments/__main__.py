@@ -3,7 +3,10 @@
 import importlib
 import sys
 
-EXPERIMENTS = {"lj_diffusion": "refine a Lennard-Jones potential until the liquid diffuses as it should"}
+EXPERIMENTS = {
+    "lj_diffusion": "refine a Lennard-Jones potential until the liquid diffuses as it should",
+    "slurm": "submit another experiment to SLURM, on many nodes",
+}
 
 
 def main(arguments: list[str]) -> int:

@@ -49,9 +49,9 @@ def device_mesh(num_devices: int | None = None) -> Mesh:
         least = min(sum(d.process_index == p for d in devices) for p in range(jax.process_count()))
         if isinstance(num_devices, bool) or not isinstance(num_devices, int) or not 1 <= num_devices <= least:
             raise ValueError(
-                f"`num_devices` is {num_devices!r} and there are {least} on each process ({devices[0].platform}); wanted"
-                f" a whole number from 1 to {least}. On a CPU, start Python with"
-                f" XLA_FLAGS=--xla_force_host_platform_device_count={num_devices} for more."
+                f"`num_devices` is {num_devices!r}, and there are {least} on each process ({devices[0].platform});"
+                f" wanted a whole number from 1 to {least}. For more on a CPU, start Python with"
+                f" XLA_FLAGS=--xla_force_host_platform_device_count={num_devices}."
             )
         by_process = [[d for d in devices if d.process_index == p] for p in range(jax.process_count())]
         devices = [d for own in by_process for d in own[:num_devices]]
@@ -112,7 +112,8 @@ def map_samples(
     - `samples`: leaves lead with `samples`.
     - `batch`: how many at a time, on each device; `None` for all at once. They are made a little fewer where that makes
       parts equal; the last part is filled with copies of the last sample, which are dropped.
-    - `mesh`: devices to spread the samples over, each an equal part. The result is spread in the same way.
+    - `mesh`: devices to spread the samples over, each an equal part, filled up in the same way. The result is spread
+      too, if no filling was needed.
     - `reverse`: whether `function` can be differentiated in reverse, for a memory budget.
     """
     require_samples(samples, mesh)
@@ -139,7 +140,7 @@ def _map(function, shared, samples, batch, mesh, progress_meter, reverse):
         local, mesh=mesh, in_specs=(PartitionSpec(), spread), out_specs=spread, check_vma=False
     )
     out = spread_local(arrays[0], _fill(arrays[1], share * mesh.size))
-    return jax.tree.map(lambda x: x[:n], out)
+    return out if share * mesh.size == n else jax.tree.map(lambda x: x[:n], replicate(out, mesh))
 
 
 def _is_array(x):

@@ -54,7 +54,8 @@ def expectation(
     recorded); each is left out by setting its argument to `False`, which does not change the value.
 
     **Arguments:** `dynamics`, how to run trajectories from the samples' positions and velocities; without it, the
-    samples themselves are single frames. `throw`, as for `nve`.
+    samples themselves are single frames. In micro-batches and over many devices if the dynamics is: everything in the
+    result is then on every device and process. `throw`, as for `nve`.
 
     **Errors:** as of `nve`.
     """
@@ -152,7 +153,7 @@ def _run(observable, system, states, dynamics, throw, copies=None):
 
     `copies` of the potential's parameters, one for each sample, take their place.
     """
-    if dynamics is not None and _in_parts(dynamics):
+    if dynamics is not None and (dynamics.batch is not None or dynamics.mesh is not None):
         trajectory = dynamics.run_many(system, states, observable.record, copies=copies, throw=throw)
         return trajectory.times, trajectory.records
 
@@ -169,14 +170,12 @@ def _run(observable, system, states, dynamics, throw, copies=None):
 
 def _log_weights(reweighting, system, samples, dynamics, copies=None):
     """Of all samples, in the parts the dynamics runs in; each with its own `copies` of the parameters if there are."""
-    if copies is None and (dynamics is None or not _in_parts(dynamics)):
+    batch, mesh = (None, None) if dynamics is None else (dynamics.batch, dynamics.mesh)
+    if copies is None and batch is None and mesh is None:
         return reweighting.log_weights(system, samples)
     shared = (reweighting, system, samples.temperature, samples.last)
     own = (samples.states, samples.energies, copies)
-    if dynamics is None:
-        return map_samples(_log_weight, shared, own)
-    log_weights = map_samples(_log_weight, shared, own, batch=dynamics.batch, mesh=dynamics.mesh)
-    return replicate(log_weights, dynamics.mesh)
+    return replicate(map_samples(_log_weight, shared, own, batch=batch, mesh=mesh), mesh)
 
 
 def _log_weight(shared, sample):
@@ -185,10 +184,6 @@ def _log_weight(shared, sample):
     # a batch of one: all samples share temperature and last states
     one = Samples(jax.tree.map(lambda x: x[None], state), energy[None], temperature, last)
     return reweighting.log_weights(_with_parameters(system, copy), one)[0]
-
-
-def _in_parts(dynamics):
-    return dynamics.batch is not None or dynamics.mesh is not None
 
 
 def _with_parameters(system, copy):
