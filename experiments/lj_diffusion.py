@@ -524,7 +524,8 @@ def fit(liquid: Liquid, chains: rv.State, target: float, folder: _run.Folder, ke
         history.tick(state.step)
         lines = report_lines(state.history)
         history.write(lines)
-        bar.initial = bar.initial or (state.step - 1 if resume else 0)
+        if _run.leads():
+            bar.initial = bar.initial or (state.step - 1 if resume else 0)
         now = lines[-1]
         d, error = now["diffusion"] * 1e9, now["diffusion_error"] * 1e9
         text = f"loss {now['loss']:.2e}, D {d:.3f} ± {error:.3f} (target {target / SI * 1e9:.3f}) 1e-9 m²/s"

@@ -1,6 +1,7 @@
 """Run by `test_devices.py` in processes of its own: prints, as JSON, numbers with and without a mesh."""
 
 import json
+import re
 import sys
 
 import jax
@@ -30,9 +31,7 @@ def draw(potential, states, key, mesh):
 
 @eqx.filter_jit
 def measure(potential, samples, dynamics):
-    return rv.expectation_gradients(
-        OBSERVABLE, rv.System(argon_topology(), potential), samples, dynamics=dynamics
-    )
+    return rv.expectation_gradients(OBSERVABLE, rv.System(argon_topology(), potential), samples, dynamics=dynamics)
 
 
 @eqx.filter_jit
@@ -45,13 +44,22 @@ def dynamics(mesh, batch=None):
     return rv.NVE(dt=0.002, num_steps=20, save_every=5, mesh=mesh, batch=batch)
 
 
-def flops(function, *arguments):
-    """Of one device; a loop's body counts once."""
-    return function.lower(*arguments).compile().compiled.cost_analysis()["flops"]
+def share(one, many):
+    """Operations of one device of many, over those of one alone; a loop's body counts once."""
+    return many.compiled.cost_analysis()["flops"] / one.compiled.cost_analysis()["flops"]
+
+
+def collectives_in_loops(program):
+    """How often devices talk in what is not the main function of a compiled program."""
+    main, _, _ = program.compiled.as_text().partition("\nENTRY ")
+    return len(re.findall(r"= .*(all-gather|all-reduce|all-to-all|collective-permute)", main))
 
 
 def numbers(mesh, batch=None):
-    samples = draw(SWITCHED, STATES, jax.random.key(0), mesh)
+    """What is measured, and the compiled programs that did it."""
+    arguments = SWITCHED, STATES, jax.random.key(0), mesh
+    drawing = draw.lower(*arguments).compile()
+    samples = drawing(*arguments)
     # one less than a multiple of the devices, so that something must be filled up
     odd = rv.Samples(
         *jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[:-1]), (samples.states, samples.energies)),
@@ -60,9 +68,12 @@ def numbers(mesh, batch=None):
     )
     moved = eqx.tree_at(lambda p: p.sigma, SWITCHED, 1.01 * SWITCHED.sigma)  # so that weights differ
     estimate, parts = measure(moved, odd, dynamics(mesh, batch))
-    value, gradient = total(moved, odd, dynamics(mesh, batch))
-    wanted = (samples.states, samples.energies, samples.last, estimate, parts, value, gradient)
-    return [np.asarray(x).tolist() for x in jax.tree.leaves(eqx.filter(wanted, eqx.is_inexact_array))]
+    arguments = moved, odd, dynamics(mesh)
+    differentiating = total.lower(*arguments).compile()
+    value, gradient = differentiating(*arguments)
+    wanted = (samples, estimate, parts, value, gradient)
+    leaves = [np.asarray(x).tolist() for x in jax.tree.leaves(eqx.filter(wanted, eqx.is_inexact_array))]
+    return leaves, drawing, differentiating
 
 
 def explode(mesh):
@@ -82,19 +93,23 @@ def refusal(call):
 
 
 MESH = rv.device_mesh()
-RESULT = {"mesh": numbers(MESH, batch=2), "devices": MESH.size, "process": jax.process_index()}
+FOUND, DRAWING, DIFFERENTIATING = numbers(MESH, batch=2)
+RESULT = {
+    "mesh": FOUND,
+    "devices": MESH.size,
+    "process": jax.process_index(),
+    "talk in sampling": collectives_in_loops(DRAWING),
+    "talk in a gradient": collectives_in_loops(DIFFERENTIATING),
+}
 if jax.process_count() == 1:
-    few = jax.tree.map(lambda x: x[:3], STATES)
     system = rv.System(argon_topology(), SWITCHED)
-    six = jax.tree.map(lambda x: x[:6], STATES)
+    few, six = (jax.tree.map(lambda x, n=n: x[:n], STATES) for n in (3, 6))
     sampler = rv.LangevinBAOAB(TEMPERATURE, 1.0, dt=0.002, num_steps=1, mesh=MESH)
-    one, many = dynamics(None), dynamics(MESH)
-    samples = draw(SWITCHED, STATES, jax.random.key(0), None)
+    found, drawing, differentiating = numbers(None)
     RESULT |= {
-        "one": numbers(None),
-        "share of a gradient": flops(total, SWITCHED, samples, many) / flops(total, SWITCHED, samples, one),
-        "share of sampling": flops(draw, SWITCHED, STATES, jax.random.key(0), MESH)
-        / flops(draw, SWITCHED, STATES, jax.random.key(0), None),
+        "one": found,
+        "share of sampling": share(drawing, DRAWING),
+        "share of a gradient": share(differentiating, DIFFERENTIATING),
         "too few": refusal(lambda: rv.nve(system, few, dt=0.002, num_steps=2, mesh=MESH)),
         "no multiple": refusal(lambda: sampler.sample(system, six, 6, key=jax.random.key(0))),
         "too many devices": refusal(lambda: rv.device_mesh(5)),

@@ -66,7 +66,8 @@ def expectation(
     times, records = _run(observable, moving, samples.states, dynamics, throw)
     value = observable.reduce(times, records, weights)
     error = _error(observable, times, records, weights)
-    return Estimate(value, error, effective_sample_size(weights), times, records, weights)
+    estimate = Estimate(value, error, effective_sample_size(weights), times, records, weights)
+    return replicate(estimate, None if dynamics is None else dynamics.mesh)
 
 
 class Gradients(eqx.Module):
@@ -131,7 +132,8 @@ def expectation_gradients(
         total(thermodynamic), jax.tree.map(error_of, thermodynamic), total(dynamical), jax.tree.map(error_of, dynamical)
     )
     error = _error(observable, times, records, weights)
-    return Estimate(value, error, effective_sample_size(weights), times, records, weights), gradients
+    estimate = Estimate(value, error, effective_sample_size(weights), times, records, weights)
+    return replicate((estimate, gradients), None if dynamics is None else dynamics.mesh)
 
 
 def linearize(value: Float[Array, ""], gradient: M, model: M) -> Float[Array, ""]:

@@ -149,8 +149,8 @@ def _sample(sampler, system, states, rounds, key):
 
     x, v = spread((states.positions, states.velocities))
     (x, v, _), kept = jax.lax.scan(one_round, (x, v, acceleration(x)), jax.random.split(key, rounds))
-    x, v, kept = replicate((x, v, kept), sampler.mesh)
     xs, vs, energies = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), kept)
     boxes = jax.tree.map(lambda b: jnp.tile(b, (rounds,) + (1,) * (b.ndim - 1)), states.box)
     make = jax.vmap(State)
-    return Samples(make(xs, vs, boxes), energies, sampler.temperature, make(x, v, states.box))
+    samples = Samples(make(xs, vs, boxes), energies, sampler.temperature, make(x, v, states.box))
+    return replicate(samples, sampler.mesh)
