@@ -260,8 +260,8 @@ class NVE(eqx.Module):
         records, final, kinetic, energies = replicate((records, final, kinetic, energies), self.mesh)
         if throw:
             records, final = check_energies(states, energies, guard=(records, final), mesh=self.mesh)
-            limit = explosion_limit(kinetic[:, :1], system.topology.num_atoms)
-            bad = ~((kinetic <= limit) & jnp.isfinite(kinetic))
+            limits = jax.vmap(lambda e: explosion_limit(e, system.topology.num_atoms))(kinetic[:, 0])
+            bad = ~((kinetic <= limits[:, None]) & jnp.isfinite(kinetic))
             values = (kinetic, bad, jnp.asarray(self.dt), jnp.asarray(self.save_every))
             records, final = raise_if(bad, _describe_explosions, *values, guard=(records, final), mesh=self.mesh)
         return Trajectory(_times(self.dt, self.num_steps, self.save_every, states), records, final)
