@@ -15,10 +15,10 @@ from jaxtyping import PyTree
 class MemoryBudget(eqx.Module):
     """A size of micro-batches chosen such that a gradient of all samples fits in so many bytes on each device.
 
-    XLA is asked what the compiled gradient would take with one and with two samples at a time; the sizes between and
-    beyond lie on a line. Counted are inputs, records, and everything needed to compute and differentiate them, not what
-    else the program holds. It costs the compilation of both, once for every shape. On a GPU leave room for JAX's own
-    reserves and for code: some 80 % of what the device has.
+    XLA is asked what the compiled gradient would take with two and with four samples at a time; other sizes lie on a
+    line, and the one chosen is asked for once more. Counted are inputs, records, and everything needed to compute and
+    differentiate them, not what else the program holds. It costs three compilations, once for every shape. On a GPU
+    leave room for JAX's own reserves: some 20 % of what the device has.
 
     **Errors:** `ValueError` for less than one byte, when made; where not even one sample at a time fits, when used.
     """
@@ -196,15 +196,19 @@ def _choose(function, arrays, static, batch, n, reverse):
     shape = lambda x, lead: jax.ShapeDtypeStruct((*lead, *x.shape[len(lead) :]), x.dtype)
     shared, samples = arrays
     shapes = jax.tree.map(lambda x: shape(x, ()), shared), jax.tree.map(lambda x: shape(x, (n,)), samples)
-    needs = [_needed(function, shapes, static, size, reverse) for size in (1, 2)]
-    if needs[0] > batch.bytes:
+    needed = lambda size: _needed(function, shapes, static, size, reverse)
+    # from two and four: of parts of one, the compiler makes another kind of program, which may even take more
+    two, four = needed(2), needed(4)
+    size = min(n, 2 + 2 * (batch.bytes - two) // max(four - two, 1)) if two <= batch.bytes else 1
+    while (bytes_needed := needed(size)) > batch.bytes and size > 1:
+        size //= 2
+    if bytes_needed > batch.bytes:
         raise ValueError(
-            f"The memory budget is {batch.bytes} bytes, and {n} samples take {needs[0]} on each device even one at a"
-            f" time, inputs and records included; wanted at least that. Save less often or record less, take fewer"
+            f"The memory budget is {batch.bytes} bytes, and {n} samples take {bytes_needed} on each device even one at"
+            f" a time, inputs and records included; wanted at least that. Save less often or record less, take fewer"
             f" samples or more devices, or give a larger budget."
         )
-    slope = needs[1] - needs[0]
-    return n if slope <= 0 else min(n, 1 + (batch.bytes - needs[0]) // slope)
+    return size
 
 
 def _needed(function, shapes, static, size, reverse):
