@@ -31,7 +31,7 @@ class Job:
 
     def checkpoint(self):
         """What submitit is to submit when SLURM ends the job early."""
-        import submitit
+        import submitit  # pyright: ignore[reportMissingImports]
 
         return submitit.helpers.DelayedSubmission(self)
 
@@ -68,7 +68,7 @@ def submit(arguments: list[str]) -> None:
         )
     out = Path(theirs[theirs.index("--out") + 1])
     try:
-        import submitit
+        import submitit  # pyright: ignore[reportMissingImports]
 
         executor = submitit.SlurmExecutor(folder=f"{out}-slurm")
     except ImportError as error:

@@ -224,6 +224,8 @@ def _needed(function, shapes, static, size, reverse):
 
     compiled = jax.jit(gradient if reverse else run).lower(shapes).compile()
     memory = compiled.memory_analysis()
+    if memory is None:
+        raise ValueError("This device cannot say what a program takes; wanted a number for `batch`.")
     return memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
 
 

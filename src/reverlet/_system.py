@@ -40,21 +40,21 @@ class System(eqx.Module):
                     f" the topology's {n} atoms."
                 )
 
-    def check(self, states: State, *, mesh: Mesh | None = None) -> State:
+    def check(self, states: State) -> State:
         """The states, unless this system cannot start from them: one configuration, or many with a leading axis.
 
         **Errors:** `ValueError` where the number of atoms differs or the cutoff is larger than half the smallest
         height of the box (`FloatingPointError` where the box is traced); `FloatingPointError` if an energy is not
         finite, with the nearest two atoms. At once where values are known, from the compiled program where they are
-        traced: on all devices of the `mesh` it is compiled for.
+        traced.
         """
-        states = self.check_shape_and_cutoff(states, mesh=mesh)
+        states = self.check_shape_and_cutoff(states)
         lift = jax.vmap if states.positions.ndim == 3 else lambda f: f
         energies = lift(lambda s: self.potential.energy(s.positions, s.box))(states)
-        return check_energies(states, energies, guard=states, mesh=mesh)
+        return check_energies(states, energies, guard=states)
 
     def check_shape_and_cutoff(self, states: State, *, mesh: Mesh | None = None) -> State:
-        """The first part of `check`, which needs no energies."""
+        """The first part of `check`, which needs no energies; traced, on all devices of the `mesh`."""
         n = self.topology.num_atoms
         shape = states.positions.shape
         if shape[-2:] != (n, 3) or len(shape) > 3:
