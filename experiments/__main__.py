@@ -6,6 +6,7 @@ import sys
 EXPERIMENTS = {
     "lj_diffusion": "refine a Lennard-Jones potential until the liquid diffuses as it should",
     "reversal_error": "how far back a trajectory can be walked, in floating point and on a lattice",
+    "slurm": "submit another experiment to SLURM, on many nodes",
 }
 
 

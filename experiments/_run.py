@@ -12,6 +12,7 @@ import platform
 import subprocess
 import sys
 import time
+import traceback
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 import reverlet as rv
 
@@ -44,24 +46,102 @@ def exit_status(run: Callable[[], None]) -> int:
         run()
     except (BadInput, rv.CheckpointError) as error:
         print(f"Error: {error}", file=sys.stderr)
-        return 2
+        return _leave(2)
     except (FloatingPointError, jax.errors.JaxRuntimeError) as error:
         # an error raised while a compiled program runs comes wrapped
         _, found, message = str(error).rpartition("FloatingPointError: ")
         if isinstance(error, jax.errors.JaxRuntimeError) and not found:
-            raise
+            return _unexpected(error)
         print(f"The run failed: {message.strip()}\nAll files written so far were kept.", file=sys.stderr)
-        return 1
+        return _leave(1)
     except KeyboardInterrupt:
         print(
             "Interrupted. All files written so far were kept: the same command with --resume goes on.", file=sys.stderr
         )
-        return 130
+        return _leave(130)
+    except Exception as error:
+        return _unexpected(error)
     return 0
 
 
+def _unexpected(error: Exception) -> int:
+    """Raises it again; but where there are other processes, it may be the loss of one of them: says so, and leaves."""
+    if jax.process_count() == 1:
+        raise error
+    traceback.print_exception(error)
+    print(
+        f"Process {jax.process_index()} of {jax.process_count()} failed or lost another one"
+        f" ({' '.join(str(error).split())[:200]}). All files written so far were kept: start all processes again, with"
+        " the same command and --resume.",
+        file=sys.stderr,
+    )
+    return _leave(1)
+
+
+def _leave(status: int) -> int:
+    """The exit status; of several processes, one that fails ends at once instead of waiting for the others to finish,
+    which wait for it."""
+    if jax.process_count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+HEARTBEAT = 30
+"""Seconds without a sign of life after which JAX's runtime takes a process for lost, and ends the others."""
+
+
+def join(devices: str | None, distributed: str | None) -> jax.sharding.Mesh | None:
+    """The devices of the flags `--devices` and `--distributed`; `None` for neither. To be called before any array is
+    made.
+
+    **Arguments:** `devices`, how many of every process, or "all"; `distributed`, "auto" for what SLURM or Open MPI says
+    of the processes, or "HOST:PORT,ID,COUNT": where process 0 listens, which process this is, of how many.
+    """
+    if distributed is not None:
+        where: tuple[Any, ...] = ()
+        if distributed != "auto":
+            address, *numbers = distributed.split(",")
+            if ":" not in address or len(numbers) != 2 or not all(n.isdigit() for n in numbers):
+                raise BadInput(
+                    f"--distributed is {distributed!r}; wanted auto, or HOST:PORT,ID,COUNT such as 10.0.0.1:1234,0,2"
+                    " for the first of two processes."
+                )
+            where = (address, int(numbers[1]), int(numbers[0]))
+        try:
+            jax.distributed.initialize(*where, heartbeat_timeout_seconds=HEARTBEAT)  # pyright: ignore
+        except (ValueError, RuntimeError) as error:
+            raise BadInput(f"--distributed {distributed} found no other processes to join: {error}") from error
+    if devices is None and distributed is None:
+        return None
+    if devices is not None and devices != "all" and not devices.isdigit():
+        raise BadInput(f"--devices is {devices!r}; wanted all, or how many, such as 2.")
+    with refusing():
+        return rv.device_mesh(None if devices in (None, "all") else int(devices))
+
+
+def leads() -> bool:
+    """Whether this is the process that writes and talks: the first, or the only one."""
+    return jax.process_index() == 0
+
+
+def _meet(name: str) -> None:
+    """Waits for all processes."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def _agreed(fact: bool) -> bool:
+    """What the first process says: another may look at a file a moment later."""
+    return bool(multihost_utils.broadcast_one_to_all(fact)) if jax.process_count() > 1 else fact
+
+
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Writes a file in one piece: a kill leaves the old one or the new one, never half of it."""
+    """Writes a file in one piece: a kill leaves the old one or the new one, never half of it. Of several processes, the
+    first does."""
+    if not leads():
+        return
     part = path.with_name(path.name + ".part")
     with open(part, "wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
@@ -129,6 +209,7 @@ class Folder:
                 f"The output folder {path} holds files that are not of a run ({_some(files)}); wanted an empty folder"
                 " or a new name. Nothing was changed."
             )
+        _meet("the folder is free")
         try:
             path.mkdir(parents=True, exist_ok=True)
             write_json(self / "config.json", {"config": config, "environment": environment()})
@@ -145,16 +226,18 @@ class Folder:
 
     def json_stage(self, name: str, compute: Callable[[], Any]) -> Any:
         """What the stage `name` of the run computed, from its file where the stage is done already."""
-        if not (self / name).exists():
+        if not _agreed((self / name).exists()):
             write_json(self / name, compute())
+            _meet(f"{name} is written")
         return read_json(self / name)
 
     def array_stage(self, name: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """The same with arrays."""
-        if not (self / name).exists():
+        if not _agreed((self / name).exists()):
             buffer = io.BytesIO()
             np.savez(buffer, **compute())  # pyright: ignore[reportArgumentType]
             write_atomically(self / name, buffer.getvalue())
+            _meet(f"{name} is written")
         return read_arrays(self / name)
 
 

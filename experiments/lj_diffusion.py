@@ -212,6 +212,10 @@ class Command:
     """The output folder: new or empty. None: results/lj_diffusion, or the next free of -2, -3, ..."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on with the run in --out that was stopped; all other arguments as then."""
+    devices: str | None = None
+    """Spread the trajectories over so many devices of each process, or "all". None: one; all, if distributed."""
+    distributed: str | None = None
+    """Run in several processes, one command each: "auto" under SLURM or Open MPI, otherwise HOST:PORT,ID,COUNT."""
 
 
 def main(arguments: list[str]) -> int:
@@ -241,13 +245,19 @@ def run(command: Command) -> None:
     config = command.config
     if command.resume and command.out is None:
         raise _run.BadInput("--resume came without --out; wanted the folder of the run to go on with.")
+    mesh = _run.join(command.devices, command.distributed)
+    if mesh is not None and config.trajectories % mesh.size != 0:
+        raise _run.BadInput(
+            f"--trajectories is {config.trajectories} for {mesh.size} devices; wanted a multiple of the devices, such"
+            f" as {-(-config.trajectories // mesh.size) * mesh.size}."
+        )
     with _run.refusing():
         topology, state = read_structure(config.structure) if config.structure else crystal(config)
         half = 0.5 * float(jnp.min(state.box.heights))
         cutoff = min(1.0, 0.98 * half) if config.cutoff is None else config.cutoff
         potential = rv.LennardJones(config.sigma, config.epsilon, cutoff=cutoff)
         rv.System(topology, potential).check(state)
-    liquid = Liquid(config, topology, potential)
+    liquid = Liquid(config, topology, potential, mesh)
 
     described = {**dataclasses.asdict(config), "structure": config.structure and str(config.structure)}
     described["structure_sha256"] = config.structure and _run.digest(config.structure)
@@ -266,6 +276,8 @@ def run(command: Command) -> None:
     final = folder.array_stage("final.npz", lambda: final_stage(liquid, final_potential, fitted.carry, keys[3]))
     folder.array_stage("gradient.npz", lambda: gradient_stage(liquid, final_potential, fitted.carry, keys[4]))
 
+    if not _run.leads():
+        return
     summary = summarize(config, liquid, start, target, history, (sigma, epsilon), final)
     updates = [s for s in _run.History(folder / "history.jsonl").seconds.values() if s is not None]
     seconds = time.perf_counter() - started
@@ -344,13 +356,16 @@ class WithTemperature(rv.AbstractObservable):
 class Liquid:
     """How this run samples its liquid and measures D."""
 
-    def __init__(self, config: Config, topology: rv.Topology, potential: rv.LennardJones):
+    def __init__(
+        self, config: Config, topology: rv.Topology, potential: rv.LennardJones, mesh: jax.sharding.Mesh | None = None
+    ):
         self.config = config
+        self.mesh = mesh
         self.topology = topology
         self.potential = potential
         self.observable = WithTemperature(rv.SelfDiffusion())
         steps = round(config.horizon / config.dt)
-        self.dynamics = rv.NVE(dt=config.dt, num_steps=steps, save_every=config.save_every)
+        self.dynamics = rv.NVE(dt=config.dt, num_steps=steps, save_every=config.save_every, mesh=mesh)
         # forward mode gives the derivative of every point of the curve at once, for two parameters
         self.tangents = rv.NVE(
             dt=config.dt, num_steps=2 * steps, save_every=config.save_every, adjoint=diffrax.ForwardMode()
@@ -364,7 +379,7 @@ class Liquid:
         """Chains at `factor` times the temperature; one interval between samples."""
         c = self.config
         steps = max(1, round(c.interval / c.dt))
-        return rv.LangevinBAOAB(factor * c.temperature, c.friction, dt=c.dt, num_steps=steps)
+        return rv.LangevinBAOAB(factor * c.temperature, c.friction, dt=c.dt, num_steps=steps, mesh=self.mesh)
 
     def draw(self, potential: rv.LennardJones, chains: rv.State, key: PRNGKeyArray) -> rv.Samples:
         """One sample of every chain, with fresh velocities without motion of the center of mass."""
@@ -503,13 +518,14 @@ def fit(liquid: Liquid, chains: rv.State, target: float, folder: _run.Folder, ke
     rates = eqx.tree_at(lambda p: (p.sigma, p.epsilon), liquid.potential, (config.sigma_rate, config.epsilon_rate))
     history = _run.History(folder / "history.jsonl")
     resume = folder.checkpoint if folder.checkpoint.exists() else None
-    bar = tqdm(total=config.updates, desc="update", unit="", file=sys.stderr)
+    bar = tqdm(total=config.updates, desc="update", unit="", file=sys.stderr, disable=not _run.leads())
 
     def show(state: rv.FitState) -> None:
         history.tick(state.step)
         lines = report_lines(state.history)
         history.write(lines)
-        bar.initial = bar.initial or (state.step - 1 if resume else 0)
+        if _run.leads():
+            bar.initial = bar.initial or (state.step - 1 if resume else 0)
         now = lines[-1]
         d, error = now["diffusion"] * 1e9, now["diffusion_error"] * 1e9
         text = f"loss {now['loss']:.2e}, D {d:.3f} ± {error:.3f} (target {target / SI * 1e9:.3f}) 1e-9 m²/s"
@@ -579,7 +595,8 @@ def gradient_stage(
     **Returns:** arrays (trajectories, frames): `diffusion` (nm²/ps), `sigma` and `epsilon` (its derivatives).
     """
     samples = liquid.draw(potential, chains, key)
-    print("gradients against the integration time ...", file=sys.stderr)
+    if _run.leads():
+        print("gradients against the integration time ...", file=sys.stderr)
     times, diffusion, sigma, epsilon = _curves(rv.SelfDiffusion(), liquid.tangents, liquid.topology, potential, samples)
     arrays = {"times": times, "diffusion": diffusion, "sigma": sigma, "epsilon": epsilon}
     return {name: np.asarray(array) for name, array in arrays.items()}
@@ -737,4 +754,4 @@ def five_lines(config, liquid, summary, seconds, seconds_of_updates, folder, fig
 
 
 def _bar(n: int, label: str) -> Iterator[int]:
-    return iter(tqdm(range(n), desc=label, unit="", file=sys.stderr, leave=False))
+    return iter(tqdm(range(n), desc=label, unit="", file=sys.stderr, leave=False, disable=not _run.leads()))

@@ -2,6 +2,8 @@
 
 from . import units as units
 from ._adjoint import ReversibleAdjoint as ReversibleAdjoint
+from ._batches import MemoryBudget as MemoryBudget
+from ._batches import device_mesh as device_mesh
 from ._box import (
     AbstractBox as AbstractBox,
 )

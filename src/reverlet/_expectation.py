@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from ._batches import map_samples, replicate
 from ._dynamics import NVE
 from ._misc import tree_dot
 from ._observable import AbstractObservable
@@ -53,20 +54,20 @@ def expectation(
     recorded); each is left out by setting its argument to `False`, which does not change the value.
 
     **Arguments:** `dynamics`, how to run trajectories from the samples' positions and velocities; without it, the
-    samples themselves are single frames. `throw`, as for `nve`.
+    samples themselves are single frames. In micro-batches and over many devices if the dynamics is: everything in the
+    result is then on every device and process. `throw`, as for `nve`.
 
     **Errors:** as of `nve`.
     """
-    log_weights = reweighting.log_weights(system, samples)
-    weights = jax.nn.softmax(log_weights)
+    weights = jax.nn.softmax(_log_weights(reweighting, system, samples, dynamics))
     if not thermodynamic:
         weights = jax.lax.stop_gradient(weights)
     moving = system if dynamical else _frozen(system)
-    run = lambda state: _run_one(observable, moving, state, dynamics, throw)
-    times, records = jax.vmap(run, out_axes=(None, 0))(samples.states)
+    times, records = _run(observable, moving, samples.states, dynamics, throw)
     value = observable.reduce(times, records, weights)
     error = _error(observable, times, records, weights)
-    return Estimate(value, error, effective_sample_size(weights), times, records, weights)
+    estimate = Estimate(value, error, effective_sample_size(weights), times, records, weights)
+    return replicate(estimate, None if dynamics is None else dynamics.mesh)
 
 
 class Gradients(eqx.Module):
@@ -101,28 +102,19 @@ def expectation_gradients(
     **Errors:** `ValueError` unless the observable reduces to a scalar; as of `nve`.
     """
     n = samples.energies.shape[0]
-    parameters, rest = eqx.partition(system.potential, eqx.is_inexact_array)
+    parameters = eqx.filter(system.potential, eqx.is_inexact_array)
     copies = jax.tree.map(lambda p: jnp.broadcast_to(p, (n, *p.shape)), parameters)
 
-    def with_parameters(p):
-        return eqx.tree_at(lambda s: s.potential, system, eqx.combine(p, rest))
-
-    def log_weight(p, state, energy):
-        # a batch of one: all samples share temperature and last states
-        one = Samples(jax.tree.map(lambda x: x[None], state), energy[None], samples.temperature, samples.last)
-        return reweighting.log_weights(with_parameters(p), one)[0]
-
-    def run(p, state):
-        times, records = _run_one(observable, with_parameters(p), state, dynamics, throw)
-        return records, times
-
     log_weights, pull_weights = jax.vjp(
-        lambda copies: jax.vmap(log_weight)(copies, samples.states, samples.energies), copies
+        lambda copies: _log_weights(reweighting, system, samples, dynamics, copies), copies
     )
     weights = jax.nn.softmax(log_weights)
-    records, pull_records, times = jax.vjp(
-        lambda copies: jax.vmap(run, out_axes=(0, None))(copies, samples.states), copies, has_aux=True
-    )
+
+    def run(copies):
+        times, records = _run(observable, system, samples.states, dynamics, throw, copies)
+        return records, times
+
+    records, pull_records, times = jax.vjp(run, copies, has_aux=True)
     value, (slopes, records_bar) = jax.value_and_grad(
         lambda w, r: _scalar(observable.reduce(times, r, w)), argnums=(0, 1)
     )(weights, records)
@@ -140,7 +132,8 @@ def expectation_gradients(
         total(thermodynamic), jax.tree.map(error_of, thermodynamic), total(dynamical), jax.tree.map(error_of, dynamical)
     )
     error = _error(observable, times, records, weights)
-    return Estimate(value, error, effective_sample_size(weights), times, records, weights), gradients
+    estimate = Estimate(value, error, effective_sample_size(weights), times, records, weights)
+    return replicate((estimate, gradients), None if dynamics is None else dynamics.mesh)
 
 
 def linearize(value: Float[Array, ""], gradient: M, model: M) -> Float[Array, ""]:
@@ -157,13 +150,48 @@ def linearize(value: Float[Array, ""], gradient: M, model: M) -> Float[Array, ""
     return value + tree_dot(gradient, deviations).astype(value.dtype)
 
 
-def _run_one(observable, system, state, dynamics, throw):
-    """Times and records of the trajectory from one sample; without dynamics, the sample as its only frame."""
-    if dynamics is None:
-        records = observable.record(system, state, state)
-        return jnp.zeros(1, state.positions.dtype), jax.tree.map(lambda r: jnp.asarray(r)[None], records)
-    trajectory = dynamics.run(system, state, observable.record, throw=throw)
-    return trajectory.times, trajectory.records
+def _run(observable, system, states, dynamics, throw, copies=None):
+    """Times and records of the trajectories from all samples; without dynamics, each sample as its only frame.
+
+    `copies` of the potential's parameters, one for each sample, take their place.
+    """
+    if dynamics is not None and (dynamics.batch is not None or dynamics.mesh is not None):
+        trajectory = dynamics.run_many(system, states, observable.record, copies=copies, throw=throw)
+        return trajectory.times, trajectory.records
+
+    def one(state, copy):
+        moved = _with_parameters(system, copy)
+        if dynamics is None:
+            records = observable.record(moved, state, state)
+            return jnp.zeros(1, state.positions.dtype), jax.tree.map(lambda r: jnp.asarray(r)[None], records)
+        trajectory = dynamics.run(moved, state, observable.record, throw=throw)
+        return trajectory.times, trajectory.records
+
+    return jax.vmap(one, out_axes=(None, 0))(states, copies)
+
+
+def _log_weights(reweighting, system, samples, dynamics, copies=None):
+    """Of all samples, in the parts the dynamics runs in; each with its own `copies` of the parameters if there are."""
+    batch, mesh = (None, None) if dynamics is None else (dynamics.batch, dynamics.mesh)
+    if copies is None and batch is None and mesh is None:
+        return reweighting.log_weights(system, samples)
+    shared = (reweighting, system, samples.temperature, samples.last)
+    own = (samples.states, samples.energies, copies)
+    return replicate(map_samples(_log_weight, shared, own, batch=batch, mesh=mesh), mesh)
+
+
+def _log_weight(shared, sample):
+    reweighting, system, temperature, last = shared
+    state, energy, copy = sample
+    # a batch of one: all samples share temperature and last states
+    one = Samples(jax.tree.map(lambda x: x[None], state), energy[None], temperature, last)
+    return reweighting.log_weights(_with_parameters(system, copy), one)[0]
+
+
+def _with_parameters(system, copy):
+    return (
+        eqx.tree_at(lambda s: s.potential, system, eqx.combine(copy, system.potential)) if copy is not None else system
+    )
 
 
 def _frozen(system):

@@ -64,6 +64,7 @@ def fit(
       logarithms are optimized; a learning rate is then a relative change.
     - `callback(state)`: called after every update, after the checkpoint was written.
     - `checkpoint`: a file to write after every update, replaced in one piece, so that a kill leaves the previous one.
+      Of several processes, the first writes it; all read it.
     - `resume`: a checkpoint to go on from; all other arguments as in the run that wrote it.
 
     **Returns:** the state after `num_steps` updates.
@@ -123,7 +124,7 @@ def fit(
             else jax.tree.map(lambda h, r: np.concatenate([h, r]), state.history, report)
         )
         state = FitState(to_model(parameters, rest), parameters, optimizer_state, carry, step + 1, history)
-        if checkpoint is not None:
+        if checkpoint is not None and jax.process_index() == 0:
             _save(checkpoint, state)
         if callback is not None:
             callback(state)

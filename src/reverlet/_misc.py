@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 T = TypeVar("T")
@@ -72,12 +73,15 @@ def require_positive(name: str, x: ArrayLike, unit: str, *, zero: bool = False) 
             raise ValueError(f"`{name}` is {worst}; wanted a finite number {wanted}, in {unit}.")
 
 
-def raise_if(bad: Bool[Array, "..."], describe: Callable[..., str], *values: ArrayLike, guard: T) -> T:
+def raise_if(
+    bad: Bool[Array, "..."], describe: Callable[..., str], *values: ArrayLike, guard: T, mesh: Mesh | None = None
+) -> T:
     """`guard`, unless anything is `bad`: then a `FloatingPointError` with the message `describe(*values)`.
 
     Raised at once where `bad` is known. Otherwise when the compiled program runs and something depends on the arrays of
     `guard` as returned; the host is called only if something is bad, and under `jax.vmap` for one element after the
-    other. `describe` is a function of a module, not a new closure, so that nothing is compiled twice.
+    other. `describe` is a function of a module, not a new closure, so that nothing is compiled twice. In a program
+    for the devices of a `mesh`, all of them raise: were it one, the others would wait for it.
     """
     if is_concrete((bad, values)):
         if np.any(np.asarray(bad)):
@@ -86,8 +90,15 @@ def raise_if(bad: Bool[Array, "..."], describe: Callable[..., str], *values: Arr
     # `stop_gradient`, because callbacks have no derivative
     known = jax.tree.map(jax.lax.stop_gradient, (jnp.any(bad), *values))
     fine = jax.ShapeDtypeStruct((), np.int32)
-    call = lambda: jax.pure_callback(_OnHost(describe), fine, *known, vmap_method="sequential")
-    verdict = jax.lax.cond(eqxi.unvmap_any(known[0]), call, lambda: jnp.zeros((), np.int32))
+
+    def judge(*known):
+        call = lambda: jax.pure_callback(_OnHost(describe), fine, *known, vmap_method="sequential")
+        return jax.lax.cond(eqxi.unvmap_any(known[0]), call, lambda: jnp.zeros((), np.int32))
+
+    if mesh is not None:
+        everywhere = PartitionSpec()
+        judge = jax.shard_map(judge, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False)
+    verdict = judge(*known)
     # the compiler cannot know that the verdict is always zero
     return jax.tree.map(lambda x: jnp.where(verdict == 0, x, jnp.nan) if eqx.is_inexact_array(x) else x, guard)
 

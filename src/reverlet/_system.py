@@ -1,9 +1,10 @@
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from . import units
@@ -11,6 +12,8 @@ from ._misc import cast_floats, is_concrete, raise_if
 from ._potential import AbstractPotential, LennardJones
 from ._state import State
 from ._topology import Topology
+
+T = TypeVar("T")
 
 
 class System(eqx.Module):
@@ -45,6 +48,13 @@ class System(eqx.Module):
         finite, with the nearest two atoms. At once where values are known, from the compiled program where they are
         traced.
         """
+        states = self.check_shape_and_cutoff(states)
+        lift = jax.vmap if states.positions.ndim == 3 else lambda f: f
+        energies = lift(lambda s: self.potential.energy(s.positions, s.box))(states)
+        return check_energies(states, energies, guard=states)
+
+    def check_shape_and_cutoff(self, states: State, *, mesh: Mesh | None = None) -> State:
+        """The first part of `check`, which needs no energies; traced, on all devices of the `mesh`."""
         n = self.topology.num_atoms
         shape = states.positions.shape
         if shape[-2:] != (n, 3) or len(shape) > 3:
@@ -61,10 +71,16 @@ class System(eqx.Module):
                 if too_long:
                     raise ValueError(_describe_cutoff(cutoff, half))
             else:
-                states = raise_if(too_long, _describe_cutoff, jnp.asarray(cutoff), half, guard=states)
-        energy = lift(lambda s: self.potential.energy(s.positions, s.box))(states)
-        vectors = lift(lambda s: s.box.vectors)(states)
-        return raise_if(~jnp.isfinite(energy), _describe_overlap, energy, states.positions, vectors, guard=states)
+                states = raise_if(too_long, _describe_cutoff, jnp.asarray(cutoff), half, guard=states, mesh=mesh)
+        return states
+
+
+def check_energies(states: State, energies: Float[Array, "..."], *, guard: T, mesh: Mesh | None = None) -> T:
+    """`guard`, unless one of the `energies` of the states is not finite: then a `FloatingPointError` says why."""
+    lift = jax.vmap if states.positions.ndim == 3 else lambda f: f
+    vectors = lift(lambda s: s.box.vectors)(states)
+    values = (energies, states.positions, vectors)
+    return raise_if(~jnp.isfinite(energies), _describe_overlap, *values, guard=guard, mesh=mesh)
 
 
 def _describe_cutoff(cutoff, half):

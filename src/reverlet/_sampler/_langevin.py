@@ -2,12 +2,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Float
 
 from .. import units
+from .._batches import Batch, map_samples, replicate, require_batch, require_samples, shard
 from .._misc import as_float_array, raise_if, require_positive
 from .._state import State
-from .._system import explosion_limit
+from .._system import check_energies, explosion_limit
 from ._base import AbstractSampler, Samples
 
 
@@ -19,9 +21,12 @@ class LangevinBAOAB(AbstractSampler):
     well exactly, at any stable time step. Velocities are right to second order in the time step; for trajectories at
     constant energy draw new ones with `maxwell_boltzmann`.
 
-    **Arguments:** `temperature` (K), `friction` (1/ps), `dt` (ps), `num_steps` between two samples of a chain.
+    **Arguments:** `temperature` (K), `friction` (1/ps), `dt` (ps), `num_steps` between two samples of a chain; `batch`,
+    the forces of how many chains are computed at a time, and `mesh`, devices to spread the chains over, as for `nve`.
+    Samples do not depend on either, but for rounding; all devices get all of them.
 
-    **Errors:** `ValueError` for a negative temperature or friction, or steps that are not positive.
+    **Errors:** `ValueError` for a negative temperature or friction, steps that are not positive, and chains that are
+    not a multiple of the devices.
 
     **Reference:** B. Leimkuhler and C. Matthews, Appl. Math. Res. Express 2013, 34 (2013).
     """
@@ -30,12 +35,25 @@ class LangevinBAOAB(AbstractSampler):
     friction: Float[Array, ""]
     dt: Float[Array, ""]
     num_steps: int = eqx.field(static=True)
+    batch: Batch = eqx.field(static=True)
+    mesh: Mesh | None = eqx.field(static=True)
 
-    def __init__(self, temperature: ArrayLike, friction: ArrayLike, *, dt: ArrayLike, num_steps: int):
+    def __init__(
+        self,
+        temperature: ArrayLike,
+        friction: ArrayLike,
+        *,
+        dt: ArrayLike,
+        num_steps: int,
+        batch: Batch = None,
+        mesh: Mesh | None = None,
+    ):
         self.temperature = as_float_array(temperature)
         self.friction = as_float_array(friction)
         self.dt = as_float_array(dt)
         self.num_steps = num_steps
+        self.batch = batch
+        self.mesh = mesh
 
     def __check_init__(self):
         require_positive("temperature", self.temperature, "K", zero=True)
@@ -43,6 +61,7 @@ class LangevinBAOAB(AbstractSampler):
         require_positive("dt", self.dt, "ps")
         if isinstance(self.num_steps, bool) or not isinstance(self.num_steps, int) or self.num_steps < 1:
             raise ValueError(f"`num_steps` is {self.num_steps!r}; wanted a whole number of steps, at least 1.")
+        require_batch(self.batch)
 
     def sample(self, system, states, num_samples, *, key):
         if states.positions.ndim != 3:
@@ -57,13 +76,35 @@ class LangevinBAOAB(AbstractSampler):
                 f"`num_samples` is {num_samples} of {chains} chains; wanted a multiple of the chains, such as"
                 f" {max(1, round(num_samples / chains)) * chains}."
             )
-        states = system.check(states)
+        if self.mesh is not None and require_samples(states, self.mesh) % self.mesh.size != 0:
+            size = self.mesh.size
+            raise ValueError(
+                f"There are {chains} chains for {size} devices; wanted a multiple of the devices, such as"
+                f" {chains // size * size} or {-(-chains // size) * size} chains."
+            )
+        states = system.check_shape_and_cutoff(states, mesh=self.mesh)
+        energies = jax.lax.stop_gradient(_energies(self, system, states))
+        states = check_energies(states, energies, guard=states, mesh=self.mesh)
         samples = _sample(self, system, states, num_samples // chains, key)
         kinetic = jax.vmap(system.kinetic_energy)(samples.states.velocities)
         n = system.topology.num_atoms
         limit = explosion_limit(units.BOLTZMANN * self.temperature.astype(kinetic.dtype) * n, n)
         bad = ~(kinetic <= limit) | ~jnp.isfinite(samples.energies)
-        return raise_if(bad, _describe_failure, bad, samples.energies, kinetic, guard=samples)
+        return raise_if(bad, _describe_failure, bad, samples.energies, kinetic, guard=samples, mesh=self.mesh)
+
+
+def _energies(sampler, system, states):
+    own = (states.positions, states.box)
+    energies = map_samples(_energy, system.potential, own, batch=sampler.batch, mesh=sampler.mesh, reverse=False)
+    return replicate(energies, sampler.mesh)
+
+
+def _energy(potential, own):
+    return potential.energy(*own)
+
+
+def _forces(potential, own):
+    return potential.forces(*own)
 
 
 def _describe_failure(bad, energies, kinetic):
@@ -81,10 +122,12 @@ def _sample(sampler, system, states, rounds, key):
     system, states = jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, (system, states))
     dtype = states.positions.dtype
     chains, n = states.positions.shape[:2]
-    box_axes = jax.tree.map(lambda _: 0, states.box)
-    energy = jax.vmap(system.potential.energy, in_axes=(0, box_axes))
     masses = system.topology.masses.astype(dtype)[:, None]
-    acceleration = lambda x: jax.vmap(system.potential.forces, in_axes=(0, box_axes))(x, states.box) / masses
+    spread = lambda tree: shard(tree, sampler.mesh)
+    lift = lambda function, x: map_samples(
+        function, system.potential, (x, states.box), batch=sampler.batch, mesh=sampler.mesh, reverse=False
+    )
+    acceleration = lambda x: lift(_forces, x) / masses
     h = sampler.dt.astype(dtype)
     decay = jnp.exp(-sampler.friction.astype(dtype) * h)
     thermal = jnp.sqrt(units.BOLTZMANN * sampler.temperature.astype(dtype) / masses)
@@ -94,7 +137,7 @@ def _sample(sampler, system, states, rounds, key):
         x, v, a = carry
         v = v + 0.5 * h * a
         x = x + 0.5 * h * v
-        v = decay * v + noise * jax.random.normal(jax.random.fold_in(key, k), (chains, n, 3), dtype)
+        v = decay * v + noise * spread(jax.random.normal(jax.random.fold_in(key, k), (chains, n, 3), dtype))
         x = x + 0.5 * h * v
         a = acceleration(x)
         return x, v + 0.5 * h * a, a
@@ -102,11 +145,12 @@ def _sample(sampler, system, states, rounds, key):
     def one_round(carry, key):
         carry = jax.lax.fori_loop(0, sampler.num_steps, lambda k, c: step(k, c, key), carry)
         x, v, _ = carry
-        return carry, (x, v, energy(x, states.box))
+        return carry, (x, v, lift(_energy, x))
 
-    x, v = states.positions, states.velocities
+    x, v = spread((states.positions, states.velocities))
     (x, v, _), kept = jax.lax.scan(one_round, (x, v, acceleration(x)), jax.random.split(key, rounds))
     xs, vs, energies = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), kept)
     boxes = jax.tree.map(lambda b: jnp.tile(b, (rounds,) + (1,) * (b.ndim - 1)), states.box)
     make = jax.vmap(State)
-    return Samples(make(xs, vs, boxes), energies, sampler.temperature, make(x, v, states.box))
+    samples = Samples(make(xs, vs, boxes), energies, sampler.temperature, make(x, v, states.box))
+    return replicate(samples, sampler.mesh)
