@@ -3,6 +3,7 @@ from typing import Any
 
 import diffrax
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -21,11 +22,11 @@ class Trajectory(eqx.Module):
     """What `nve` returns."""
 
     times: Float[Array, " frames"]
-    """ps, from zero."""
+    """ps, from zero, or from minus the length of the trajectory where both directions were run."""
     records: PyTree
     """What `record` returned at every frame, the initial one included: leaves lead with `frames`."""
     final: State
-    """The configuration at the end, to go on from."""
+    """The configuration at the last of the times, to go on from."""
 
 
 def nve(
@@ -38,6 +39,7 @@ def nve(
     save_every: int = 1,
     record: Record | None = None,
     adjoint: diffrax.AbstractAdjoint = ReversibleAdjoint(),
+    both_directions: bool = False,
     throw: bool = True,
 ) -> Trajectory:
     """Newton's equations at constant energy, from one configuration; lift with `jax.vmap` over states.
@@ -53,7 +55,10 @@ def nve(
       whole `State`. It runs inside the solve, so that a correlation v(0)·v(t) costs one number per frame. If it has
       trainable parameters, make it an `eqx.Module`. Every new function is compiled anew: define it once, or put the
       whole computation under `eqx.filter_jit`.
-    - `adjoint`: how to differentiate. With `diffrax.ForwardMode()`, `jax.jvp` works.
+    - `adjoint`: how to differentiate. With `rv.ForwardMode()`, `jax.jvp` works.
+    - `both_directions`: run from `state` into the past as well, which is forward with the velocities flipped, and join
+      both into one grid of times from -T to T, that of `state` in the middle. Twice the frames, with a gradient
+      that has grown no more than over T. At negative times `record` sees velocities as they were then.
     - `throw`: whether to check the initial energy, and raise when the trajectory explodes, instead of going on with
       NaN.
 
@@ -68,7 +73,15 @@ def nve(
         )
     if throw:
         state = system.check(state)
-    trajectory, kinetic = _solve(system, state, solver, dt, num_steps, save_every, record, adjoint)
+    record = _whole_state if record is None else record
+    arguments = (solver, dt, num_steps, save_every)
+    if both_directions:
+        one = lambda sign: _solve(system, _directed(state, sign), *arguments, _Directed(record, sign), adjoint)
+        both, kinetics = jax.vmap(one)(jnp.array([-1, 1], state.positions.dtype))
+        trajectory = _join(both)
+        kinetic = jnp.max(kinetics, axis=0)  # the worse direction; NaN wins
+    else:
+        trajectory, kinetic = _solve(system, state, *arguments, record, adjoint)
     if throw:
         limit = explosion_limit(kinetic[0], system.topology.num_atoms)
         bad = ~((kinetic <= limit) & jnp.isfinite(kinetic))
@@ -79,9 +92,35 @@ def nve(
     return trajectory
 
 
+def _whole_state(system, state, initial):
+    del system, initial
+    return state
+
+
+def _directed(state, sign):
+    """The state whose future is the past of `state`, if `sign` is -1; its own inverse."""
+    return State(state.positions, sign * state.velocities, state.box)
+
+
+class _Directed(eqx.Module):
+    """Records along a trajectory with flipped velocities what `record` sees in the true ones."""
+
+    record: Record
+    sign: Float[Array, ""]
+
+    def __call__(self, system, state, initial):
+        return self.record(system, _directed(state, self.sign), _directed(initial, self.sign))
+
+
+def _join(both: Trajectory) -> Trajectory:
+    """One trajectory from those into the past and into the future, which are the two entries of all leading axes."""
+    join = lambda x: jnp.concatenate([x[0, :0:-1], x[1]])
+    times = jnp.concatenate([-both.times[0, :0:-1], both.times[1]])
+    return Trajectory(times, jax.tree.map(join, both.records), jax.tree.map(lambda x: x[1], both.final))
+
+
 @eqx.filter_jit
 def _solve(system, state, solver, dt, num_steps, save_every, record, adjoint):
-    record = (lambda system, state, initial: state) if record is None else record
     # times in the dtype of the positions, as Diffrax would promote the positions to that of the times
     time = lambda t: jnp.asarray(t, state.positions.dtype)
     args = (system, state, record)
@@ -175,6 +214,7 @@ class NVE(eqx.Module):
     save_every: int = eqx.field(static=True, default=1)
     solver: diffrax.AbstractSolver = VelocityVerlet()
     adjoint: diffrax.AbstractAdjoint = ReversibleAdjoint()
+    both_directions: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
         _check_steps(self.dt, self.num_steps, self.save_every)
@@ -190,5 +230,6 @@ class NVE(eqx.Module):
             save_every=self.save_every,
             record=record,
             adjoint=self.adjoint,
+            both_directions=self.both_directions,
             throw=throw,
         )
