@@ -61,6 +61,8 @@ from ._fit import (
 from ._fit import (
     per_parameter as per_parameter,
 )
+from ._horizon import GradientHorizon as GradientHorizon
+from ._horizon import gradient_horizon as gradient_horizon
 from ._observable import (
     MSD as MSD,
 )
