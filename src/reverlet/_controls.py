@@ -48,7 +48,7 @@ class Truncate(AbstractCotangentControl):
     **Errors:** `ValueError` unless it is more than zero.
     """
 
-    horizon: float
+    horizon: float | Float[Array, ""]
 
     def __check_init__(self):
         require_positive("horizon", self.horizon, "ps")
@@ -72,7 +72,7 @@ class Damp(AbstractCotangentControl):
     **Errors:** `ValueError` unless it is more than zero.
     """
 
-    rate: float
+    rate: float | Float[Array, ""]
 
     def __check_init__(self):
         require_positive("rate", self.rate, "1/ps")
@@ -98,7 +98,7 @@ class ClipNorm(AbstractCotangentControl):
     **Reference:** R. Pascanu, T. Mikolov and Y. Bengio, ICML (2013), there for the gradient of the parameters.
     """
 
-    max_norm: float
+    max_norm: float | Float[Array, ""]
 
     def __check_init__(self):
         require_positive("max_norm", self.max_norm, "units of the loss per nm and per nm/ps")
@@ -126,7 +126,7 @@ class Window(AbstractCotangentControl):
     **Errors:** `ValueError` unless it is more than zero.
     """
 
-    length: float
+    length: float | Float[Array, ""]
 
     def __check_init__(self):
         require_positive("length", self.length, "ps")

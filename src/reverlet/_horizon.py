@@ -74,7 +74,7 @@ def gradient_horizon(
     thermodynamic: bool = False,
     num_horizons: int = 20,
     threshold: float = 3.0,
-    tail: float = 0.05,
+    tail: float = 0.02,
     beyond: float = 2.0,
     throw: bool = True,
     key: PRNGKeyArray,
