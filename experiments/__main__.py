@@ -3,7 +3,10 @@
 import importlib
 import sys
 
-EXPERIMENTS = {"lj_diffusion": "refine a Lennard-Jones potential until the liquid diffuses as it should"}
+EXPERIMENTS = {
+    "gradient_horizon": "how long trajectories may be before the gradient of the diffusion coefficient is noise",
+    "lj_diffusion": "refine a Lennard-Jones potential until the liquid diffuses as it should",
+}
 
 
 def main(arguments: list[str]) -> int:
