@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 

@@ -182,7 +182,7 @@ def test_window_is_a_stopped_gradient_at_every_border():
 
 
 def test_window_of_another_solver():
-    """At the border everything is dropped, the solver's state too: the loss of the first block alone moves the start."""
+    """At a border everything is dropped, the solver's state too: the start sees the loss of the first block alone."""
     first = jnp.where(jnp.arange(STEPS + 1) <= 6, WEIGHTS, 0)
     solver = ALL_SOLVERS["AsynchronousLeapfrog"]
     got = gradient((rv.Window(6 * H),), solver=solver)[0]

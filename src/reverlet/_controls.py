@@ -22,8 +22,8 @@ class AbstractCotangentControl(eqx.Module):
     ) -> PyTree[Float[Array, "..."]]:
         """The part of the cotangent of something saved that enters.
 
-        **Arguments:** `time` since the start, `h` the length of a step (ps), and the derivative of the loss with respect
-        to what was saved at that time.
+        **Arguments:** `time` since the start, `h` the length of a step (ps), and the derivative of the loss with
+        respect to what was saved at that time.
         """
 
     @abc.abstractmethod

@@ -96,8 +96,9 @@ def gradient_horizon(
 
     - `observable`: must reduce to a scalar, over any number of frames. `samples`: at least two, independent.
     - `dynamics`: the longest trajectories; with both directions of time, horizons are cut from both ends.
-    - `directions`: trees like the potential to differentiate along; by default every scalar parameter. At most 32:
-      models with more parameters need directions, as that of a gradient or a random one.
+    - `directions`: trees like the potential to differentiate along; by default every scalar parameter, up to 32:
+      models with more need directions, such as that of a gradient or a random one. A direction along which the
+      derivative vanishes by symmetry never has a signal: leave it out.
     - `correlation`: reduces to one number per frame, at time zero not zero.
     - `thermodynamic`: whether to add the thermodynamic part of the gradient, through the weights.
     - `num_horizons`: how many, at equal distances; must divide the number of frames after the first.
@@ -126,21 +127,23 @@ def gradient_horizon(
     (records, correlated), (tangents, _) = records, tangents
     middle = num_frames if dynamics.both_directions else 0
 
-    rows = []
-    for k in range(1, num_horizons + 1):
-        n = k * num_frames // num_horizons
-        # the middle is the beginning where time runs forward only
-        cut = lambda x, axis, n=n: jax.lax.slice_in_dim(x, max(middle - n, 0), middle + n + 1, axis=axis)
-        part = jax.tree.map(lambda x: cut(x, 1), records)
-        value, slopes, records_bar = slopes_of(observable, cut(times, 0), part, weights)
+    def until(n):
+        """The value and the gradient over `n` frames from the start, or from the middle in both directions."""
+        cut = lambda x, axis: jax.lax.slice_in_dim(x, max(middle - n, 0), middle + n + 1, axis=axis)
+        value, slopes, records_bar = slopes_of(
+            observable, cut(times, 0), jax.tree.map(lambda x: cut(x, 1), records), weights
+        )
         tangent = jax.tree.map(lambda x: cut(x, 2), tangents)
         parts = jax.vmap(lambda t: dot_per_sample(records_bar, t), out_axes=1)(tangent)
         if thermodynamic:
             parts = parts + covariances(weights, slopes, sensitivities.T)
         error = standard_error_of_sum(weights * (slopes - jnp.sum(weights * slopes)))
-        rows.append((value, error, jnp.sum(parts, axis=0), error_of_parts(weights, parts)))
+        return value, error, jnp.sum(parts, axis=0), error_of_parts(weights, parts)
+
+    each = num_frames // num_horizons
+    rows = [until(each * k) for k in range(1, num_horizons + 1)]
     value, value_error, gradient, gradient_error = (jnp.stack(column) for column in zip(*rows, strict=True))
-    horizons = times[middle:][num_frames // num_horizons :: num_frames // num_horizons]
+    horizons = times[middle:][each::each]
 
     curve, curve_error = _correlation(correlation, times, correlated, weights, middle)
     after = jnp.arange(1, len(curve) + 1)
@@ -258,8 +261,8 @@ def _directions(parameters, directions):
         return tuple(f"direction {k}" for k in range(len(trees))), vectors
     if not 1 <= flat.size <= _MOST_DIRECTIONS:
         raise ValueError(
-            f"The potential has {flat.size} parameters; wanted 1 to {_MOST_DIRECTIONS}, or `directions` to differentiate"
-            " along: trees like the potential."
+            f"The potential has {flat.size} parameters; wanted 1 to {_MOST_DIRECTIONS}, or `directions` to"
+            " differentiate along: trees like the potential."
         )
     names = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(parameters):
