@@ -127,22 +127,11 @@ def gradient_horizon(
     (records, correlated), (tangents, _) = records, tangents
     middle = num_frames if dynamics.both_directions else 0
 
-    def until(n):
-        """The value and the gradient over `n` frames from the start, or from the middle in both directions."""
-        cut = lambda x, axis: jax.lax.slice_in_dim(x, max(middle - n, 0), middle + n + 1, axis=axis)
-        value, slopes, records_bar = slopes_of(
-            observable, cut(times, 0), jax.tree.map(lambda x: cut(x, 1), records), weights
-        )
-        tangent = jax.tree.map(lambda x: cut(x, 2), tangents)
-        parts = jax.vmap(lambda t: dot_per_sample(records_bar, t), out_axes=1)(tangent)
-        if thermodynamic:
-            parts = parts + covariances(weights, slopes, sensitivities.T)
-        error = standard_error_of_sum(weights * (slopes - jnp.sum(weights * slopes)))
-        return value, error, jnp.sum(parts, axis=0), error_of_parts(weights, parts)
-
     each = num_frames // num_horizons
-    rows = [until(each * k) for k in range(1, num_horizons + 1)]
-    value, value_error, gradient, gradient_error = (jnp.stack(column) for column in zip(*rows, strict=True))
+    lengths = tuple(each * k for k in range(1, num_horizons + 1))
+    value, value_error, gradient, gradient_error = _all_lengths(
+        observable, times, records, tangents, weights, sensitivities if thermodynamic else None, middle, lengths
+    )
     horizons = times[middle:][each::each]
 
     curve, curve_error = _correlation(correlation, times, correlated, weights, middle)
@@ -189,6 +178,25 @@ class _Both(AbstractObservable):
     def reduce(self, times, records, weights):
         first, second = records
         return self.first.reduce(times, first, weights), self.second.reduce(times, second, weights)
+
+
+@eqx.filter_jit
+def _all_lengths(observable, times, records, tangents, weights, sensitivities, middle, lengths):
+    """The value and the gradient over `lengths` frames from the start, or from the middle in both directions."""
+
+    def until(n):
+        cut = lambda x, axis: jax.lax.slice_in_dim(x, max(middle - n, 0), middle + n + 1, axis=axis)
+        part = jax.tree.map(lambda x: cut(x, 1), records)
+        value, slopes, records_bar = slopes_of(observable, cut(times, 0), part, weights)
+        tangent = jax.tree.map(lambda x: cut(x, 2), tangents)
+        parts = jax.vmap(lambda t: dot_per_sample(records_bar, t), out_axes=1)(tangent)
+        if sensitivities is not None:
+            parts = parts + covariances(weights, slopes, sensitivities.T)
+        error = standard_error_of_sum(weights * (slopes - jnp.sum(weights * slopes)))
+        return value, error, jnp.sum(parts, axis=0), error_of_parts(weights, parts)
+
+    rows = [until(n) for n in lengths]
+    return tuple(jnp.stack(column) for column in zip(*rows, strict=True))
 
 
 def _correlation(observable, times, records, weights, middle):
