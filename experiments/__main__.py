@@ -4,6 +4,7 @@ import importlib
 import sys
 
 EXPERIMENTS = {
+    "gradient_horizon": "how long trajectories may be before the gradient of the diffusion coefficient is noise",
     "lj_diffusion": "refine a Lennard-Jones potential until the liquid diffuses as it should",
     "reversal_error": "how far back a trajectory can be walked, in floating point and on a lattice",
     "slurm": "submit another experiment to SLURM, on many nodes",

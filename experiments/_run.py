@@ -1,5 +1,6 @@
 """What every experiment needs of a run: its folder, what is written there and how, and errors as exit statuses."""
 
+import argparse
 import contextlib
 import datetime
 import hashlib
@@ -21,6 +22,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+import tyro
 
 import reverlet as rv
 
@@ -135,6 +137,21 @@ def _meet(name: str) -> None:
 def _agreed(fact: bool) -> bool:
     """What the first process says: another may look at a file a moment later."""
     return bool(multihost_utils.broadcast_one_to_all(fact)) if jax.process_count() > 1 else fact
+def command_line(name: str, presets: dict[str, Any], command: Callable[[Any], Any], arguments: list[str]) -> Any:
+    """The command of a command line: `command` of the preset, which makes the defaults of all other flags."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", default="quick")
+    preset = first.parse_known_args(arguments)[0].preset
+    if preset not in presets:
+        raise BadInput(f"--preset is {preset!r}; wanted one of {', '.join(presets)}.")
+    default = command(presets[preset])
+    return tyro.cli(
+        type(default),
+        default=default,
+        args=arguments,
+        prog=f"python -m experiments {name}",
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

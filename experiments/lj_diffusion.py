@@ -9,7 +9,6 @@ Newton step with their mean D and gradient, and measured once more by an indepen
 D alone cannot fix two parameters: what is found is a point on the line D = D*.
 """
 
-import argparse
 import dataclasses
 import sys
 import time
@@ -225,18 +224,7 @@ def main(arguments: list[str]) -> int:
 
 def parse(arguments: list[str]) -> Command:
     """The command line: the preset first, since it makes the defaults of all other flags."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", default="quick")
-    preset = first.parse_known_args(arguments)[0].preset
-    if preset not in PRESETS:
-        raise _run.BadInput(f"--preset is {preset!r}; wanted one of {', '.join(PRESETS)}.")
-    return tyro.cli(
-        Command,
-        default=Command(PRESETS[preset]),
-        args=arguments,
-        prog="python -m experiments lj_diffusion",
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
+    return _run.command_line("lj_diffusion", PRESETS, Command, arguments)
 
 
 def run(command: Command) -> None:

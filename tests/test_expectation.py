@@ -1,5 +1,7 @@
 """Independent harmonic wells, for which velocity Verlet has a closed form."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -153,3 +155,58 @@ def test_linearized_gradients_train_like_the_expectation():
 
     got, wanted = (eqx.filter_jit(eqx.filter_value_and_grad(f))(well(k)) for f in (linearized, direct))
     assert_trees_close(jax.tree.leaves(got), jax.tree.leaves(wanted), rtol=RTOL, atol=1e-8)
+
+
+FORWARD = dataclasses.replace(DYNAMICS, adjoint=rv.ForwardMode())
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_forward_mode(power):
+    k = jnp.array(1.05 * K)
+    function = lambda k: expect(k, power, dynamics=FORWARD).value
+    thermodynamic, dynamical = SLOPE(k, k, power)
+    np.testing.assert_allclose(jax.jacfwd(function)(k), thermodynamic + dynamical, rtol=RTOL)
+    value, slope = jax.jvp(function, (k,), (jnp.array(2.0),))
+    np.testing.assert_allclose(value, closed_form(k, k, power), rtol=1e-11)
+    np.testing.assert_allclose(slope, 2 * (thermodynamic + dynamical), rtol=RTOL)
+
+
+@pytest.mark.parametrize("dynamics", [DYNAMICS, FORWARD, None], ids=["reverse", "forward", "no dynamics"])
+def test_contributions_of_samples(dynamics):
+    """They add up, their scatter is the standard error, and each is what its sample alone gives."""
+    k = jnp.array(1.05 * K)
+    system = rv.System(TOPOLOGY, well(k, 0.01))
+    run = eqx.filter_jit(
+        lambda keep: rv.expectation_gradients(Product(), system, SAMPLES, dynamics=dynamics, keep_samples=keep)
+    )
+    estimate, gradients = run(True)
+    w = estimate.weights
+    for part in ("thermodynamic", "dynamical"):
+        total, error, each = (getattr(gradients, part + s) for s in ("", "_error", "_samples"))
+        assert each.k.shape == each.center.shape == (N,)
+        assert_trees_close(jax.tree.map(lambda x: jnp.sum(x, 0), each), total, rtol=1e-12)
+        scatter = lambda x, t: jnp.sqrt(N / (N - 1) * jnp.sum((x - w * t) ** 2))
+        assert_trees_close(jax.tree.map(scatter, each, total), error, rtol=1e-12)
+
+    def one(k, i):
+        moved = rv.System(TOPOLOGY, well(k, 0.01))
+        state = jax.tree.map(lambda x: x[i], STATES)
+        if dynamics is None:
+            return Product().record(moved, state, state)
+        return jnp.sum(FORWARD.run(moved, state, Product().record).records)
+
+    for i in (0, N - 1):
+        wanted = w[i] * jax.jacfwd(one)(k, i)
+        np.testing.assert_allclose(gradients.dynamical_samples.k[i], wanted, rtol=RTOL)
+    _, without = run(False)
+    assert without.thermodynamic_samples is None
+    assert without.dynamical_samples is None
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_gradients_in_forward_mode(power):
+    """The same numbers as going back, with two parameters."""
+    system = rv.System(TOPOLOGY, well(1.05 * K, 0.01))
+    run = eqx.filter_jit(lambda dynamics: rv.expectation_gradients(Product(power), system, SAMPLES, dynamics=dynamics))
+    # rounding grows differently on the two ways through the trajectory
+    assert_trees_close(jax.tree.leaves(run(FORWARD)), jax.tree.leaves(run(DYNAMICS)), rtol=RTOL, atol=1e-9)

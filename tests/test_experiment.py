@@ -171,7 +171,20 @@ def test_bad_flags(capsys, tmp_path, flags, words):
 
 
 def test_unknown_experiment(capsys):
-    assert "wanted one of lj_diffusion" in refused(capsys, "nope")
+    assert "wanted one of gradient_horizon, lj_diffusion" in refused(capsys, "nope")
+
+
+def test_gradient_horizon(capsys, tmp_path):
+    arguments = ("gradient_horizon", "--preset", "smoke", "--out", tmp_path / "run")
+    done = launch(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["Proposed", "At", "Figure:"]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["at_horizon"]["sigma"]["error"] > 0
+    assert (tmp_path / "run" / "gradient_horizon.png").read_bytes().startswith(b"\x89PNG")
+    assert "add --resume" in refused(capsys, *arguments)
+    assert "a divisor of 40" in refused(capsys, *arguments[:-1], tmp_path / "new", "--horizons", "7")
+    assert not (tmp_path / "new").exists()
 
 
 def test_flag_of_the_wrong_type_is_refused(tmp_path):

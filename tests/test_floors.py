@@ -16,9 +16,9 @@ FLOORS = {
             "_box _neighbors",
             "_topology _state",
             "_potential _dipole _descriptors",
-            "_system _solver _adjoint _dynamics _sampler",
+            "_system _solver _controls _adjoint _dynamics _sampler",
             "_observable",
-            "_reweighting _expectation _loss _fit",
+            "_reweighting _expectation _horizon _loss _fit",
         ]
     )
     for name in names.split()

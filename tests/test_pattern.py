@@ -76,6 +76,8 @@ def test_public_names_have_docstrings(name):
 @pytest.mark.parametrize("name", PUBLIC)
 def test_no_open_ended_keywords(name):
     value = PUBLIC[name]
+    if not value.__module__.startswith("reverlet"):
+        pytest.skip("another package's own")
     functions = [value] if not inspect.isclass(value) else [
         f for key, f in vars(value).items() if inspect.isfunction(f) and (not key.startswith("_") or key == "__init__")
     ]  # fmt: skip

@@ -1,5 +1,7 @@
 """Differentiable molecular dynamics: potentials refined until simulated properties agree with experiment."""
 
+from diffrax import ForwardMode as ForwardMode
+
 from . import units as units
 from ._adjoint import ReversibleAdjoint as ReversibleAdjoint
 from ._batches import MemoryBudget as MemoryBudget
@@ -15,6 +17,21 @@ from ._box import (
 )
 from ._box import (
     TriclinicBox as TriclinicBox,
+)
+from ._controls import (
+    AbstractCotangentControl as AbstractCotangentControl,
+)
+from ._controls import (
+    ClipNorm as ClipNorm,
+)
+from ._controls import (
+    Damp as Damp,
+)
+from ._controls import (
+    Truncate as Truncate,
+)
+from ._controls import (
+    Window as Window,
 )
 from ._dynamics import NVE as NVE
 from ._dynamics import Trajectory as Trajectory
@@ -46,6 +63,8 @@ from ._fit import (
 from ._fit import (
     per_parameter as per_parameter,
 )
+from ._horizon import GradientHorizon as GradientHorizon
+from ._horizon import gradient_horizon as gradient_horizon
 from ._observable import (
     MSD as MSD,
 )

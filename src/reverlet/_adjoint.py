@@ -13,6 +13,7 @@ from diffrax._integrate import SaveState, State
 from diffrax._term import WrapTerm
 from jaxtyping import Array, Float, Int, PyTree
 
+from ._controls import AbstractCotangentControl
 from ._misc import tree_add
 from ._solver import AbstractReversibleSolver, AbstractSplittingSolver, ConservativeTerm, power
 
@@ -35,7 +36,10 @@ class ReversibleAdjoint(diffrax.AbstractAdjoint):
     Do not use it where a trajectory is so long that rounding grows to the size of the solution on the way back (some 35
     Lyapunov times in float64, 15 in float32: for liquid argon about 20 ps and 7 ps), with dissipation or with noise.
 
-    Reverse mode only; for `jax.jvp`, use `diffrax.ForwardMode` or `diffrax.DirectAdjoint`.
+    Reverse mode only; for `jax.jvp`, use `rv.ForwardMode` or `diffrax.DirectAdjoint`.
+
+    **Arguments:** `controls`, what is done to the cotangent on its way back, one after the other: for trajectories so
+    long that the exact gradient explodes, such as `(rv.Damp(2.0), rv.ClipNorm(10.0))`. None by default.
 
     **Errors:** `ValueError` at once for solvers that cannot step backward, adaptive steps, events, dense output and
     noise; `RuntimeError` from the compiled program for `ts` off the step grid.
@@ -43,6 +47,15 @@ class ReversibleAdjoint(diffrax.AbstractAdjoint):
     **Reference:** the discrete adjoint of a time-reversible integrator, as in B. Han and K. Yu, "Refining potential
     energy surface through dynamical properties via differentiable molecular simulation" (2025).
     """
+
+    controls: tuple[AbstractCotangentControl, ...] = ()
+
+    def __check_init__(self):
+        controls = self.controls
+        if not (isinstance(controls, tuple) and all(isinstance(c, AbstractCotangentControl) for c in controls)):
+            raise TypeError(
+                f"`controls` is {controls!r}; wanted a tuple of controls, such as `(rv.Damp(2.0),)` with its comma."
+            )
 
     def loop(
         self,
@@ -80,7 +93,13 @@ class ReversibleAdjoint(diffrax.AbstractAdjoint):
         empty = [save.ys for save in saves]
         progress = _Progress(progress_meter, init_state.progress_meter_state)
         ys, y1, solver_state1, progress_state, result = _solve(
-            (y0, args, functions), solver=solver, grid=grid, empty=empty, solver_state0=solver_state0, progress=progress
+            (y0, args, functions),
+            solver=solver,
+            controls=self.controls,
+            grid=grid,
+            empty=empty,
+            solver_state0=solver_state0,
+            progress=progress,
         )
 
         save_states = []
@@ -294,8 +313,8 @@ class _Progress(NamedTuple):
 
 # Differentiable: y0, args, functions. Everything else is not.
 @eqx.filter_custom_vjp
-def _solve(y__args__functions, *, solver, grid, empty, solver_state0, progress):
-    del solver
+def _solve(y__args__functions, *, solver, controls, grid, empty, solver_state0, progress):
+    del solver, controls
     y, args, functions = y__args__functions
 
     def save(i, y, pointers, buffers):
@@ -337,13 +356,15 @@ def _solve_fwd(perturbed, y__args__functions, **kwargs):
 
 
 @_solve.def_bwd
-def _solve_bwd(residuals, cotangents, perturbed, y__args__functions, *, solver, grid, empty, solver_state0, progress):
+def _solve_bwd(
+    residuals, cotangents, perturbed, y__args__functions, *, solver, controls, grid, empty, solver_state0, progress
+):
     del empty, solver_state0, progress
     y1, state1 = residuals
     y0, args, functions = y__args__functions
     _, args_perturbed, functions_perturbed = perturbed
     moving, fixed = eqx.partition((args, functions), (args_perturbed, functions_perturbed))
-    walk = _Walk(solver, grid, cotangents[0], moving, fixed)
+    walk = _Walk(solver, controls, grid, cotangents[0], moving, fixed)
     if isinstance(solver, AbstractSplittingSolver):
         y_bar, moving_bar = _walk_splitting(walk, y0, y1)
     else:
@@ -358,6 +379,7 @@ class _Walk(NamedTuple):
     """What the walks backward share. `moving` are the arrays of (args, functions) whose derivatives are wanted."""
 
     solver: Any
+    controls: tuple[AbstractCotangentControl, ...]
     grid: _Grid
     ys_bar: PyTree
     moving: PyTree
@@ -370,6 +392,18 @@ class _Walk(NamedTuple):
         """Zero cotangents of y and of what moves, and the number of filled slots of each output."""
         zeros = lambda tree: jax.tree.map(jnp.zeros_like, tree)
         return zeros(y), zeros(self.moving), [jnp.sum(s <= self.grid.num_steps) for s in self.grid.slots]
+
+    def control(self, i, state_bar):
+        """What is left of the cotangent of the state when the step to `i` has been undone."""
+        for control in self.controls:
+            state_bar = control.step((i - 1) * self.grid.h, self.grid.h, state_bar)
+        return state_bar
+
+    def entering(self, i, ys_bar):
+        """What is left of the cotangent of what was saved at step `i`."""
+        for control in self.controls:
+            ys_bar = control.record(i * self.grid.h, self.grid.h, ys_bar)
+        return ys_bar
 
     def records(self, i, y, y_bar, moving_bar, pointers):
         """Adds the cotangents of what was saved at step `i`."""
@@ -390,7 +424,8 @@ class _Walk(NamedTuple):
                     out = functions.saves[k](self.grid.time(i), y, args)
                     return jax.tree.map(lambda bar, o: None if bar is None else o, ys_bar, out, is_leaf=_is_none)
 
-                dy, dmoving = jax.vjp(saved, y, self.moving)[1](jax.tree.map(lambda bar: bar[p - 1], ys_bar))
+                _, pull_back = jax.vjp(saved, y, self.moving)
+                dy, dmoving = pull_back(self.entering(i, jax.tree.map(lambda bar: bar[p - 1], ys_bar)))
                 return p - 1, tree_add(y_bar, dy), tree_add(moving_bar, dmoving)
 
             pointers[k], y_bar, moving_bar = jax.lax.while_loop(due, pull, (pointers[k], y_bar, moving_bar))
@@ -463,6 +498,7 @@ def _walk_splitting(walk: _Walk, y0, y1):
                 dx, dmoving = pull_kick(m, start, x, jax.tree.map(lambda b: weight * b, v_bar))  # noqa: B023
                 x_bar, moving_bar = tree_add(x_bar, dx), tree_add(moving_bar, dmoving)
                 v = axpy(-weight, pushed, v)
+        x_bar, v_bar = walk.control(i, (x_bar, v_bar))
         return x, v, x_bar, v_bar, moving_bar, pointers
 
     (x_bar, v_bar), moving_bar, pointers = walk.start(y1)
@@ -497,6 +533,7 @@ def _walk_any(walk: _Walk, y0, y1, state1):
         exact, rest = eqx.partition(state, eqx.is_inexact_array)
         _, pull = jax.vjp(lambda y, s, m: step(y, eqx.combine(s, rest), m), y, exact, walk.moving)
         y_bar, state_bar, dmoving = pull((y_bar, state_bar))
+        y_bar, state_bar = walk.control(i, (y_bar, state_bar))
         return y, state, y_bar, state_bar, tree_add(moving_bar, dmoving), pointers
 
     y_bar, moving_bar, pointers = walk.start(y1)

@@ -20,5 +20,6 @@ class AbstractObservable(eqx.Module):
     ) -> PyTree[Array]:
         """The property, from records whose leaves lead with `samples frames`.
 
-        Weights sum to one. Without dynamics there is one frame, at time zero.
+        Weights sum to one. Without dynamics there is one frame, at time zero; with both directions of time, equally
+        spaced frames from -T to T.
         """

@@ -70,20 +70,20 @@ class AbstractDiffusionRoute(eqx.Module):
 
 
 class GreenKubo(AbstractDiffusionRoute):
-    """D = (1/3) ∫ ⟨v(0)·v(t)⟩ dt over the whole trajectory, by the trapezoid rule."""
+    """D = (1/3) ∫ ⟨v(0)·v(t)⟩ dt from 0 to T, by the trapezoid rule; with both directions half the integral from -T."""
 
     def record(self, system, state, initial):
         return _velocity_correlation(system, state, initial)
 
     def diffusion(self, times, curve):
-        return running_integral(times, curve)[-1] / 3
+        return running_integral(times, curve)[-1] / jnp.where(times[0] < 0, 6, 3)
 
 
 class Einstein(AbstractDiffusionRoute):
-    """D is a sixth of the slope of ⟨|x(t) - x(0)|²⟩, by least squares over the frames after `start`.
+    """D is a sixth of the slope of ⟨|x(t) - x(0)|²⟩ over |t|, by least squares over the frames after `start`.
 
     **Arguments:** `start`, the part of the trajectory to leave out at its beginning, from 0 to 1: atoms do not
-    diffuse yet while they still move freely.
+    diffuse yet while they still move freely. With both directions it is left out of each.
     """
 
     start: float = eqx.field(static=True, default=0.5)
@@ -96,9 +96,17 @@ class Einstein(AbstractDiffusionRoute):
         return _squared_displacement(system, state, initial)
 
     def diffusion(self, times, curve):
-        first = min(int(self.start * len(times)), len(times) - 2)
-        t = times[first:] - jnp.mean(times[first:])
-        return jnp.sum(t * curve[first:]) / jnp.sum(t**2) / 6
+        def slope(times, curve):
+            first = min(int(self.start * len(times)), len(times) - 2)
+            t = times[first:] - jnp.mean(times[first:])
+            return jnp.sum(t * curve[first:]) / jnp.sum(t**2)
+
+        one = slope(times, curve)
+        if len(times) % 2 == 0:  # both directions have an odd number of frames
+            return one / 6
+        middle = len(times) // 2  # time zero, with both directions
+        both = slope(times[middle:], 0.5 * (curve[middle:] + curve[middle::-1]))
+        return jnp.where(times[0] < 0, both, one) / 6
 
 
 class YehHummer(eqx.Module):

@@ -1,0 +1,294 @@
+import dataclasses
+from collections.abc import Sequence
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ._dynamics import NVE, nve
+from ._expectation import along, covariances, dot_per_sample, error_of_parts, run_all, slopes_of
+from ._misc import require_positive, tree_dot
+from ._observable import VACF, AbstractObservable
+from ._potential import AbstractPotential
+from ._reweighting import AbstractReweighting, Boltzmann
+from ._sampler import Samples
+from ._state import State
+from ._statistics import infinitesimal_jackknife, standard_error_of_sum, weighted_mean, weighted_mean_error
+from ._system import System
+
+_MOST_DIRECTIONS = 32
+
+
+class GradientHorizon(eqx.Module):
+    """How gradient, noise, correlation and chaos change with the length of trajectories: see `gradient_horizon`."""
+
+    horizons: Float[Array, " horizons"]
+    """The lengths of trajectories compared, ps."""
+    value: Float[Array, " horizons"]
+    """Of the observable."""
+    value_error: Float[Array, " horizons"]
+    """Its standard error."""
+    gradient: Float[Array, "horizons directions"]
+    """The derivative of the value along every direction: those of `jax.grad` of `expectation` at that length."""
+    gradient_error: Float[Array, "horizons directions"]
+    """Its standard error."""
+    names: tuple[str, ...] = eqx.field(static=True)
+    """Of the directions: where in the potential the parameter is."""
+    times: Float[Array, " frames"]
+    """Of the correlation function, ps."""
+    correlation: Float[Array, " frames"]
+    """Divided by its value at time zero."""
+    correlation_error: Float[Array, " frames"]
+    """Its standard error."""
+    decay: Float[Array, ""]
+    """When the correlation function has decayed, ps; infinite where it has not within the longest horizon."""
+    growth: Float[Array, " horizons"]
+    """The mean logarithm of how much a small random perturbation has grown."""
+    growth_error: Float[Array, " horizons"]
+    """Its standard error."""
+    lyapunov: Float[Array, ""]
+    """The largest Lyapunov exponent, 1/ps."""
+    lyapunov_error: Float[Array, ""]
+    """Its standard error."""
+    proposed: Float[Array, ""]
+    """The horizon to use, ps; NaN where the signal is too weak at all of them."""
+
+    @property
+    def signal_to_noise(self) -> Float[Array, "horizons directions"]:
+        """The size of the gradient over its standard error."""
+        return jnp.abs(self.gradient) / self.gradient_error
+
+
+def gradient_horizon(
+    observable: AbstractObservable,
+    system: System,
+    samples: Samples,
+    dynamics: NVE,
+    *,
+    directions: Sequence[AbstractPotential] | None = None,
+    correlation: AbstractObservable = VACF(),
+    reweighting: AbstractReweighting = Boltzmann(),
+    thermodynamic: bool = False,
+    num_horizons: int = 20,
+    threshold: float = 3.0,
+    tail: float = 0.02,
+    beyond: float = 2.0,
+    throw: bool = True,
+    key: PRNGKeyArray,
+) -> GradientHorizon:
+    """How long trajectories should be for the gradient of an ensemble mean to be more signal than noise.
+
+    The noise of the gradient through a chaotic trajectory grows like exp(λt), λ the largest Lyapunov exponent, while
+    the correlation functions that properties are made of decay. One run in forward mode gives the derivatives of all
+    records, and from them those of the observable over the first part of the trajectory, for every length at once: time
+    and memory are those of one run of a tangent for each direction, and of one more for the exponent.
+
+    Proposed is the largest horizon at which the signal-to-noise ratio is at least `threshold` in every direction and
+    which is at most `beyond` times when the correlation function has decayed: after the last frame at which its
+    size is, by two standard errors, more than `tail` times that at time zero. A proposed horizon shorter than the decay
+    means a biased property, or more samples: the ratio grows with the square root of their number. The noise
+    is that of the gradient with all its cotangents: controls of `dynamics.adjoint` are left out.
+
+    **Arguments:**
+
+    - `observable`: must reduce to a scalar, over any number of frames. `samples`: at least two, independent.
+    - `dynamics`: the longest trajectories; with both directions of time, horizons are cut from both ends.
+    - `directions`: trees like the potential to differentiate along; by default every scalar parameter, up to 32:
+      models with more need directions, such as that of a gradient or a random one. A direction along which the
+      derivative vanishes by symmetry never has a signal: leave it out.
+    - `correlation`: reduces to one number per frame, at time zero not zero.
+    - `thermodynamic`: whether to add the thermodynamic part of the gradient, through the weights.
+    - `num_horizons`: how many, at equal distances; must divide the number of frames after the first.
+    - `key`: of the random perturbations. The exponent is the slope of their growth over the second half of the time.
+
+    **Errors:** `ValueError` for numbers and trees that do not fit; as of `nve`.
+
+    **Reference:** B. Han and K. Yu, "Refining potential energy surface through dynamical properties via differentiable
+    molecular simulation" (2025), for truncation; G. Benettin et al., Meccanica 15, 9 (1980), for the exponent.
+    """
+    num_frames = dynamics.num_steps // dynamics.save_every
+    _check(samples, num_frames, num_horizons, threshold, tail, beyond)
+    parameters, rest = eqx.partition(system.potential, eqx.is_inexact_array)
+    flat, unravel = ravel_pytree(parameters)
+    names, vectors = _directions(parameters, directions)
+
+    forward = dataclasses.replace(dynamics, adjoint=diffrax.ForwardMode())
+    both = _Both(observable, correlation)
+
+    def run(flat):
+        moved = eqx.tree_at(lambda s: s.potential, system, eqx.combine(unravel(flat), rest))
+        return run_all(both, moved, samples, reweighting, forward, throw)
+
+    (log_weights, records), (sensitivities, tangents), times = along(run, flat, vectors)
+    weights = jax.nn.softmax(log_weights)
+    (records, correlated), (tangents, _) = records, tangents
+    middle = num_frames if dynamics.both_directions else 0
+
+    each = num_frames // num_horizons
+    lengths = tuple(each * k for k in range(1, num_horizons + 1))
+    value, value_error, gradient, gradient_error = _all_lengths(
+        observable, times, records, tangents, weights, sensitivities if thermodynamic else None, middle, lengths
+    )
+    horizons = times[middle:][each::each]
+
+    curve, curve_error = _correlation(correlation, times, correlated, weights, middle)
+    after = jnp.arange(1, len(curve) + 1)
+    last = jnp.max(jnp.where(jnp.abs(curve) - 2 * curve_error > tail, after, 0))
+    decay = jnp.where(last < len(curve), times[middle:][jnp.minimum(last, len(curve) - 1)], jnp.inf)
+
+    perturb = lambda state, key: _growth(system, state, dynamics, num_horizons, key)
+    growth = jax.vmap(perturb)(samples.states, jax.random.split(key, len(weights)))
+    late = slice(num_horizons // 2 - 1, None)
+    t = horizons[late] - jnp.mean(horizons[late])
+    exponents = jnp.sum(t * growth[:, late], axis=1) / jnp.sum(t**2)
+
+    clear = jnp.all(jnp.abs(gradient) >= threshold * gradient_error, axis=1) & (horizons <= beyond * decay)
+    proposed = jnp.where(jnp.any(clear), jnp.max(jnp.where(clear, horizons, 0)), jnp.nan)
+    return GradientHorizon(
+        horizons=horizons,
+        value=value,
+        value_error=value_error,
+        gradient=gradient,
+        gradient_error=gradient_error,
+        names=names,
+        times=times[middle:],
+        correlation=curve,
+        correlation_error=curve_error,
+        decay=decay,
+        growth=weighted_mean(weights, growth),
+        growth_error=weighted_mean_error(weights, growth),
+        lyapunov=weighted_mean(weights, exponents),
+        lyapunov_error=weighted_mean_error(weights, exponents),
+        proposed=proposed,
+    )
+
+
+class _Both(AbstractObservable):
+    """Two observables of the same trajectories."""
+
+    first: AbstractObservable
+    second: AbstractObservable
+
+    def record(self, system, state, initial):
+        return self.first.record(system, state, initial), self.second.record(system, state, initial)
+
+    def reduce(self, times, records, weights):
+        first, second = records
+        return self.first.reduce(times, first, weights), self.second.reduce(times, second, weights)
+
+
+@eqx.filter_jit
+def _all_lengths(observable, times, records, tangents, weights, sensitivities, middle, lengths):
+    """The value and the gradient over `lengths` frames from the start, or from the middle in both directions."""
+
+    def until(n):
+        cut = lambda x, axis: jax.lax.slice_in_dim(x, max(middle - n, 0), middle + n + 1, axis=axis)
+        part = jax.tree.map(lambda x: cut(x, 1), records)
+        value, slopes, records_bar = slopes_of(observable, cut(times, 0), part, weights)
+        tangent = jax.tree.map(lambda x: cut(x, 2), tangents)
+        parts = jax.vmap(lambda t: dot_per_sample(records_bar, t), out_axes=1)(tangent)
+        if sensitivities is not None:
+            parts = parts + covariances(weights, slopes, sensitivities.T)
+        error = standard_error_of_sum(weights * (slopes - jnp.sum(weights * slopes)))
+        return value, error, jnp.sum(parts, axis=0), error_of_parts(weights, parts)
+
+    rows = [until(n) for n in lengths]
+    return tuple(jnp.stack(column) for column in zip(*rows, strict=True))
+
+
+def _correlation(observable, times, records, weights, middle):
+    """The correlation function from time zero on, divided by its value there, and its standard error."""
+
+    def normalized(weights):
+        curve = observable.reduce(times, records, weights)
+        if jnp.shape(curve) != times.shape:
+            raise ValueError(
+                f"`correlation` reduces to shape {jnp.shape(curve)}; wanted {times.shape}, one number per frame, as"
+                " `rv.VACF()`."
+            )
+        return curve[middle:] / curve[middle]
+
+    return normalized(weights), infinitesimal_jackknife(normalized, weights)
+
+
+def _growth(system, state, dynamics, num_segments, key):
+    """The logarithm of how much a random perturbation of one configuration has grown after every segment.
+
+    Made short again after each, so that no growth is too much for the floating point.
+    """
+    num_steps = dynamics.num_steps // num_segments
+
+    def end(x, v):
+        final = nve(
+            system,
+            State(x, v, state.box),
+            dynamics.solver,
+            dt=dynamics.dt,
+            num_steps=num_steps,
+            save_every=num_steps,
+            record=_nothing,
+            adjoint=diffrax.ForwardMode(),
+            throw=False,
+        ).final
+        return final.positions, final.velocities
+
+    def shorten(perturbation):
+        norm = jnp.sqrt(tree_dot(perturbation, perturbation))
+        return jax.tree.map(lambda d: d / norm, perturbation), jnp.log(norm)
+
+    def segment(carry, _):
+        y, perturbation = jax.jvp(end, *carry)
+        perturbation, grown = shorten(perturbation)
+        return (y, perturbation), grown
+
+    x, v = state.positions, state.velocities
+    perturbation, _ = shorten(tuple(jax.random.normal(k, x.shape, x.dtype) for k in jax.random.split(key)))
+    _, grown = jax.lax.scan(segment, ((x, v), perturbation), None, num_segments)
+    return jnp.cumsum(grown)
+
+
+def _nothing(system, state, initial):
+    del system, state, initial
+
+
+def _directions(parameters, directions):
+    """Names, and directions as the rows of a matrix."""
+    flat, _ = ravel_pytree(parameters)
+    if directions is not None:
+        trees = [eqx.filter(d, eqx.is_inexact_array) for d in directions]
+        shapes = lambda tree: jax.tree.map(jnp.shape, tree)
+        if len(trees) == 0 or any(shapes(t) != shapes(parameters) for t in trees):
+            raise ValueError(
+                f"`directions` has {len(trees)} trees; wanted at least one, each with the arrays of the potential:"
+                f" {shapes(parameters)}. A gradient, or `jax.tree.map(jnp.ones_like, potential)`, is one."
+            )
+        vectors = jnp.stack([ravel_pytree(t)[0].astype(flat.dtype) for t in trees])
+        return tuple(f"direction {k}" for k in range(len(trees))), vectors
+    if not 1 <= flat.size <= _MOST_DIRECTIONS:
+        raise ValueError(
+            f"The potential has {flat.size} parameters; wanted 1 to {_MOST_DIRECTIONS}, or `directions` to"
+            " differentiate along: trees like the potential."
+        )
+    names = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(parameters):
+        name = jax.tree_util.keystr(path).removeprefix(".")
+        names += [name] if leaf.ndim == 0 else [f"{name}[{k}]" for k in range(leaf.size)]
+    return tuple(names), jnp.eye(flat.size, dtype=flat.dtype)
+
+
+def _check(samples, num_frames, num_horizons, threshold, tail, beyond):
+    require_positive("threshold", threshold, "units of the standard error")
+    require_positive("tail", tail, "units of the correlation at time zero")
+    require_positive("beyond", beyond, "units of the decay time")
+    if len(samples.energies) < 2:
+        raise ValueError(f"`samples` has {len(samples.energies)}; wanted at least 2, of which a spread can be taken.")
+    if num_horizons < 4 or num_frames % num_horizons != 0:
+        fits = [k for k in range(4, num_frames + 1) if num_frames % k == 0]
+        nearest = min(fits, key=lambda k: abs(k - num_horizons), default=None)
+        raise ValueError(
+            f"`num_horizons` is {num_horizons}; wanted at least 4, and a divisor of the {num_frames} frames after the"
+            f" first of `dynamics`" + ("." if nearest is None else f", such as {nearest}.")
+        )
