@@ -44,6 +44,15 @@ from ._fit import (
 from ._fit import (
     per_parameter as per_parameter,
 )
+from ._neighbors import (
+    AbstractNeighborSearch as AbstractNeighborSearch,
+)
+from ._neighbors import (
+    CellList as CellList,
+)
+from ._neighbors import (
+    Neighbors as Neighbors,
+)
 from ._observable import (
     MSD as MSD,
 )

@@ -6,8 +6,9 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .. import units
 from .._misc import as_float_array, raise_if, require_positive
+from .._neighbors import Wear
 from .._state import State
-from .._system import explosion_limit
+from .._system import describe_wear, explosion_limit
 from ._base import AbstractSampler, Samples
 
 
@@ -58,7 +59,13 @@ class LangevinBAOAB(AbstractSampler):
                 f" {max(1, round(num_samples / chains)) * chains}."
             )
         states = system.check(states)
-        samples = _sample(self, system, states, num_samples // chains, key)
+        samples, wear = _sample(self, system, states, num_samples // chains, key)
+        if system.neighbors is not None:
+            search = system.neighbors
+            samples = raise_if(
+                wear.too_much(search), describe_wear, wear.moved, wear.needed,
+                jnp.asarray(search.skin), jnp.asarray(search.every), search.room(), guard=samples,
+            )  # fmt: skip
         kinetic = jax.vmap(system.kinetic_energy)(samples.states.velocities)
         n = system.topology.num_atoms
         limit = explosion_limit(units.BOLTZMANN * self.temperature.astype(kinetic.dtype) * n, n)
@@ -82,31 +89,45 @@ def _sample(sampler, system, states, rounds, key):
     dtype = states.positions.dtype
     chains, n = states.positions.shape[:2]
     box_axes = jax.tree.map(lambda _: 0, states.box)
-    energy = jax.vmap(system.potential.energy, in_axes=(0, box_axes))
+    per_chain = lambda function: jax.vmap(function, in_axes=(0, box_axes))
+    energy = per_chain(system.potential_energy)
+    search = system.neighbors
     masses = system.topology.masses.astype(dtype)[:, None]
-    acceleration = lambda x: jax.vmap(system.potential.forces, in_axes=(0, box_axes))(x, states.box) / masses
+
+    def acceleration(x, neighbors):
+        forces = lambda x, box, neighbors: system.potential.forces(x, box, neighbors=neighbors)
+        return jax.vmap(forces, in_axes=(0, box_axes, 0))(x, states.box, neighbors) / masses
+
+    find = per_chain(system.find_neighbors)
     h = sampler.dt.astype(dtype)
     decay = jnp.exp(-sampler.friction.astype(dtype) * h)
     thermal = jnp.sqrt(units.BOLTZMANN * sampler.temperature.astype(dtype) / masses)
     noise = thermal * jnp.sqrt(-jnp.expm1(-2 * sampler.friction.astype(dtype) * h))
 
     def step(k, carry, key):
-        x, v, a = carry
+        x, v, a, neighbors, wear = carry
         v = v + 0.5 * h * a
         x = x + 0.5 * h * v
         v = decay * v + noise * jax.random.normal(jax.random.fold_in(key, k), (chains, n, 3), dtype)
         x = x + 0.5 * h * v
-        a = acceleration(x)
-        return x, v + 0.5 * h * a, a
+        if search is not None:
+            neighbors = jax.lax.cond(k % search.every == 0, lambda: find(x, states.box), lambda: neighbors)
+            wear = jax.vmap(Wear.and_of)(wear, x, neighbors)
+        a = acceleration(x, neighbors)
+        return x, v + 0.5 * h * a, a, neighbors, wear
 
     def one_round(carry, key):
         carry = jax.lax.fori_loop(0, sampler.num_steps, lambda k, c: step(k, c, key), carry)
-        x, v, _ = carry
+        x, v, *_ = carry
         return carry, (x, v, energy(x, states.box))
 
     x, v = states.positions, states.velocities
-    (x, v, _), kept = jax.lax.scan(one_round, (x, v, acceleration(x)), jax.random.split(key, rounds))
+    neighbors = find(x, states.box)
+    wear = jax.vmap(lambda _: Wear.none(dtype))(x)
+    carry = (x, v, acceleration(x, neighbors), neighbors, wear)
+    (x, v, _, _, wear), kept = jax.lax.scan(one_round, carry, jax.random.split(key, rounds))
     xs, vs, energies = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), kept)
+    wear = jax.tree.map(lambda w: jnp.max(w, axis=0), wear)
     boxes = jax.tree.map(lambda b: jnp.tile(b, (rounds,) + (1,) * (b.ndim - 1)), states.box)
     make = jax.vmap(State)
-    return Samples(make(xs, vs, boxes), energies, sampler.temperature, make(x, v, states.box))
+    return Samples(make(xs, vs, boxes), energies, sampler.temperature, make(x, v, states.box)), wear
