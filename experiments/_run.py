@@ -21,8 +21,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 import tyro
+from jax.experimental import multihost_utils
 
 import reverlet as rv
 
@@ -137,6 +137,8 @@ def _meet(name: str) -> None:
 def _agreed(fact: bool) -> bool:
     """What the first process says: another may look at a file a moment later."""
     return bool(multihost_utils.broadcast_one_to_all(fact)) if jax.process_count() > 1 else fact
+
+
 def command_line(name: str, presets: dict[str, Any], command: Callable[[Any], Any], arguments: list[str]) -> Any:
     """The command of a command line: `command` of the preset, which makes the defaults of all other flags."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

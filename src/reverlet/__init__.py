@@ -65,6 +65,15 @@ from ._fit import (
 )
 from ._horizon import GradientHorizon as GradientHorizon
 from ._horizon import gradient_horizon as gradient_horizon
+from ._neighbors import (
+    AbstractNeighborSearch as AbstractNeighborSearch,
+)
+from ._neighbors import (
+    CellList as CellList,
+)
+from ._neighbors import (
+    Neighbors as Neighbors,
+)
 from ._observable import (
     MSD as MSD,
 )

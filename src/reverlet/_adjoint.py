@@ -1,5 +1,6 @@
 """The reversible adjoint. The only file that touches Diffrax's private names (pinned to `diffrax>=0.7.2,<0.8`)."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ._controls import AbstractCotangentControl
 from ._misc import tree_add
-from ._solver import AbstractReversibleSolver, AbstractSplittingSolver, ConservativeTerm, power
+from ._solver import AbstractPreparation, AbstractReversibleSolver, AbstractSplittingSolver, ConservativeTerm, power
 
 _NEVER = jnp.iinfo(jnp.int32).max
 
@@ -92,7 +93,7 @@ class ReversibleAdjoint(diffrax.AbstractAdjoint):
         functions = _explicit(terms, solver, [sub.fn for sub in subs], t0, h, y0, args, solver_state0)
         empty = [save.ys for save in saves]
         progress = _Progress(progress_meter, init_state.progress_meter_state)
-        ys, y1, solver_state1, progress_state, result = _solve(
+        ys, y1, solver_state1, progress_state, result, wear = _solve(
             (y0, args, functions),
             solver=solver,
             controls=self.controls,
@@ -138,7 +139,7 @@ class ReversibleAdjoint(diffrax.AbstractAdjoint):
             is_leaf=lambda x: x is None,
         )
         assert isinstance(final_state, State)
-        return _only_transpose_ys(final_state), {}
+        return _only_transpose_ys(final_state), {"wear": jax.lax.stop_gradient(wear)}
 
 
 def _refuse_unsupported(terms, solver, stepsize_controller, event, saveat):
@@ -236,7 +237,14 @@ class _EqualStep(diffrax.AbstractTerm):
     h: Float[Array, ""]
 
     def vf(self, t, y, args):
-        return self.term.vf(t * self.direction, y, args)
+        term, args = self.ready(args)
+        return term.vf(t * self.direction, y, args)
+
+    def ready(self, args):
+        """The term with what was prepared for it, and its own args."""
+        if isinstance(args, _Prepared):
+            return _with_prepared(self.term, args.prepared), args.args
+        return self.term, args
 
     def contr(self, t0, t1, **kwargs):
         del t0, t1, kwargs
@@ -244,6 +252,26 @@ class _EqualStep(diffrax.AbstractTerm):
 
     def prod(self, vf, control):
         return self.term.prod(vf, control)
+
+
+class _Prepared(NamedTuple):
+    """How what a preparation made reaches the terms: with the args."""
+
+    args: PyTree
+    prepared: PyTree
+
+
+def _with_prepared(term, prepared):
+    if isinstance(term, ConservativeTerm) and term.preparation is not None:
+        return dataclasses.replace(term, prepared=prepared)
+    return term
+
+
+def _preparation(terms) -> AbstractPreparation | None:
+    """That of the terms; of several terms with one, the first, which then serves all."""
+    terms = jax.tree.leaves(terms, is_leaf=lambda x: isinstance(x, ConservativeTerm))
+    found = [t.preparation for t in terms if isinstance(t, ConservativeTerm) and t.preparation is not None]
+    return found[0] if found else None
 
 
 def _equal_step(wrapped: WrapTerm, h) -> diffrax.AbstractTerm:
@@ -261,11 +289,15 @@ class _Functions(NamedTuple):
     """What the solve calls, with every array they close over made explicit, so that cotangents can reach it.
 
     Splitting methods go backward by `drift`, and a kick and a power for every kick term; others by `init` and
-    `backward_step`.
+    `backward_step`. Where there is a preparation, it is made `every` so many steps.
     """
 
     step: Callable
     saves: list[Callable]
+    every: int | None = None
+    prepare: Callable | None = None
+    wear: Callable | None = None
+    unworn: PyTree = None
     drift: Callable | None = None
     kicks: tuple[Callable, ...] = ()
     powers: tuple[Callable, ...] = ()
@@ -288,14 +320,33 @@ def _explicit(terms, solver, fns, t, h, y, args, solver_state) -> _Functions:
     def init(t, y, args):
         return solver.init(terms, t, t + h, y, args)
 
-    functions = _Functions(convert(step, t, y, args, solver_state), [convert(fn, t, y, args) for fn in fns])
+    preparation = _preparation(terms)
+    functions = _Functions(None, [convert(fn, t, y, args) for fn in fns])  # pyright: ignore[reportArgumentType]
+    if preparation is not None:
+        x = y[0]
+        unworn = preparation.unworn(x)
+        prepare = convert(preparation.make, x, args)
+        prepared = eqx.filter_eval_shape(prepare, x, args)
+        functions = functions._replace(
+            every=preparation.every,
+            prepare=prepare,
+            wear=convert(preparation.wear, unworn, x, prepared),
+            unworn=unworn,
+        )
+        args = _Prepared(args, prepared)
+    functions = functions._replace(step=convert(step, t, y, args, solver_state))
     if isinstance(solver, AbstractSplittingSolver):
         drift, *kicks = solver.split(terms)
         x, v = y
         field = lambda term: lambda t, z, args: term.prod(term.vf(t, z, args), term.contr(t, t))
-        work = lambda kick: (
-            lambda t, x, args, w: power(kick.term, t * kick.direction, x, args, kick.prod(w, kick.contr(t, t)))
-        )
+
+        def work(kick):
+            def function(t, x, args, w):
+                term, args = kick.ready(args)
+                return power(term, t * kick.direction, x, args, kick.prod(w, kick.contr(t, t)))
+
+            return function
+
         return functions._replace(
             drift=convert(field(drift), t, v, args),
             kicks=tuple(convert(field(kick), t, x, args) for kick in kicks),
@@ -334,24 +385,44 @@ def _solve(y__args__functions, *, solver, controls, grid, empty, solver_state0, 
         return pointers, buffers
 
     def body(i, carry):
-        y, state, pointers, buffers, meter_state, result = carry
-        y, state, step_result = functions.step(grid.time(i), y, args, state)
+        y, state, pointers, buffers, meter_state, result, prepared, wear = carry
+        prepared = _refreshed(functions, i > 0, i, y, args, prepared)
+        y, state, step_result = functions.step(grid.time(i), y, _ready(args, prepared), state)
+        wear = wear if functions.wear is None else functions.wear(wear, y[0], prepared)
         result = diffrax.RESULTS.where(result == diffrax.RESULTS.successful, step_result, result)  # the first failure
         pointers, buffers = save(i + 1, y, pointers, buffers)
         meter_state = progress.meter.step(meter_state, (i + 1) / grid.num_steps)
-        return y, state, pointers, buffers, meter_state, result
+        return y, state, pointers, buffers, meter_state, result, prepared, wear
 
     pointers, buffers = save(0, y, [jnp.zeros((), jnp.int32)] * len(empty), empty)
     carry = (y, solver_state0, pointers, buffers, progress.state, diffrax.RESULTS.successful)
-    y, state, _, buffers, meter_state, result = jax.lax.fori_loop(0, grid.num_steps, body, carry)
-    return buffers, y, state, meter_state, result
+    carry = (*carry, _prepare(functions, y, args), functions.unworn)
+    y, state, _, buffers, meter_state, result, _, wear = jax.lax.fori_loop(0, grid.num_steps, body, carry)
+    return buffers, y, state, meter_state, result, wear
+
+
+def _prepare(functions, y, args):
+    return None if functions.prepare is None else jax.lax.stop_gradient(functions.prepare(y[0], args))
+
+
+def _refreshed(functions, due, i, y, args, prepared):
+    """What was prepared, or made anew at every so many steps."""
+    if functions.prepare is None:
+        return None
+    # not batched by `jax.vmap` over trajectories, so that it stays a choice: steps are counted alike in all
+    due = due & (i % functions.every == 0)
+    return jax.lax.cond(due, lambda: _prepare(functions, y, args), lambda: prepared)
+
+
+def _ready(args, prepared):
+    return args if prepared is None else _Prepared(args, prepared)
 
 
 @_solve.def_fwd
 def _solve_fwd(perturbed, y__args__functions, **kwargs):
     del perturbed
     out = _solve(y__args__functions, **kwargs)
-    _, y1, state1, _, _ = out
+    _, y1, state1, *_ = out
     return out, (y1, state1)
 
 
@@ -392,6 +463,13 @@ class _Walk(NamedTuple):
         """Zero cotangents of y and of what moves, and the number of filled slots of each output."""
         zeros = lambda tree: jax.tree.map(jnp.zeros_like, tree)
         return zeros(y), zeros(self.moving), [jnp.sum(s <= self.grid.num_steps) for s in self.grid.slots]
+
+    def prepare(self, y):
+        return _prepare(self.parts(self.moving)[1], y, self.parts(self.moving)[0])
+
+    def refreshed(self, due, i, y, prepared):
+        args, functions = self.parts(self.moving)
+        return _refreshed(functions, due, i, y, args, prepared)
 
     def control(self, i, state_bar):
         """What is left of the cotangent of the state when the step to `i` has been undone."""
@@ -447,68 +525,72 @@ def _walk_splitting(walk: _Walk, y0, y1):
     acting = [[(m, weight) for m, weight in enumerate(row) if weight != 0] for row in rows]
     axpy = lambda a, x, y: jax.tree.map(lambda x, y: y + a * x, x, y)
 
-    def kick(m, t, x):
+    def kick(m, t, x, prepared):
         args, functions = walk.parts(walk.moving)
-        return functions.kicks[m](t, x, args)
+        return functions.kicks[m](t, x, _ready(args, prepared))
 
-    def pull_kick(m, t, x, w):
+    def pull_kick(m, t, x, w, prepared):
         def function(x, moving):
             args, functions = walk.parts(moving)
-            return functions.powers[m](t, x, args, w)
+            return functions.powers[m](t, x, _ready(args, prepared), w)
 
         return jax.grad(function, argnums=(0, 1))(x, walk.moving)
 
-    def drift_and_pull(t, v, x_bar):
+    def drift_and_pull(t, v, x_bar, prepared):
         def function(v, moving):
             args, functions = walk.parts(moving)
-            return functions.drift(t, v, args)
+            return functions.drift(t, v, _ready(args, prepared))
 
         out, pull = jax.vjp(function, v, walk.moving)
         return out, pull(x_bar)
 
-    def at_grid_point(i, x, v, x_bar, v_bar, moving_bar, pointers, *, after):
+    def at_grid_point(i, x, v, x_bar, v_bar, moving_bar, pointers, prepared, *, after):
         """Records and merged kicks at step `i`; `after` is one where a step comes after it, and zero at the end."""
         t = grid.time(i)
-        pushed = {m: kick(m, t, x) for m, _ in acting[0]}
+        pushed = {m: kick(m, t, x, prepared) for m, _ in acting[0]}
         for m, weight in acting[0]:
             v = axpy(-after * weight, pushed[m], v)
         v_bar_after = v_bar
         (x_bar, v_bar), moving_bar, pointers = walk.records(i, (x, v), (x_bar, v_bar), moving_bar, pointers)
         w = jax.tree.map(lambda a, b: after * a + b, v_bar_after, v_bar)
         for m, weight in acting[0]:
-            dx, dmoving = pull_kick(m, t, x, jax.tree.map(lambda a: weight * a, w))  # noqa: B023
+            dx, dmoving = pull_kick(m, t, x, jax.tree.map(lambda a: weight * a, w), prepared)  # noqa: B023
             x_bar, moving_bar = tree_add(x_bar, dx), tree_add(moving_bar, dmoving)
             v = axpy(-weight, pushed[m], v)
         return v, x_bar, v_bar, moving_bar, pointers
 
     def body(k, carry):
         i = grid.num_steps - k
-        x, v, x_bar, v_bar, moving_bar, pointers = carry
+        x, v, x_bar, v_bar, moving_bar, pointers, prepared = carry
+        prepared = walk.refreshed(k > 0, i, (x, v), prepared)
         after = jnp.where(k == 0, 0.0, 1.0).astype(grid.h.dtype)
-        v, x_bar, v_bar, moving_bar, pointers = at_grid_point(i, x, v, x_bar, v_bar, moving_bar, pointers, after=after)
+        v, x_bar, v_bar, moving_bar, pointers = at_grid_point(
+            i, x, v, x_bar, v_bar, moving_bar, pointers, prepared, after=after
+        )
         times = walk.solver.drift_times(grid.time(i - 1), grid.time(i))
         for j in reversed(range(len(drifts))):
             start, end = times[j]
-            moved, (dv, dmoving) = drift_and_pull(0.5 * (start + end), v, x_bar)
+            moved, (dv, dmoving) = drift_and_pull(0.5 * (start + end), v, x_bar, prepared)
             x = axpy(-drifts[j], moved, x)
             v_bar = axpy(drifts[j], dv, v_bar)
             moving_bar = axpy(drifts[j], dmoving, moving_bar)
             for m, weight in acting[j] if j > 0 else ():
-                pushed = kick(m, start, x)
-                dx, dmoving = pull_kick(m, start, x, jax.tree.map(lambda b: weight * b, v_bar))  # noqa: B023
+                pushed = kick(m, start, x, prepared)
+                dx, dmoving = pull_kick(m, start, x, jax.tree.map(lambda b: weight * b, v_bar), prepared)  # noqa: B023
                 x_bar, moving_bar = tree_add(x_bar, dx), tree_add(moving_bar, dmoving)
                 v = axpy(-weight, pushed, v)
         x_bar, v_bar = walk.control(i, (x_bar, v_bar))
-        return x, v, x_bar, v_bar, moving_bar, pointers
+        return x, v, x_bar, v_bar, moving_bar, pointers, prepared
 
     (x_bar, v_bar), moving_bar, pointers = walk.start(y1)
-    carry = (*y1, x_bar, v_bar, moving_bar, pointers)
-    *_, x_bar, v_bar, moving_bar, pointers = jax.lax.fori_loop(0, grid.num_steps, body, carry)
+    carry = (*y1, x_bar, v_bar, moving_bar, pointers, walk.prepare(y1))
+    *_, x_bar, v_bar, moving_bar, pointers, prepared = jax.lax.fori_loop(0, grid.num_steps, body, carry)
     # at the start the state is known exactly, and there is only the first kick, unless no step was taken
     x, v = y0
     after = jnp.where(grid.num_steps == 0, 0.0, 1.0).astype(grid.h.dtype)
     for m, weight in acting[0]:
-        dx, dmoving = pull_kick(m, grid.t0, x, jax.tree.map(lambda b: after * weight * b, v_bar))  # noqa: B023
+        w = jax.tree.map(lambda b: after * weight * b, v_bar)  # noqa: B023
+        dx, dmoving = pull_kick(m, grid.t0, x, w, prepared)
         x_bar, moving_bar = tree_add(x_bar, dx), tree_add(moving_bar, dmoving)
     y_bar, moving_bar, _ = walk.records(0, (x, v), (x_bar, v_bar), moving_bar, pointers)
     return y_bar, moving_bar
@@ -520,30 +602,31 @@ def _walk_any(walk: _Walk, y0, y1, state1):
 
     def body(k, carry):
         i = grid.num_steps - k
-        y, state, y_bar, state_bar, moving_bar, pointers = carry
+        y, state, y_bar, state_bar, moving_bar, pointers, prepared = carry
         y_bar, moving_bar, pointers = walk.records(i, y, y_bar, moving_bar, pointers)
         args, functions = walk.parts(walk.moving)
-        y, state = functions.backward_step(grid.time(i - 1), y, args, state)
+        prepared = walk.refreshed(k > 0, i, y, prepared)
+        y, state = functions.backward_step(grid.time(i - 1), y, _ready(args, prepared), state)
 
         def step(y, state, moving):
             args, functions = walk.parts(moving)
-            y, state, _ = functions.step(grid.time(i - 1), y, args, state)
+            y, state, _ = functions.step(grid.time(i - 1), y, _ready(args, prepared), state)
             return y, eqx.filter(state, eqx.is_inexact_array)
 
         exact, rest = eqx.partition(state, eqx.is_inexact_array)
         _, pull = jax.vjp(lambda y, s, m: step(y, eqx.combine(s, rest), m), y, exact, walk.moving)
         y_bar, state_bar, dmoving = pull((y_bar, state_bar))
         y_bar, state_bar = walk.control(i, (y_bar, state_bar))
-        return y, state, y_bar, state_bar, tree_add(moving_bar, dmoving), pointers
+        return y, state, y_bar, state_bar, tree_add(moving_bar, dmoving), pointers, prepared
 
     y_bar, moving_bar, pointers = walk.start(y1)
     state_bar = jax.tree.map(jnp.zeros_like, eqx.filter(state1, eqx.is_inexact_array))
-    carry = (y1, state1, y_bar, state_bar, moving_bar, pointers)
-    _, _, y_bar, state_bar, moving_bar, pointers = jax.lax.fori_loop(0, grid.num_steps, body, carry)
+    carry = (y1, state1, y_bar, state_bar, moving_bar, pointers, walk.prepare(y1))
+    _, _, y_bar, state_bar, moving_bar, pointers, prepared = jax.lax.fori_loop(0, grid.num_steps, body, carry)
 
     def init(y, moving):
         args, functions = walk.parts(moving)
-        return eqx.filter(functions.init(grid.t0, y, args), eqx.is_inexact_array)
+        return eqx.filter(functions.init(grid.t0, y, _ready(args, prepared)), eqx.is_inexact_array)
 
     dy, dmoving = jax.vjp(init, y0, walk.moving)[1](state_bar)
     y_bar, moving_bar, _ = walk.records(0, y0, tree_add(y_bar, dy), tree_add(moving_bar, dmoving), pointers)

@@ -43,6 +43,10 @@ class AbstractBox(eqx.Module):
         """The periodic image of `position` (nm) inside the box. For output: trajectories stay unwrapped."""
 
     @abc.abstractmethod
+    def fractions(self, position: Float[Array, "3"]) -> Float[Array, "3"]:
+        """Where `position` (nm), wrapped into the box, is along each lattice vector: from 0 to 1."""
+
+    @abc.abstractmethod
     def deform(self, deformation: Float[Array, "3 3"]) -> "AbstractBox":
         """The box whose lattice vectors are those of this one, each mapped by the matrix `deformation`."""
 
@@ -74,6 +78,9 @@ class OpenBox(AbstractBox):
 
     def wrap(self, position):
         return position
+
+    def fractions(self, position):
+        raise ValueError("`fractions` is of no use in an `OpenBox`, which has no lattice vectors.")
 
     def deform(self, deformation):
         del deformation
@@ -127,6 +134,9 @@ class OrthorhombicBox(AbstractBox):
         wrapped = position - self.lengths * jnp.floor(position / self.lengths)
         # a tiny negative coordinate rounds to the upper edge, which is outside
         return jnp.where(wrapped >= self.lengths, 0, wrapped)
+
+    def fractions(self, position):
+        return self.wrap(position) / self.lengths
 
     def deform(self, deformation):
         # off-diagonal deformations leave the right angles, hence the general box
@@ -188,11 +198,14 @@ class TriclinicBox(AbstractBox):
         return candidates[jnp.argmin(jnp.sum(candidates**2, axis=1))]
 
     def wrap(self, position):
+        return self.fractions(position) @ self.vectors
+
+    def fractions(self, position):
         fractional = position @ self._inverse
         fractional = fractional - jnp.floor(fractional)
         # what rounding has put on the upper face belongs to the lower one
         almost_one = 1 - 8 * jnp.finfo(fractional.dtype).eps
-        return jnp.where(fractional >= almost_one, 0, fractional) @ self.vectors
+        return jnp.where(fractional >= almost_one, 0, fractional)
 
     def deform(self, deformation):
         return _raw_triclinic(self.vectors @ deformation.T)

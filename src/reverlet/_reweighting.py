@@ -30,6 +30,6 @@ class Boltzmann(AbstractReweighting):
     """
 
     def log_weights(self, system, samples):
-        energies = jax.vmap(system.potential.energy)(samples.states.positions, samples.states.box)
+        energies = jax.vmap(system.potential_energy)(samples.states.positions, samples.states.box)
         temperature = samples.temperature.astype(energies.dtype)
         return -(energies - samples.energies) / (units.BOLTZMANN * temperature)

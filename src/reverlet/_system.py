@@ -8,7 +8,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from . import units
+from ._box import AbstractBox
 from ._misc import cast_floats, is_concrete, raise_if
+from ._neighbors import AbstractNeighborSearch, Neighbors, Wear
 from ._potential import AbstractPotential, LennardJones
 from ._state import State
 from ._topology import Topology
@@ -21,6 +23,18 @@ class System(eqx.Module):
 
     topology: Topology
     potential: AbstractPotential
+    neighbors: AbstractNeighborSearch | None = None
+    """How to find the pairs of atoms that the potential looks at; without it, it looks at all."""
+
+    def find_neighbors(self, positions: Float[Array, "atoms 3"], box: AbstractBox) -> Neighbors | None:
+        """The list for these positions (nm), if the system has a search."""
+        if self.neighbors is None:
+            return None
+        return jax.lax.stop_gradient(self.neighbors.find(jax.lax.stop_gradient(positions), box))
+
+    def potential_energy(self, positions: Float[Array, "atoms 3"], box: AbstractBox) -> Float[Array, ""]:
+        """kJ/mol, with a list made for these positions (nm) if the system has a search."""
+        return self.potential.energy(positions, box, neighbors=self.find_neighbors(positions, box))
 
     def kinetic_energy(self, velocities: Float[Array, "atoms 3"]) -> Float[Array, ""]:
         """Σ m v²/2, kJ/mol."""
@@ -40,6 +54,13 @@ class System(eqx.Module):
                     f" the topology's {n} atoms."
                 )
 
+        if self.neighbors is not None and self.potential.cutoff is not None:
+            if self.neighbors.cutoff < self.potential.cutoff:
+                raise ValueError(
+                    f"The neighbor search finds pairs up to {self.neighbors.cutoff} nm, but the potential reaches"
+                    f" {self.potential.cutoff} nm; wanted a search with at least its cutoff."
+                )
+
     def check(self, states: State) -> State:
         """The states, unless this system cannot start from them: one configuration, or many with a leading axis.
 
@@ -50,7 +71,7 @@ class System(eqx.Module):
         """
         states = self.check_shape_and_cutoff(states)
         lift = jax.vmap if states.positions.ndim == 3 else lambda f: f
-        energies = lift(lambda s: self.potential.energy(s.positions, s.box))(states)
+        energies = lift(lambda s: self.potential_energy(s.positions, s.box))(states)
         return check_energies(states, energies, guard=states)
 
     def check_shape_and_cutoff(self, states: State, *, mesh: Mesh | None = None) -> State:
@@ -63,6 +84,8 @@ class System(eqx.Module):
                 " For many configurations, `jax.vmap` over the states."
             )
         lift = jax.vmap if len(shape) == 3 else lambda f: f
+        if self.neighbors is not None:
+            self.neighbors.check(lift(lambda s: s.box.heights)(states))
         cutoff = self.potential.cutoff
         if cutoff is not None:
             half = 0.5 * jnp.min(lift(lambda s: s.box.heights)(states))
@@ -118,3 +141,32 @@ def explosion_limit(kinetic: Float[Array, ""], num_atoms: int) -> Float[Array, "
     through one another's cores fly apart for good, at finite speed.
     """
     return 1e3 * (kinetic + units.BOLTZMANN * 1000 * num_atoms)
+
+
+def check_wear(system: System, wear: Wear, *, guard: T, mesh: Mesh | None = None) -> T:
+    """`guard`, unless neighbor lists of `system` may have missed pairs: then a `FloatingPointError` says what to raise.
+
+    `wear` is of one trajectory, or of many with a leading axis.
+    """
+    search = system.neighbors
+    if search is None:
+        return guard
+    worst = Wear(jnp.max(wear.moved), jnp.max(wear.needed.reshape(-1, 2), axis=0))
+    values = (worst.moved, worst.needed, jnp.asarray(search.skin), jnp.asarray(search.every), search.room())
+    return raise_if(worst.too_much(search), _describe_wear, *values, guard=guard, mesh=mesh)
+
+
+def _describe_wear(moved, needed, skin, every, room):
+    """What to raise, for a trajectory whose neighbor lists may have missed pairs."""
+    room, needed = np.asarray(room), np.asarray(needed)
+    if np.any(needed > room):
+        return (
+            f"A neighbor list was too small: it had room for {room[0]} neighbors of a block and windows of {room[1]}"
+            f" atoms; wanted {needed[0]} and {needed[1]}. Use `search.enlarged(1.1 * jnp.array({needed.tolist()}))`, or"
+            " `CellList.fit` with more `room`."
+        )
+    return (
+        f"An atom moved by {float(moved):.4g} nm in the {int(every)} steps that a neighbor list was used for; wanted at"
+        f" most half the skin, which is {0.5 * float(skin):.4g} nm. Use a skin of {2.2 * float(moved):.2g} nm, or lists"
+        f" for {max(1, int(0.45 * float(skin) / float(moved) * int(every)))} steps."
+    )

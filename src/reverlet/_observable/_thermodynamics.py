@@ -28,7 +28,7 @@ class TotalEnergy(AbstractObservable):
 
     def record(self, system, state, initial):
         del initial
-        return system.kinetic_energy(state.velocities) + system.potential.energy(state.positions, state.box)
+        return system.kinetic_energy(state.velocities) + system.potential_energy(state.positions, state.box)
 
     def reduce(self, times, records, weights):
         del times

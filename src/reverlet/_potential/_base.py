@@ -8,6 +8,7 @@ from equinox import AbstractVar
 from jaxtyping import Array, Float
 
 from .._box import AbstractBox, OpenBox
+from .._neighbors import Neighbors
 
 
 class AbstractPotential(eqx.Module):
@@ -21,14 +22,24 @@ class AbstractPotential(eqx.Module):
     """How far the potential sees in a periodic box, nm; `None` if it takes no images (bonds, external fields)."""
 
     @abc.abstractmethod
-    def energy(self, positions: Float[Array, "atoms 3"], box: AbstractBox) -> Float[Array, ""]:
-        """The potential energy, kJ/mol, in the dtype of `positions` (nm)."""
+    def energy(
+        self, positions: Float[Array, "atoms 3"], box: AbstractBox, *, neighbors: Neighbors | None = None
+    ) -> Float[Array, ""]:
+        """The potential energy, kJ/mol, in the dtype of `positions` (nm).
 
-    def forces(self, positions: Float[Array, "atoms 3"], box: AbstractBox) -> Float[Array, "atoms 3"]:
+        `neighbors` has all pairs of atoms within the cutoff, and more; without it all pairs of the system are looked
+        at. A potential that looks at no pairs leaves it unread.
+        """
+
+    def forces(
+        self, positions: Float[Array, "atoms 3"], box: AbstractBox, *, neighbors: Neighbors | None = None
+    ) -> Float[Array, "atoms 3"]:
         """-∂U/∂x, kJ/mol/nm."""
-        return -jax.grad(self.energy)(positions, box)
+        return -jax.grad(lambda x: self.energy(x, box, neighbors=neighbors))(positions)
 
-    def stress(self, positions: Float[Array, "atoms 3"], box: AbstractBox) -> Float[Array, "3 3"]:
+    def stress(
+        self, positions: Float[Array, "atoms 3"], box: AbstractBox, *, neighbors: Neighbors | None = None
+    ) -> Float[Array, "3 3"]:
         """The potential part of the stress, (1/V) ∂U/∂strain, kJ/mol/nm³ (see `units.BAR`).
 
         The strain maps positions and lattice vectors together. Tension is positive: the pressure is minus a third of
@@ -41,7 +52,7 @@ class AbstractPotential(eqx.Module):
 
         def strained(strain):
             deformation = jnp.eye(3, dtype=positions.dtype) + strain
-            return self.energy(positions @ deformation.T, box.deform(deformation))
+            return self.energy(positions @ deformation.T, box.deform(deformation), neighbors=neighbors)
 
         return jax.grad(strained)(jnp.zeros((3, 3), positions.dtype)) / box.volume
 
@@ -69,8 +80,9 @@ class Sum(AbstractPotential):
     def cutoff(self) -> float | None:
         return max((p.cutoff for p in self.parts if p.cutoff is not None), default=None)
 
-    def energy(self, positions, box):
-        return sum((p.energy(positions, box) for p in self.parts), jnp.zeros((), positions.dtype))
+    def energy(self, positions, box, *, neighbors=None):
+        energies = (p.energy(positions, box, neighbors=neighbors) for p in self.parts)
+        return sum(energies, jnp.zeros((), positions.dtype))
 
 
 class Scaled(AbstractPotential):
@@ -100,8 +112,8 @@ class Scaled(AbstractPotential):
     def cutoff(self) -> float | None:
         return self.potential.cutoff
 
-    def energy(self, positions, box):
-        return self.factor * self.potential.energy(positions, box)
+    def energy(self, positions, box, *, neighbors=None):
+        return self.factor * self.potential.energy(positions, box, neighbors=neighbors)
 
 
 def _parts(potential: AbstractPotential) -> tuple[AbstractPotential, ...]:

@@ -1,5 +1,6 @@
 import abc
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -9,6 +10,7 @@ from equinox import AbstractVar
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._misc import as_float_array, cast_floats, is_concrete, require_positive, tree_dot
+from .._neighbors import Neighbors
 from ._base import AbstractPotential
 
 _PairFunction = Callable[[Float[Array, ""]], Float[Array, ""]]
@@ -95,9 +97,9 @@ class AbstractPairPotential(AbstractPotential):
         """The energy (kJ/mol) of atoms `i` and `j` at a squared distance `r2` (nm²), before truncation. The same with
         `i` and `j` exchanged; finite for every 0 < r2 <= cutoff²."""
 
-    def energy(self, positions, box):
+    def energy(self, positions, box, *, neighbors=None):
         dtype = positions.dtype
-        return _energy(cast_floats(self, dtype), positions, box.astype(dtype))
+        return _energy(cast_floats(self, dtype), positions, box.astype(dtype), neighbors)
 
 
 def require_cutoff(cutoff: float, truncation: AbstractTruncation) -> None:
@@ -106,58 +108,103 @@ def require_cutoff(cutoff: float, truncation: AbstractTruncation) -> None:
     truncation.check(cutoff)
 
 
-def _separations(positions, box):
-    x, y, z = positions[:, 0], positions[:, 1], positions[:, 2]
-    return box.minimum_image(x[:, None] - x, y[:, None] - y, z[:, None] - z)
+class _Tile(NamedTuple):
+    """Some atoms, the rows, and those they may interact with, the columns: their indices and arrays gathered for them.
 
-
-def _pair_function(potential, n, *, spread=False):
-    """The truncated formula on (n, n) squared distances.
-
-    With `spread`, every scalar parameter is spread over the pairs by an outer product, so that the sum over pairs in
-    its derivative becomes a matrix-vector product: a plain reduction to a scalar takes longer than the forces.
+    An index that is no atom's pads a row or a column.
     """
-    i = jnp.arange(n)
-    is_scalar = lambda x: eqx.is_inexact_array(x) and x.ndim == 0
-    scalars, rest = eqx.partition(potential, is_scalar if spread else False)
-    over_pairs = lambda p: jnp.matmul(
-        jnp.broadcast_to(p, (n, 1)), jnp.ones((1, n), p.dtype), precision=jax.lax.Precision.HIGHEST
-    )
 
-    def one(r2, i, j, scalars):
-        full = eqx.combine(scalars, rest)
-        u = lambda s: full.pair_energy(s, i, j)
-        return full.truncation.truncate(u, r2, full.cutoff)
+    i: Int[Array, " rows"]
+    j: Int[Array, " columns"]
+    num_atoms: int
+    padded: bool
 
-    spread_scalars = jax.tree.map(over_pairs, scalars)
-    return lambda r2: jax.vmap(jax.vmap(one, (0, None, 0, 0)), (0, 0, None, 0))(r2, i, i, spread_scalars)
+    def rows(self, values: Float[Array, "atoms 3"]) -> list[Float[Array, "rows 1"]]:
+        return [self._gathered(values[:, k], self.i)[:, None] for k in range(3)]
 
+    def columns(self, values: Float[Array, "atoms 3"]) -> list[Float[Array, " columns"]]:
+        return [self._gathered(values[:, k], self.j) for k in range(3)]
 
-def _squared_distances(potential, d):
-    """Squared distances, made harmless where a pair does not count, and which pairs count: those within the cutoff.
+    def _gathered(self, values, indices):
+        if not self.padded:  # all atoms, in order
+            return values
+        return values.at[indices].get(mode="clip", wrap_negative_indices=False)
 
-    For derivatives. An atom does not count as its own neighbor since its distance is zero; a mask of the diagonal
-    would be one more array to read, and keep the compiler from sharing these between the force and its pullback.
-    Different atoms at the very same place are the business of the energy, which is not finite then.
-    """
-    r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
-    counts = (r2 < potential.cutoff**2) & (r2 > 0)
-    return jnp.where(counts, r2, potential.cutoff**2), counts
+    def differences(self, values: Float[Array, "atoms 3"]) -> list[Float[Array, "rows columns"]]:
+        # components travel separately: an array of (pairs, 3) is several times slower
+        return [a - b for a, b in zip(self.rows(values), self.columns(values), strict=True)]
+
+    def geometry(self, potential, positions, box):
+        """Displacements; squared distances, harmless where a pair does not count; and which pairs count.
+
+        For derivatives. An atom does not count as its own neighbor since its distance is zero; a comparison of indices
+        would be one more array to read, and keep the compiler from sharing these between the force and its pullback.
+        Different atoms at the very same place are the business of the energy, which is not finite then.
+        """
+        d = box.minimum_image(*self.differences(positions))
+        r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
+        if self.padded:
+            r2 = r2 + self._far(r2.dtype)
+        counts = (r2 < potential.cutoff**2) & (r2 > 0)
+        return d, jnp.where(counts, r2, potential.cutoff**2), counts
+
+    def _far(self, dtype):
+        far = lambda k: jnp.where(k == self.num_atoms, jnp.asarray(1e30, dtype), 0)
+        return far(self.i)[:, None] + far(self.j)
+
+    def pair_function(self, potential):
+        """The truncated formula on squared distances of shape (rows, columns)."""
+
+        def one(r2, i, j):
+            u = lambda s: potential.pair_energy(s, i, j)
+            return potential.truncation.truncate(u, r2, potential.cutoff)
+
+        return lambda r2: jax.vmap(jax.vmap(one, (0, None, 0)), (0, 0, None))(r2, self.i, self.j)
+
+    def energy(self, potential, positions, box):
+        d = box.minimum_image(*self.differences(positions))
+        r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
+        if self.padded:
+            r2 = r2 + self._far(r2.dtype)
+        # negated, so that a distance that is not a number counts, and the energy says so
+        counts = ~(r2 >= potential.cutoff**2) & (self.i[:, None] != self.j)
+        energies = self.pair_function(potential)(jnp.where(counts, r2, potential.cutoff**2))
+        return 0.5 * jnp.sum(_row_sum(jnp.where(counts, energies, 0)))
+
+    def gradient(self, potential, positions, box):
+        d, r2, counts = self.geometry(potential, positions, box)
+        first = _first(self.pair_function(potential), r2, counts)
+        return jnp.stack([_row_sum(first * dk) for dk in d], axis=-1)
+
+    def hessian_vector(self, potential, positions, box, w):
+        d, r2, counts = self.geometry(potential, positions, box)
+        u = self.pair_function(potential)
+        ones = jnp.ones_like(r2)
+        slope, curvature = jax.jvp(lambda s: jax.jvp(u, (s,), (ones,))[1], (r2,), (ones,))
+        first = jnp.where(counts, 2 * slope, 0)
+        e = self.differences(w)
+        second = jnp.where(counts, 4 * curvature, 0) * (d[0] * e[0] + d[1] * e[1] + d[2] * e[2])
+        # a quotient is what XLA stores for its three readers below; what is cheaper it computes three times
+        second = second * r2 / r2
+        if self.padded:
+            return jnp.stack([_row_sum(second * d[k] + first * e[k]) for k in range(3)], axis=-1)
+        # Σ_j first (w_i - w_j) as a matrix product, which reads `first` once; many small ones do not pay
+        columns = jnp.stack([*self.columns(w), jnp.ones(len(self.j), w.dtype)], axis=-1)
+        product = jnp.matmul(first, columns, precision=jax.lax.Precision.HIGHEST)
+        return jnp.stack(
+            [_row_sum(second * d[k]) + self.rows(w)[k][:, 0] * product[:, 3] - product[:, k] for k in range(3)], axis=-1
+        )
+
+    def directional(self, potential, positions, box, w):
+        d, r2, counts = self.geometry(potential, positions, box)
+        first = _first(self.pair_function(potential), r2, counts)
+        e = self.differences(w)
+        return 0.5 * jnp.sum(_row_sum(first * (d[0] * e[0] + d[1] * e[1] + d[2] * e[2])))
 
 
 def _row_sum(x):
     # on a CPU a matrix-vector product is vectorized and a sum along a row is not
     return jnp.matmul(x, jnp.ones(x.shape[1], x.dtype), precision=jax.lax.Precision.HIGHEST)
-
-
-def _plain_energy(potential, positions, box):
-    n = len(positions)
-    d = _separations(positions, box)
-    r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
-    # negated, so that a distance that is not a number counts, and the energy says so
-    counts = ~(r2 >= potential.cutoff**2) & ~jnp.eye(n, dtype=bool)
-    energies = _pair_function(potential, n, spread=True)(jnp.where(counts, r2, potential.cutoff**2))
-    return 0.5 * jnp.sum(_row_sum(jnp.where(counts, energies, 0)))
 
 
 def _first(u, r2, counts):
@@ -166,48 +213,78 @@ def _first(u, r2, counts):
     return jnp.where(counts, 2 * slope, 0)
 
 
-def _gradient(potential, positions, box):
-    d = _separations(positions, box)
-    r2, counts = _squared_distances(potential, d)
-    first = _first(_pair_function(potential, len(positions)), r2, counts)
-    return jnp.stack([_row_sum(first * dk) for dk in d], axis=1)
+_PAIRS_AT_ONCE = 2**16
+"""How many pairs of a list a CPU works on at once, so that what it works with stays in its cache."""
 
 
-def _hessian_vector(potential, positions, box, w):
-    d = _separations(positions, box)
-    r2, counts = _squared_distances(potential, d)
-    u = _pair_function(potential, len(positions))
-    ones = jnp.ones_like(r2)
-    slope, curvature = jax.jvp(lambda s: jax.jvp(u, (s,), (ones,))[1], (r2,), (ones,))
-    first = jnp.where(counts, 2 * slope, 0)
-    e = [w[:, k][:, None] - w[:, k] for k in range(3)]
-    second = jnp.where(counts, 4 * curvature, 0) * (d[0] * e[0] + d[1] * e[1] + d[2] * e[2])
-    return jnp.stack([_row_sum(second * dk + first * ek) for dk, ek in zip(d, e, strict=True)], axis=1)
+def _per_tile(function: Callable[[_Tile], Any], num_atoms: int, neighbors: Neighbors | None) -> Any:
+    """What `function` makes of every tile, along a leading axis; of the one tile of all pairs without a list."""
+    if neighbors is None:
+        atoms = jnp.arange(num_atoms)
+        return jax.tree.map(lambda x: x[None], function(_Tile(atoms, atoms, num_atoms, False)))
+    rows, columns = neighbors.rows, neighbors.columns
+    blocks = len(rows)
+    at_once = max(1, _PAIRS_AT_ONCE // (rows.shape[1] * columns.shape[1])) if jax.default_backend() == "cpu" else blocks
+    chunks = -(-blocks // at_once)
+    at_once = -(-blocks // chunks)
+    fill = ((0, chunks * at_once - blocks), (0, 0))
+    split = lambda x: jnp.pad(x, fill, constant_values=num_atoms).reshape(chunks, at_once, -1)
+    of_one = lambda i_and_j: function(_Tile(*i_and_j, num_atoms, True))
+    # checkpointed, since the derivative by AD of a parameter would keep every pair
+    results = jax.lax.map(jax.checkpoint(jax.vmap(of_one)), (split(rows), split(columns)))
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:blocks], results)
 
 
-def _plain_directional(potential, positions, box, w):
-    d = _separations(positions, box)
-    r2, counts = _squared_distances(potential, d)
-    first = _first(_pair_function(potential, len(positions), spread=True), r2, counts)
-    e = [w[:, k][:, None] - w[:, k] for k in range(3)]
-    return 0.5 * jnp.sum(_row_sum(first * (d[0] * e[0] + d[1] * e[1] + d[2] * e[2])))
+def _by_atom(values: Float[Array, "tiles rows 3"], neighbors: Neighbors | None) -> Float[Array, "atoms 3"]:
+    """The rows of all tiles, in the order of the atoms."""
+    return values[0] if neighbors is None else values.reshape(-1, 3)[neighbors.slots]
 
 
-def _parameter_tangent(function, potential, box, tangents):
-    """How a function of (potential, box) moves along the tangents of those leaves that have one; `None` means none."""
-    leaves, treedef = jax.tree.flatten((potential, box))
-    dots = treedef.flatten_up_to(tangents)
-    moving = [k for k, dot in enumerate(dots) if dot is not None]
+class _Parameters:
+    """How the sum of a method (tile, potential, box) moves along the tangents of those leaves that have one.
 
-    def along(values):
-        full = list(leaves)
-        for k, value in zip(moving, values, strict=True):
+    The derivative with respect to a few scalars is computed outright, one forward pass each in the same sweep over the
+    pairs, and multiplied by their tangents: the transpose of a sum over pairs with respect to a scalar would spread
+    the scalar over all pairs first. What is left goes by automatic differentiation of the sum.
+    """
+
+    few = 8
+
+    def __init__(self, method, potential, box, tangents):
+        self.method = method
+        self.leaves, self.treedef = jax.tree.flatten((potential, box))
+        self.dots = self.treedef.flatten_up_to(tangents)
+        moving = [k for k, dot in enumerate(self.dots) if dot is not None]
+        scalars = [k for k in moving if self.leaves[k].ndim == 0]
+        self.scalars = scalars if len(scalars) <= self.few else []
+        self.others = [k for k in moving if k not in self.scalars]
+
+    def _with(self, tile, which, values):
+        full = list(self.leaves)
+        for k, value in zip(which, values, strict=True):
             full[k] = value
-        return function(*jax.tree.unflatten(treedef, full))
+        return self.method(tile, *jax.tree.unflatten(self.treedef, full))
 
-    if not moving:
-        return 0.0
-    return jax.jvp(along, ([leaves[k] for k in moving],), ([dots[k] for k in moving],))[1]
+    def slopes(self, tile):
+        """The derivatives of the method with respect to the scalars."""
+        one = lambda k: jnp.ones_like(self.leaves[k])
+        return [
+            jax.jvp(lambda value, k=k: self._with(tile, [k], [value]), (self.leaves[k],), (one(k),))[1]
+            for k in self.scalars
+        ]
+
+    def tangent(self, slopes, positions, neighbors):
+        """Along all tangents, from the slopes of every tile."""
+        out = jnp.zeros((), positions.dtype)
+        for k, slope in zip(self.scalars, slopes, strict=True):
+            out = out + self.dots[k] * jnp.sum(slope)
+        if self.others:
+            function = lambda values: jnp.sum(
+                _per_tile(lambda tile: self._with(tile, self.others, values), len(positions), neighbors)
+            )
+            values, dots = ([leaves[k] for k in self.others] for leaves in (self.leaves, self.dots))
+            out = out + jax.jvp(function, (values,), (dots,))[1]
+        return out
 
 
 # Two nested rules. The derivative of the energy along w is a function in its own right, whose own derivative is again
@@ -216,38 +293,49 @@ def _parameter_tangent(function, potential, box, tangents):
 
 
 @eqx.filter_custom_jvp
-def _energy(potential, positions, box):
-    return _plain_energy(potential, positions, box)
+def _energy(potential, positions, box, neighbors):
+    return jnp.sum(_per_tile(lambda tile: tile.energy(potential, positions, box), len(positions), neighbors))
 
 
 @_energy.def_jvp
 def _energy_jvp(primals, tangents):
-    potential, positions, box = primals
-    potential_dot, positions_dot, box_dot = tangents
-    out = _parameter_tangent(lambda p, b: _plain_energy(p, positions, b), potential, box, (potential_dot, box_dot))
+    potential, positions, box, neighbors = primals
+    potential_dot, positions_dot, box_dot, _ = tangents
+    parameters = _Parameters(lambda tile, p, b: tile.energy(p, positions, b), potential, box, (potential_dot, box_dot))
+    slopes = _per_tile(parameters.slopes, len(positions), neighbors)
+    out = parameters.tangent(slopes, positions, neighbors)
     if positions_dot is not None:
-        out = out + _directional(potential, positions, box, positions_dot)
-    return _energy(potential, positions, box), out
+        out = out + _directional(potential, positions, box, neighbors, positions_dot)
+    return _energy(potential, positions, box, neighbors), out
 
 
 @eqx.filter_custom_jvp
-def _directional(potential, positions, box, w):
+def _directional(potential, positions, box, neighbors, w):
     """w·∂U/∂x."""
     # as a product with the gradient, so that transposing it with respect to `w` is the gradient, in closed form
-    return tree_dot(_gradient(potential, positions, box), w)
+    gradient = _per_tile(lambda tile: tile.gradient(potential, positions, box), len(positions), neighbors)
+    return tree_dot(_by_atom(gradient, neighbors), w)
 
 
 @_directional.def_jvp
 def _directional_jvp(primals, tangents):
-    potential, positions, box, w = primals
-    potential_dot, positions_dot, box_dot, w_dot = tangents
-    function = lambda p, b: _plain_directional(p, positions, b, w)
-    out = _parameter_tangent(function, potential, box, (potential_dot, box_dot))
+    potential, positions, box, neighbors, w = primals
+    potential_dot, positions_dot, box_dot, _, w_dot = tangents
+    parameters = _Parameters(
+        lambda tile, p, b: tile.directional(p, positions, b, w), potential, box, (potential_dot, box_dot)
+    )
+
+    def sweep(tile):
+        product = None if positions_dot is None else tile.hessian_vector(potential, positions, box, w)
+        return product, parameters.slopes(tile)
+
+    product, slopes = _per_tile(sweep, len(positions), neighbors)
+    out = parameters.tangent(slopes, positions, neighbors)
     if positions_dot is not None:
-        out = out + tree_dot(_hessian_vector(potential, positions, box, w), positions_dot)
+        out = out + tree_dot(_by_atom(product, neighbors), positions_dot)
     if w_dot is not None:
-        out = out + _directional(potential, positions, box, w_dot)
-    return _directional(potential, positions, box, w), out
+        out = out + _directional(potential, positions, box, neighbors, w_dot)
+    return _directional(potential, positions, box, neighbors, w), out
 
 
 @jax.custom_jvp
@@ -327,9 +415,8 @@ class LennardJones(AbstractPairPotential):
 
     def pair_energy(self, r2, i, j):
         sigma, epsilon = self._pair_parameters(i, j)
-        s2 = sigma * sigma * _inverse(r2)
-        s6 = s2 * s2 * s2
-        return 4 * epsilon * (s6 * s6 - s6)
+        s6 = (sigma * sigma * _inverse(r2)) ** 3
+        return 4 * epsilon * (s6**2 - s6)
 
     def _pair_parameters(self, i, j):
         if self.species is None:
@@ -369,7 +456,7 @@ class TailCorrected(AbstractPotential):
     def cutoff(self) -> float:
         return self.potential.cutoff
 
-    def energy(self, positions, box):
+    def energy(self, positions, box, *, neighbors=None):
         dtype = positions.dtype
         potential, cutoff = cast_floats(self.potential, dtype), self.potential.cutoff
         truncation = potential.truncation
@@ -391,4 +478,7 @@ class TailCorrected(AbstractPotential):
         n = len(positions)
         atoms = jnp.arange(n)
         rows = jax.lax.map(lambda i: jnp.sum(jnp.where(atoms == i, 0, jax.vmap(lambda j: tail(i, j))(atoms))), atoms)
-        return potential.energy(positions, box) + 2 * jnp.pi * jnp.sum(rows) / box.astype(dtype).volume
+        return (
+            potential.energy(positions, box, neighbors=neighbors)
+            + 2 * jnp.pi * jnp.sum(rows) / box.astype(dtype).volume
+        )

@@ -8,8 +8,9 @@ from jaxtyping import Array, ArrayLike, Float
 from .. import units
 from .._batches import Batch, map_samples, replicate, require_batch, require_samples, shard
 from .._misc import as_float_array, raise_if, require_positive
+from .._neighbors import Wear
 from .._state import State
-from .._system import check_energies, explosion_limit
+from .._system import check_energies, check_wear, explosion_limit
 from ._base import AbstractSampler, Samples
 
 
@@ -85,7 +86,8 @@ class LangevinBAOAB(AbstractSampler):
         states = system.check_shape_and_cutoff(states, mesh=self.mesh)
         energies = jax.lax.stop_gradient(_energies(self, system, states))
         states = check_energies(states, energies, guard=states, mesh=self.mesh)
-        samples = _sample(self, system, states, num_samples // chains, key)
+        samples, wear = _sample(self, system, states, num_samples // chains, key)
+        samples = check_wear(system, wear, guard=samples, mesh=self.mesh)
         kinetic = jax.vmap(system.kinetic_energy)(samples.states.velocities)
         n = system.topology.num_atoms
         limit = explosion_limit(units.BOLTZMANN * self.temperature.astype(kinetic.dtype) * n, n)
@@ -95,16 +97,21 @@ class LangevinBAOAB(AbstractSampler):
 
 def _energies(sampler, system, states):
     own = (states.positions, states.box)
-    energies = map_samples(_energy, system.potential, own, batch=sampler.batch, mesh=sampler.mesh, reverse=False)
+    energies = map_samples(_energy, system, own, batch=sampler.batch, mesh=sampler.mesh, reverse=False)
     return replicate(energies, sampler.mesh)
 
 
-def _energy(potential, own):
-    return potential.energy(*own)
+def _energy(system, own):
+    return system.potential_energy(*own)
 
 
-def _forces(potential, own):
-    return potential.forces(*own)
+def _find(system, own):
+    return system.find_neighbors(*own)
+
+
+def _forces(system, own):
+    positions, neighbors, box = own
+    return system.potential.forces(positions, box, neighbors=neighbors)
 
 
 def _describe_failure(bad, energies, kinetic):
@@ -124,33 +131,39 @@ def _sample(sampler, system, states, rounds, key):
     chains, n = states.positions.shape[:2]
     masses = system.topology.masses.astype(dtype)[:, None]
     spread = lambda tree: shard(tree, sampler.mesh)
-    lift = lambda function, x: map_samples(
-        function, system.potential, (x, states.box), batch=sampler.batch, mesh=sampler.mesh, reverse=False
+    lift = lambda function, *own: map_samples(
+        function, system, (*own, states.box), batch=sampler.batch, mesh=sampler.mesh, reverse=False
     )
-    acceleration = lambda x: lift(_forces, x) / masses
+    search = system.neighbors
     h = sampler.dt.astype(dtype)
     decay = jnp.exp(-sampler.friction.astype(dtype) * h)
     thermal = jnp.sqrt(units.BOLTZMANN * sampler.temperature.astype(dtype) / masses)
     noise = thermal * jnp.sqrt(-jnp.expm1(-2 * sampler.friction.astype(dtype) * h))
 
     def step(k, carry, key):
-        x, v, a = carry
+        x, v, a, neighbors, wear = carry
         v = v + 0.5 * h * a
         x = x + 0.5 * h * v
         v = decay * v + noise * spread(jax.random.normal(jax.random.fold_in(key, k), (chains, n, 3), dtype))
         x = x + 0.5 * h * v
-        a = acceleration(x)
-        return x, v + 0.5 * h * a, a
+        if search is not None:
+            neighbors = jax.lax.cond(k % search.every == 0, lambda: lift(_find, x), lambda: neighbors)
+            wear = jax.vmap(Wear.and_of)(wear, x, neighbors)
+        a = lift(_forces, x, neighbors) / masses
+        return x, v + 0.5 * h * a, a, neighbors, wear
 
     def one_round(carry, key):
         carry = jax.lax.fori_loop(0, sampler.num_steps, lambda k, c: step(k, c, key), carry)
-        x, v, _ = carry
+        x, v, *_ = carry
         return carry, (x, v, lift(_energy, x))
 
     x, v = spread((states.positions, states.velocities))
-    (x, v, _), kept = jax.lax.scan(one_round, (x, v, acceleration(x)), jax.random.split(key, rounds))
+    neighbors = lift(_find, x)
+    wear = jax.vmap(lambda _: Wear.none(dtype))(x)
+    carry = (x, v, lift(_forces, x, neighbors) / masses, neighbors, wear)
+    (x, v, _, _, wear), kept = jax.lax.scan(one_round, carry, jax.random.split(key, rounds))
     xs, vs, energies = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), kept)
     boxes = jax.tree.map(lambda b: jnp.tile(b, (rounds,) + (1,) * (b.ndim - 1)), states.box)
     make = jax.vmap(State)
     samples = Samples(make(xs, vs, boxes), energies, sampler.temperature, make(x, v, states.box))
-    return replicate(samples, sampler.mesh)
+    return replicate((samples, wear), sampler.mesh)

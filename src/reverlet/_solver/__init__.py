@@ -10,6 +10,9 @@ from ._bit_reversible import (
 )
 from ._respa import Respa as Respa
 from ._splitting import (
+    AbstractPreparation as AbstractPreparation,
+)
+from ._splitting import (
     AbstractSplittingSolver as AbstractSplittingSolver,
 )
 from ._splitting import (

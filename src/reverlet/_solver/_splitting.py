@@ -1,3 +1,4 @@
+import abc
 import functools
 import itertools
 import math
@@ -19,6 +20,29 @@ _Time = Any  # a scalar; Diffrax has no public name for its type
 _ROUNDING = 1e-12  # of published coefficients, some of which have fourteen digits
 
 
+class AbstractPreparation(eqx.Module):
+    """What a potential looks up for some steps before it is made anew, such as a neighbor list.
+
+    It is no part of the mathematics: the potential is the same with any preparation that is fresh enough, so that no
+    derivative passes through it.
+    """
+
+    every: AbstractVar[int]
+    """How many steps one preparation is used for."""
+
+    @abc.abstractmethod
+    def make(self, x: PyTree[Array], args: PyTree) -> PyTree[Array]:
+        """The preparation at `x`."""
+
+    @abc.abstractmethod
+    def unworn(self, x: PyTree[Array]) -> PyTree[Array]:
+        """The wear of no preparation at all."""
+
+    @abc.abstractmethod
+    def wear(self, worst: PyTree[Array], x: PyTree[Array], prepared: PyTree[Array]) -> PyTree[Array]:
+        """The worst wear so far, with that of a preparation in use at `x`."""
+
+
 class ConservativeTerm(diffrax.AbstractTerm):
     """The kick of Newton's equations, dv/dt = -(1/m) ∂U(x, args)/∂x, for a force that has a potential.
 
@@ -27,16 +51,27 @@ class ConservativeTerm(diffrax.AbstractTerm):
     gradient again.
 
     **Arguments:** `potential(x, args)`, a scalar energy; `masses(args)`, in the shape of `x` or broadcasting with it.
-    Both take what they need from `args`.
+    Both take what they need from `args`. With a `preparation`, `potential(x, args, prepared)`: `ReversibleAdjoint`
+    makes it anew every so many steps, both ways; elsewhere it is made at every evaluation.
     """
 
-    potential: Callable[[PyTree[Array], PyTree], Float[Array, ""]]
+    potential: Callable[..., Float[Array, ""]]
     masses: Callable[[PyTree], Array]
+    preparation: AbstractPreparation | None = None
+    prepared: PyTree[Array] = None
+
+    def energy(self, y: PyTree[Array], args: PyTree) -> Float[Array, ""]:
+        """The potential at `y`, with what was prepared or with a preparation of its own."""
+        if self.preparation is None:
+            return self.potential(y, args)
+        if self.prepared is not None:
+            return self.potential(y, args, self.prepared)
+        return self.potential(y, args, jax.lax.stop_gradient(self.preparation.make(jax.lax.stop_gradient(y), args)))
 
     def vf(self, t, y, args):
         del t
         masses = self.masses(args)
-        return jax.tree.map(lambda g: -g / masses, jax.grad(self.potential)(y, args))
+        return jax.tree.map(lambda g: -g / masses, jax.grad(self.energy)(y, args))
 
     def contr(self, t0, t1, **kwargs):
         del kwargs
@@ -49,7 +84,7 @@ class ConservativeTerm(diffrax.AbstractTerm):
         """w · vf(y), without forming vf."""
         masses = self.masses(args)
         direction = jax.tree.map(lambda v: -v / masses, w)
-        return jax.jvp(lambda x: self.potential(x, args), (y,), (direction,))[1]
+        return jax.jvp(lambda x: self.energy(x, args), (y,), (direction,))[1]
 
 
 def power(kick: diffrax.AbstractTerm, t: Array, x: PyTree[Array], args: PyTree, w: PyTree[Array]) -> Float[Array, ""]:
