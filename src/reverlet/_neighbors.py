@@ -96,11 +96,10 @@ class CellList(AbstractNeighborSearch):
         for name, value in (("cutoff", self.cutoff), ("skin", self.skin)):
             if not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"`{name}` is {value}; wanted a finite number more than zero, in nm.")
-        counts = dict(every=self.every, window=self.window, capacity=self.capacity, block=self.block)
-        counts |= {f"cells[{k}]": n for k, n in enumerate(self.cells)} | {
-            f"reach[{k}]": n for k, n in enumerate(self.reach)
-        }
-        for name, value in counts.items():
+        numbers = [("every", self.every), ("window", self.window), ("capacity", self.capacity), ("block", self.block)]
+        numbers += [(f"cells[{k}]", n) for k, n in enumerate(self.cells)]
+        numbers += [(f"reach[{k}]", n) for k, n in enumerate(self.reach)]
+        for name, value in numbers:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"`{name}` is {value!r}; wanted a whole number, at least 1.")
 
@@ -238,7 +237,7 @@ def _offsets(reach: int, columns: int) -> list[int]:
 def _require_room(heights: Float[Array, "*boxes 3"], cutoff: float, skin: float) -> None:
     if not is_concrete(heights):
         return
-    smallest = float(jnp.min(heights))
+    smallest = float(np.min(np.asarray(heights)))  # by NumPy: JAX would trace it inside a compiled function
     if math.isinf(smallest):
         raise ValueError(
             "A `CellList` got an open box, which it has no cells for; wanted a periodic box. Leave the search out, or"
