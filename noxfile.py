@@ -60,16 +60,16 @@ def gpu(session: nox.Session) -> None:
 def experiments(session: nox.Session) -> None:
     """Run every experiment in its smallest size."""
     session.install("-e", ".[experiments]")
-    for name in ["gradient_horizon", "lj_diffusion"]:
+    for name in ["gradient_horizon", "lj_diffusion", "reversal_error"]:
         folder = f"{session.create_tmp()}/{name}"
         session.run("python", "-m", "experiments", name, "--preset", "smoke", "--out", folder)
 
 
 @nox.session
 def benchmarks(session: nox.Session) -> None:
-    """Measure what a gradient costs. Arguments go to the benchmark."""
+    """Measure what everything costs. Arguments choose a benchmark and go to it."""
     session.install("-e", ".[experiments]")
-    session.run("python", "-m", "benchmarks", "gradient_cost", *session.posargs)
+    session.run("python", "-m", "benchmarks", *session.posargs)
 
 
 @nox.session

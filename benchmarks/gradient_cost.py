@@ -7,13 +7,9 @@ busy for all.
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import diffrax
@@ -21,6 +17,8 @@ import jax
 import jax.numpy as jnp
 
 import reverlet as rv
+
+from . import _common
 
 ATOMS, LENGTH, DT, EVERY = 346, 2.5562, 0.001, 2
 METHODS = ("ReversibleAdjoint", "RecursiveCheckpointAdjoint", "DirectAdjoint", "lax.scan")
@@ -114,12 +112,6 @@ def compiled(function: Callable, *args) -> tuple[Callable, float]:
     return program, time.perf_counter() - start
 
 
-def seconds(program: Callable, *args) -> float:
-    start = time.perf_counter()
-    jax.block_until_ready(program(*args))
-    return time.perf_counter() - start
-
-
 def measure(dtype: str, short: int, long: int, repeats: int) -> list[dict]:
     """One row per method."""
     with jax.enable_x64(dtype == "float64"):
@@ -151,8 +143,8 @@ def measure(dtype: str, short: int, long: int, repeats: int) -> list[dict]:
             for _ in range(repeats):
                 for method in turn:
                     forward, both = programs[method]
-                    times[method][0].append(seconds(forward, *args))
-                    times[method][1].append(seconds(both, *args))
+                    times[method][0].append(_common.seconds(lambda: forward(*args)))  # noqa: B023
+                    times[method][1].append(_common.seconds(lambda: both(*args)))  # noqa: B023
         for row in rows:
             forward_s, both_s = times[row["method"]]
             row["forward_ms_per_step"] = statistics.median(forward_s) / short * 1e3
@@ -187,14 +179,6 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     dtypes = [args.dtype] if args.dtype else ["float32", "float64"]
     rows = [row for dtype in dtypes for row in measure(dtype, args.steps, args.long, args.repeats)]
-    machine = {
-        "device": str(jax.devices()[0]),
-        "cpus": os.cpu_count(),
-        "architecture": platform.machine(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("jax", "jaxlib", "diffrax", "equinox")},
-    }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({"machine": machine, "repeats": args.repeats, "rows": rows}, indent=1) + "\n")
+    _common.write(args.out, {"repeats": args.repeats, "rows": rows})
     print(table(rows, args.steps, args.long))
-    print(f"Medians of {args.repeats} runs; {machine['cpus']} CPUs, jax {machine['jax']}. Written to {args.out}.")
+    print(f"Medians of {args.repeats} runs.")

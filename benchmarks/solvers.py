@@ -7,15 +7,14 @@ trajectories. It depends on numbers of evaluations, not on how busy the machine 
 """
 
 import argparse
-import json
-import platform
-from importlib.metadata import version
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
 import reverlet as rv
+
+from . import _common
 
 ATOMS, CUTOFF, ONSET, TEMPERATURE = 108, 0.85, 0.7, 94.4
 LENGTH = 2.5562 * (ATOMS / 346) ** (1 / 3)
@@ -113,14 +112,7 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     with jax.enable_x64(args.dtype == "float64"):
         rows = measure(args.time, args.samples)
-    machine = {
-        "device": str(jax.devices()[0]),
-        "architecture": platform.machine(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("jax", "jaxlib", "diffrax", "equinox")},
-    }
     settings = {"dtype": args.dtype, "time_ps": args.time, "samples": args.samples}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({"machine": machine, **settings, "rows": rows}, indent=1) + "\n")
+    _common.write(args.out, {**settings, "rows": rows})
     print(table(rows))
-    print(f"Medians of {args.samples} trajectories of {args.time:g} ps in {args.dtype}. Written to {args.out}.")
+    print(f"Medians of {args.samples} trajectories of {args.time:g} ps in {args.dtype}.")

@@ -292,10 +292,11 @@ def _solve(dynamics, system, state, record):
     def watch(t, y, args):
         del t
         system, initial, _ = args
-        wear = Wear.none(y[0].dtype)
-        if system.neighbors is not None and not by_step:  # lists of single evaluations, which nobody watches
-            wear = wear.and_of(y[0], system.find_neighbors(y[0], initial.box))
-        return system.kinetic_energy(y[1]), wear
+        kinetic = system.kinetic_energy(y[1])
+        if system.neighbors is None or by_step:
+            return kinetic, None
+        # lists of single evaluations; as floats, since Diffrax fills what it will save with infinity
+        return kinetic, system.find_neighbors(y[0], initial.box).needed.astype(kinetic.dtype)
 
     frames = diffrax.SubSaveAt(t0=True, steps=save_every, fn=frame)
     watched = diffrax.SubSaveAt(t0=True, steps=save_every, fn=watch)
@@ -322,10 +323,12 @@ def _solve(dynamics, system, state, record):
         throw=False,
     )
     assert solution.ys is not None
-    records, (kinetic, wear), (x, v) = solution.ys
-    wear = jax.tree.map(lambda w: jnp.max(w, axis=0), wear)
-    if by_step and system.neighbors is not None:
+    records, (kinetic, needed), (x, v) = solution.ys
+    wear = Wear.none(x.dtype)
+    if system.neighbors is not None and by_step:
         wear = solution.stats["wear"]
+    elif needed is not None:
+        wear = Wear(wear.moved, jnp.max(needed, axis=0).astype(jnp.int32))
     last = solution.solver_state
     failure = last.failure if isinstance(last, BitReversibleState) else jnp.zeros((), jnp.int32)
     trajectory = Trajectory(_times(dynamics, state), records, State(x[-1], v[-1], state.box))

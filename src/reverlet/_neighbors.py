@@ -129,6 +129,7 @@ class CellList(AbstractNeighborSearch):
         if not room >= 1:
             raise ValueError(f"`room` is {room}; wanted at least 1, such as 1.2.")
         _require_room(box.heights, cutoff, skin)
+        cls(cutoff, skin, every, (1, 1, 1), (1, 1), window=1, capacity=1, block=block)  # refuses what is no number
         configurations = positions.reshape(-1, *positions.shape[-2:])
         atoms = configurations.shape[1]
         heights = [float(h) for h in box.heights]
@@ -137,10 +138,10 @@ class CellList(AbstractNeighborSearch):
         cells = (columns[0], columns[1], max(1, round(10 * heights[2] / edge)))
         reach = tuple(math.ceil((cutoff + skin) * n / h) for n, h in zip(columns, heights[:2], strict=True))
         search = cls(cutoff, skin, every, cells, reach, window=1, capacity=1, block=block)
-        for configuration in configurations:
-            for _ in range(2):  # what a window too small has hidden is found the second time
-                search = search.enlarged(search.find(configuration, box).needed)
-        return search.enlarged(room * jnp.array([search.capacity, search.window]))
+        for _ in range(2):  # what a window too small has hidden is found the second time
+            needed = np.max([_needed(search, configuration, box) for configuration in configurations], axis=0)
+            search = search.enlarged(needed)
+        return search.enlarged(room * np.array([search.capacity, search.window]))
 
     def check(self, heights):
         _require_room(heights, self.cutoff, self.skin)
@@ -227,6 +228,11 @@ class CellList(AbstractNeighborSearch):
         d = box.minimum_image(*(p[:, None] - q for p, q in zip(a, b, strict=True)))
         near = d[0] * d[0] + d[1] * d[1] + d[2] * d[2] < (self.cutoff + self.skin) ** 2
         return jnp.any(near & (row != n)[:, None], axis=0) & (candidates != n)
+
+
+@eqx.filter_jit
+def _needed(search, positions, box):
+    return search.find(positions, box).needed
 
 
 def _offsets(reach: int, columns: int) -> list[int]:
