@@ -130,7 +130,8 @@ def test_against_a_backward_pass_by_hand(name):
         assert abs(got[1] - exact[1]) > 1e-3 * abs(exact[1])
 
 
-ALL_SOLVERS = {**SOLVERS, "AsynchronousLeapfrog": AsynchronousLeapfrog()}
+ALL_SOLVERS = {name: SOLVERS[name] for name in ("VelocityVerlet", "PositionVerlet", "Yoshida4")}
+ALL_SOLVERS["AsynchronousLeapfrog"] = AsynchronousLeapfrog()
 
 
 @pytest.mark.parametrize("solver", ALL_SOLVERS)

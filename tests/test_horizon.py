@@ -134,7 +134,7 @@ class Half(rv.AbstractPotential):
     k: jax.Array
     cutoff: None = eqx.field(static=True, default=None)
 
-    def energy(self, positions, box):
+    def energy(self, positions, box, *, neighbors=None):
         del positions, box
         return 0.0 * self.k
 

@@ -464,6 +464,18 @@ class _Walk(NamedTuple):
         zeros = lambda tree: jax.tree.map(jnp.zeros_like, tree)
         return zeros(y), zeros(self.moving), [jnp.sum(s <= self.grid.num_steps) for s in self.grid.slots]
 
+    def tied_to(self, x):
+        """The same for one step, and `x`: parameters as if they changed with it.
+
+        Otherwise the compiler takes what depends on parameters alone, such as σ² and 1/L, out of the loop, and once for
+        every place where it is used; back in the loop it cannot know that these are the same, and computes the
+        distances of all pairs four times instead of once.
+        """
+        arrays, rest = eqx.partition((self.moving, self.fixed), eqx.is_array)
+        arrays, x = jax.lax.optimization_barrier((arrays, x))
+        moving, fixed = eqx.combine(arrays, rest)
+        return self._replace(moving=moving, fixed=fixed), x
+
     def prepare(self, y):
         return _prepare(self.parts(self.moving)[1], y, self.parts(self.moving)[0])
 
@@ -525,18 +537,18 @@ def _walk_splitting(walk: _Walk, y0, y1):
     acting = [[(m, weight) for m, weight in enumerate(row) if weight != 0] for row in rows]
     axpy = lambda a, x, y: jax.tree.map(lambda x, y: y + a * x, x, y)
 
-    def kick(m, t, x, prepared):
+    def kick(walk, m, t, x, prepared):
         args, functions = walk.parts(walk.moving)
         return functions.kicks[m](t, x, _ready(args, prepared))
 
-    def pull_kick(m, t, x, w, prepared):
+    def pull_kick(walk, m, t, x, w, prepared):
         def function(x, moving):
             args, functions = walk.parts(moving)
             return functions.powers[m](t, x, _ready(args, prepared), w)
 
         return jax.grad(function, argnums=(0, 1))(x, walk.moving)
 
-    def drift_and_pull(t, v, x_bar, prepared):
+    def drift_and_pull(walk, t, v, x_bar, prepared):
         def function(v, moving):
             args, functions = walk.parts(moving)
             return functions.drift(t, v, _ready(args, prepared))
@@ -544,17 +556,17 @@ def _walk_splitting(walk: _Walk, y0, y1):
         out, pull = jax.vjp(function, v, walk.moving)
         return out, pull(x_bar)
 
-    def at_grid_point(i, x, v, x_bar, v_bar, moving_bar, pointers, prepared, *, after):
+    def at_grid_point(walk, i, x, v, x_bar, v_bar, moving_bar, pointers, prepared, *, after):
         """Records and merged kicks at step `i`; `after` is one where a step comes after it, and zero at the end."""
         t = grid.time(i)
-        pushed = {m: kick(m, t, x, prepared) for m, _ in acting[0]}
+        pushed = {m: kick(walk, m, t, x, prepared) for m, _ in acting[0]}
         for m, weight in acting[0]:
             v = axpy(-after * weight, pushed[m], v)
         v_bar_after = v_bar
         (x_bar, v_bar), moving_bar, pointers = walk.records(i, (x, v), (x_bar, v_bar), moving_bar, pointers)
         w = jax.tree.map(lambda a, b: after * a + b, v_bar_after, v_bar)
         for m, weight in acting[0]:
-            dx, dmoving = pull_kick(m, t, x, jax.tree.map(lambda a: weight * a, w), prepared)  # noqa: B023
+            dx, dmoving = pull_kick(walk, m, t, x, jax.tree.map(lambda a: weight * a, w), prepared)  # noqa: B023
             x_bar, moving_bar = tree_add(x_bar, dx), tree_add(moving_bar, dmoving)
             v = axpy(-weight, pushed[m], v)
         return v, x_bar, v_bar, moving_bar, pointers
@@ -562,24 +574,25 @@ def _walk_splitting(walk: _Walk, y0, y1):
     def body(k, carry):
         i = grid.num_steps - k
         x, v, x_bar, v_bar, moving_bar, pointers, prepared = carry
-        prepared = walk.refreshed(k > 0, i, (x, v), prepared)
+        here, x = walk.tied_to(x)
+        prepared = here.refreshed(k > 0, i, (x, v), prepared)
         after = jnp.where(k == 0, 0.0, 1.0).astype(grid.h.dtype)
         v, x_bar, v_bar, moving_bar, pointers = at_grid_point(
-            i, x, v, x_bar, v_bar, moving_bar, pointers, prepared, after=after
+            here, i, x, v, x_bar, v_bar, moving_bar, pointers, prepared, after=after
         )
-        times = walk.solver.drift_times(grid.time(i - 1), grid.time(i))
+        times = here.solver.drift_times(grid.time(i - 1), grid.time(i))
         for j in reversed(range(len(drifts))):
             start, end = times[j]
-            moved, (dv, dmoving) = drift_and_pull(0.5 * (start + end), v, x_bar, prepared)
+            moved, (dv, dmoving) = drift_and_pull(here, 0.5 * (start + end), v, x_bar, prepared)
             x = axpy(-drifts[j], moved, x)
             v_bar = axpy(drifts[j], dv, v_bar)
             moving_bar = axpy(drifts[j], dmoving, moving_bar)
             for m, weight in acting[j] if j > 0 else ():
-                pushed = kick(m, start, x, prepared)
-                dx, dmoving = pull_kick(m, start, x, jax.tree.map(lambda b: weight * b, v_bar), prepared)  # noqa: B023
+                pushed = kick(here, m, start, x, prepared)
+                dx, dmoving = pull_kick(here, m, start, x, jax.tree.map(lambda b: weight * b, v_bar), prepared)  # noqa: B023
                 x_bar, moving_bar = tree_add(x_bar, dx), tree_add(moving_bar, dmoving)
                 v = axpy(-weight, pushed, v)
-        x_bar, v_bar = walk.control(i, (x_bar, v_bar))
+        x_bar, v_bar = here.control(i, (x_bar, v_bar))
         return x, v, x_bar, v_bar, moving_bar, pointers, prepared
 
     (x_bar, v_bar), moving_bar, pointers = walk.start(y1)
@@ -590,7 +603,7 @@ def _walk_splitting(walk: _Walk, y0, y1):
     after = jnp.where(grid.num_steps == 0, 0.0, 1.0).astype(grid.h.dtype)
     for m, weight in acting[0]:
         w = jax.tree.map(lambda b: after * weight * b, v_bar)  # noqa: B023
-        dx, dmoving = pull_kick(m, grid.t0, x, w, prepared)
+        dx, dmoving = pull_kick(walk, m, grid.t0, x, w, prepared)
         x_bar, moving_bar = tree_add(x_bar, dx), tree_add(moving_bar, dmoving)
     y_bar, moving_bar, _ = walk.records(0, (x, v), (x_bar, v_bar), moving_bar, pointers)
     return y_bar, moving_bar
@@ -603,20 +616,21 @@ def _walk_any(walk: _Walk, y0, y1, state1):
     def body(k, carry):
         i = grid.num_steps - k
         y, state, y_bar, state_bar, moving_bar, pointers, prepared = carry
-        y_bar, moving_bar, pointers = walk.records(i, y, y_bar, moving_bar, pointers)
-        args, functions = walk.parts(walk.moving)
-        prepared = walk.refreshed(k > 0, i, y, prepared)
+        here, y = walk.tied_to(y)
+        y_bar, moving_bar, pointers = here.records(i, y, y_bar, moving_bar, pointers)
+        args, functions = here.parts(here.moving)
+        prepared = here.refreshed(k > 0, i, y, prepared)
         y, state = functions.backward_step(grid.time(i - 1), y, _ready(args, prepared), state)
 
         def step(y, state, moving):
-            args, functions = walk.parts(moving)
+            args, functions = here.parts(moving)
             y, state, _ = functions.step(grid.time(i - 1), y, _ready(args, prepared), state)
             return y, eqx.filter(state, eqx.is_inexact_array)
 
         exact, rest = eqx.partition(state, eqx.is_inexact_array)
-        _, pull = jax.vjp(lambda y, s, m: step(y, eqx.combine(s, rest), m), y, exact, walk.moving)
+        _, pull = jax.vjp(lambda y, s, m: step(y, eqx.combine(s, rest), m), y, exact, here.moving)
         y_bar, state_bar, dmoving = pull((y_bar, state_bar))
-        y_bar, state_bar = walk.control(i, (y_bar, state_bar))
+        y_bar, state_bar = here.control(i, (y_bar, state_bar))
         return y, state, y_bar, state_bar, tree_add(moving_bar, dmoving), pointers, prepared
 
     y_bar, moving_bar, pointers = walk.start(y1)
