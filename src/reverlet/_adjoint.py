@@ -297,6 +297,7 @@ class _Functions(NamedTuple):
     every: int | None = None
     prepare: Callable | None = None
     wear: Callable | None = None
+    worn_out: Callable | None = None
     unworn: PyTree = None
     drift: Callable | None = None
     kicks: tuple[Callable, ...] = ()
@@ -331,6 +332,7 @@ def _explicit(terms, solver, fns, t, h, y, args, solver_state) -> _Functions:
             every=preparation.every,
             prepare=prepare,
             wear=convert(preparation.wear, unworn, x, prepared),
+            worn_out=convert(preparation.worn_out, unworn),
             unworn=unworn,
         )
         args = _Prepared(args, prepared)
@@ -398,6 +400,12 @@ def _solve(y__args__functions, *, solver, controls, grid, empty, solver_state0, 
     carry = (y, solver_state0, pointers, buffers, progress.state, diffrax.RESULTS.successful)
     carry = (*carry, _prepare(functions, y, args), functions.unworn)
     y, state, _, buffers, meter_state, result, _, wear = jax.lax.fori_loop(0, grid.num_steps, body, carry)
+    if functions.wear is not None:
+        # with the preparation that the way back will begin with
+        wear = functions.wear(wear, y[0], _prepare(functions, y, args))
+        bad = (result == diffrax.RESULTS.successful) & functions.worn_out(wear)
+        failed = diffrax.RESULTS.nonfinite  # inherited from Optimistix's
+        result = diffrax.RESULTS.where(bad, failed, result)  # pyright: ignore[reportArgumentType]
     return buffers, y, state, meter_state, result, wear
 
 

@@ -109,9 +109,14 @@ class ClipNorm(AbstractCotangentControl):
 
     def step(self, time, h, cotangent):
         del time, h
-        norm = jnp.sqrt(tree_dot(cotangent, cotangent))
-        # not a division by the norm, which may be zero
-        return _scaled(self.max_norm / jnp.maximum(norm, self.max_norm), cotangent)
+        # relative to the largest component or the bound, since squares would overflow long before the norm does
+        largest = jnp.stack([jnp.max(jnp.abs(c), initial=0) for c in jax.tree.leaves(cotangent)]).max()
+        unit = jnp.maximum(largest, self.max_norm)
+        relative = _scaled(1 / unit, cotangent)
+        norm = jnp.sqrt(tree_dot(relative, relative))
+        # not a division by the norm alone, which may be zero
+        bound = self.max_norm / unit
+        return _scaled(self.max_norm / jnp.maximum(norm, bound), relative)
 
 
 class Window(AbstractCotangentControl):

@@ -12,9 +12,9 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ._adjoint import ReversibleAdjoint
 from ._batches import Batch, map_samples, replicate, require_batch
-from ._misc import raise_if
+from ._misc import is_concrete, raise_if
 from ._neighbors import AbstractNeighborSearch, Neighbors, Wear
-from ._potential import AbstractPotential, Sum
+from ._potential import AbstractPotential, Sum, energy_of
 from ._solver import (
     AbstractPreparation,
     BitReversibleState,
@@ -84,8 +84,8 @@ def nve(
     - `progress_meter`: of Diffrax, as `diffrax.TqdmProgressMeter()`: how much of the time has passed, or how many of
       the batches are done. On the way back it is silent.
     - `throw`: whether to check the initial energy, and raise when the trajectory explodes or a neighbor list fails,
-      instead of going on with NaN or without some pairs. A list that has failed is enlarged and the trajectory run
-      again, once, where values are known; inside `jax.jit` the error says what to raise.
+      instead of going on with NaN or without some pairs. A list that is too small is enlarged and the trajectory
+      run again, where values are known; inside `jax.jit` the error says what to raise.
 
     **Errors:** `ValueError` for steps that do not fit, states that do not fit the system, a potential that does not fit
     `Respa`, a batch below one, a memory budget too small for one trajectory (with what that takes) and more devices
@@ -127,10 +127,13 @@ class NVE(eqx.Module):
             )
         self._check_solver(system)
         if throw:
+            system = _with_room(system, jax.tree.map(lambda x: x[None], state))
             state = system.check(state)
         trajectory, health = _run(self, system, state, record)
-        enlarged = self._enlarged(system, health) if throw else None
-        if enlarged is not None:
+        for _ in range(_TRIES if throw else 0):
+            enlarged = self._enlarged(system, health)
+            if enlarged is None:
+                break
             system = enlarged
             trajectory, health = _run(self, system, state, record)
         if throw:
@@ -162,6 +165,7 @@ class NVE(eqx.Module):
         self._check_solver(system)
         if throw:
             states = system.check_shape_and_cutoff(states, mesh=self.mesh)
+            system = _with_room(system, states)
 
         def run(system):
             records, final, health, energies = map_samples(
@@ -177,11 +181,14 @@ class NVE(eqx.Module):
             return replicate((records, final, health, energies), self.mesh)
 
         records, final, health, energies = run(system)
-        enlarged = self._enlarged(system, health) if throw else None
-        if enlarged is not None:
+        for _ in range(_TRIES if throw else 0):
+            enlarged = self._enlarged(system, health)
+            if enlarged is None:
+                break
             system = enlarged
             records, final, health, energies = run(system)
         if throw:
+            records, final = check_wear(system, health.wear, guard=(records, final), mesh=self.mesh)
             records, final = check_energies(states, energies, guard=(records, final), mesh=self.mesh)
             records, final = self._check(system, health, guard=(records, final), mesh=self.mesh)
         return Trajectory(_times(self, states), records, final)
@@ -214,6 +221,38 @@ class NVE(eqx.Module):
         resolution = self.solver.resolution if isinstance(self.solver, BitReversibleVerlet) else 0.0
         values = (kinetic, bad, health.failure, *(jnp.asarray(x) for x in (self.dt, self.save_every, resolution)))
         return raise_if(bad, _describe_explosion, *values, guard=guard, mesh=mesh)
+
+
+_TRIES = 4
+"""How often a list that is too small is enlarged: one that has failed does not yet know all that it needs."""
+
+
+def _with_room(system, states):
+    """The system with neighbor lists large enough for where trajectories start, if that is known by now."""
+    search = system.neighbors
+    if (
+        search is None
+        or not is_concrete((states, search))
+        or states.positions.shape[1:]
+        != (
+            system.topology.num_atoms,
+            3,
+        )
+    ):
+        return system
+    search.check(jax.vmap(lambda s: s.box.heights)(states))
+    for _ in range(2):  # what a window too small has hidden is found the second time
+        needed = np.max(np.asarray(_needed(system, states)), axis=0)
+        if np.all(needed <= np.asarray(system.neighbors.room())):
+            break
+        system = eqx.tree_at(lambda s: s.neighbors, system, system.neighbors.enlarged(jnp.asarray(1.1 * needed)))
+    return system
+
+
+@eqx.filter_jit
+def _needed(system, states):
+    # one after the other, in the memory of one
+    return jax.lax.map(lambda s: system.find_neighbors(s.positions, s.box).needed, states)
 
 
 class _Health(eqx.Module):
@@ -296,7 +335,8 @@ def _solve(dynamics, system, state, record):
         if system.neighbors is None or by_step:
             return kinetic, None
         # lists of single evaluations; as floats, since Diffrax fills what it will save with infinity
-        return kinetic, system.find_neighbors(y[0], initial.box).needed.astype(kinetic.dtype)
+        wear = Wear.none(y[0].dtype).and_of(y[0], system.find_neighbors(y[0], initial.box))
+        return kinetic, wear.needed.astype(kinetic.dtype)
 
     frames = diffrax.SubSaveAt(t0=True, steps=save_every, fn=frame)
     watched = diffrax.SubSaveAt(t0=True, steps=save_every, fn=watch)
@@ -363,13 +403,16 @@ class _Lists(AbstractPreparation):
 
     def make(self, x, args):
         _, initial, _ = args
-        return self.search.find(x, initial.box)
+        return jax.lax.stop_gradient(self.search.find(x, initial.box))
 
     def unworn(self, x):
         return Wear.none(x.dtype)
 
     def wear(self, worst, x, prepared: Neighbors):
         return worst.and_of(x, prepared)
+
+    def worn_out(self, worst):
+        return worst.too_much(self.search)
 
 
 class _PartsEnergy(eqx.Module):
@@ -380,7 +423,7 @@ class _PartsEnergy(eqx.Module):
     def __call__(self, x, args, neighbors=None):
         system, initial, _ = args
         parts = tuple(system.potential.parts[k] for k in self.indices)
-        return Sum(parts).energy(x, initial.box, neighbors=neighbors)  # pyright: ignore[reportCallIssue]
+        return energy_of(Sum(parts), x, initial.box, neighbors)  # pyright: ignore[reportCallIssue]
 
 
 def _check_parts(solver: Respa, potential: AbstractPotential) -> None:
@@ -410,7 +453,7 @@ def _velocity(t, v, args):
 
 def _potential_energy(x, args, neighbors=None):
     system, initial, _ = args
-    return system.potential.energy(x, initial.box, neighbors=neighbors)
+    return energy_of(system.potential, x, initial.box, neighbors)
 
 
 def _masses(args):

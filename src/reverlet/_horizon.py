@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ._batches import map_samples, replicate
 from ._dynamics import NVE, nve
 from ._expectation import along, covariances, dot_per_sample, error_of_parts, run_all, slopes_of
 from ._misc import require_positive, tree_dot
@@ -139,8 +140,10 @@ def gradient_horizon(
     last = jnp.max(jnp.where(jnp.abs(curve) - 2 * curve_error > tail, after, 0))
     decay = jnp.where(last < len(curve), times[middle:][jnp.minimum(last, len(curve) - 1)], jnp.inf)
 
-    perturb = lambda state, key: _growth(system, state, dynamics, num_horizons, key)
-    growth = jax.vmap(perturb)(samples.states, jax.random.split(key, len(weights)))
+    own = (samples.states, jax.random.split(key, len(weights)))
+    shared = (system, dynamics, num_horizons)
+    growth = map_samples(_growth, shared, own, batch=dynamics.batch, mesh=dynamics.mesh, reverse=False)
+    growth = replicate(growth, dynamics.mesh)
     late = slice(num_horizons // 2 - 1, None)
     t = horizons[late] - jnp.mean(horizons[late])
     exponents = jnp.sum(t * growth[:, late], axis=1) / jnp.sum(t**2)
@@ -214,11 +217,13 @@ def _correlation(observable, times, records, weights, middle):
     return normalized(weights), infinitesimal_jackknife(normalized, weights)
 
 
-def _growth(system, state, dynamics, num_segments, key):
+def _growth(shared, sample):
     """The logarithm of how much a random perturbation of one configuration has grown after every segment.
 
     Made short again after each, so that no growth is too much for the floating point.
     """
+    system, dynamics, num_segments = shared
+    state, key = sample
     num_steps = dynamics.num_steps // num_segments
 
     def end(x, v):

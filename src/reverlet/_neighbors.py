@@ -19,6 +19,8 @@ class Neighbors(eqx.Module):
 
     A dense layout: what is summed over a row is gathered, nothing is scattered, so that a sum has the same order
     whenever the list is the same. Atoms are their own neighbors here, as their distance is zero.
+
+    A potential that is given a list in which pairs may be missing returns NaN, and so do its derivatives.
     """
 
     rows: Int[Array, "blocks block"]
@@ -31,6 +33,20 @@ class Neighbors(eqx.Module):
     """Where the atoms were when this was made, nm."""
     needed: Int[Array, "2"]
     """How large `capacity` and `window` of the search would have to be. Pairs are missing where one was less."""
+    complete: Bool[Array, ""]
+    """Whether no pairs were missing when this was made."""
+    cutoff: float = eqx.field(static=True)
+    """Up to where all pairs are there, nm."""
+    skin: float = eqx.field(static=True)
+    """nm."""
+
+    def moved(self, positions: Float[Array, "atoms 3"]) -> Float[Array, ""]:
+        """How far the atom that moved most has moved since, nm."""
+        return jnp.max(jnp.sum((positions - self.positions) ** 2, axis=1)) ** 0.5
+
+    def usable(self, positions: Float[Array, "atoms 3"]) -> Bool[Array, ""]:
+        """Whether no pairs within the cutoff can be missing at these positions (nm)."""
+        return self.complete & (self.moved(positions) <= 0.5 * self.skin)
 
 
 class AbstractNeighborSearch(eqx.Module):
@@ -220,7 +236,17 @@ class CellList(AbstractNeighborSearch):
 
         columns, found = jax.lax.map(columns_of, (rows, looked_at, from_, many), batch_size=min(64, blocks))
         needed = jnp.stack([jnp.max(found), jnp.max(many)]).astype(jnp.int32)
-        return Neighbors(rows, columns, slots, positions, needed)
+        complete = jnp.all(needed <= self.room()) & self._fits(box.heights)
+        return Neighbors(rows, columns, slots, positions, needed, complete, self.cutoff, self.skin)
+
+    def _fits(self, heights):
+        """Whether the columns looked at are enough, for a box whose heights `check` could not see."""
+        far = self.cutoff + self.skin
+        fits = far <= 0.5 * jnp.min(heights) * (1 + 1e-6)
+        for k in range(2):
+            if 2 * self.reach[k] + 1 < self.cells[k]:
+                fits &= self.reach[k] * heights[k] >= self.cells[k] * far * (1 - 1e-6)
+        return fits
 
     def _near(self, positions, box, row, candidates):
         n = len(positions)
@@ -271,8 +297,9 @@ class Wear(eqx.Module):
 
     def and_of(self, positions: Float[Array, "atoms 3"], neighbors: Neighbors) -> "Wear":
         """With a list in use at `positions` (nm)."""
-        moved = jnp.max(jnp.sum((positions - neighbors.positions) ** 2, axis=1)) ** 0.5
-        return Wear(jnp.maximum(self.moved, moved), jnp.maximum(self.needed, neighbors.needed))
+        # what comes after a failure is NaN, and tells nothing of its cause
+        needed = jnp.where(jnp.all(jnp.isfinite(neighbors.positions)), neighbors.needed, 0)
+        return Wear(jnp.fmax(self.moved, neighbors.moved(positions)), jnp.maximum(self.needed, needed))
 
     def too_much(self, search: AbstractNeighborSearch) -> Bool[Array, ""]:
         """Whether pairs may have been missed."""

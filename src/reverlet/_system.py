@@ -11,7 +11,7 @@ from . import units
 from ._box import AbstractBox
 from ._misc import cast_floats, is_concrete, raise_if
 from ._neighbors import AbstractNeighborSearch, Neighbors, Wear
-from ._potential import AbstractPotential, LennardJones
+from ._potential import AbstractPotential, LennardJones, energy_of
 from ._state import State
 from ._topology import Topology
 
@@ -33,8 +33,8 @@ class System(eqx.Module):
         return jax.lax.stop_gradient(self.neighbors.find(jax.lax.stop_gradient(positions), box))
 
     def potential_energy(self, positions: Float[Array, "atoms 3"], box: AbstractBox) -> Float[Array, ""]:
-        """kJ/mol, with a list made for these positions (nm) if the system has a search."""
-        return self.potential.energy(positions, box, neighbors=self.find_neighbors(positions, box))
+        """kJ/mol, with a list made for these positions (nm) if the system has a search; NaN if that is too small."""
+        return energy_of(self.potential, positions, box, self.find_neighbors(positions, box))
 
     def kinetic_energy(self, velocities: Float[Array, "atoms 3"]) -> Float[Array, ""]:
         """Σ m v²/2, kJ/mol."""
@@ -71,6 +71,10 @@ class System(eqx.Module):
         """
         states = self.check_shape_and_cutoff(states)
         lift = jax.vmap if states.positions.ndim == 3 else lambda f: f
+        if self.neighbors is not None:
+            worst = Wear.none(states.positions.dtype)
+            wear = lift(lambda s: worst.and_of(s.positions, self.find_neighbors(s.positions, s.box)))(states)
+            states = check_wear(self, wear, guard=states)
         energies = lift(lambda s: self.potential_energy(s.positions, s.box))(states)
         return check_energies(states, energies, guard=states)
 
@@ -131,6 +135,7 @@ def _describe_overlap(energies, positions, vectors):
         f"The potential energy{where} is {energy} kJ/mol; wanted a finite number. The nearest two atoms are {i} and"
         f" {j},"
         f" {distances[i, j]:.4g} nm apart: atoms that overlap must be moved apart first, and parameters must be finite."
+        " A neighbor list that is too small, or was made for another box, gives NaN as well."
     )
 
 
@@ -151,7 +156,7 @@ def check_wear(system: System, wear: Wear, *, guard: T, mesh: Mesh | None = None
     search = system.neighbors
     if search is None:
         return guard
-    worst = Wear(jnp.max(wear.moved), jnp.max(wear.needed.reshape(-1, 2), axis=0))
+    worst = Wear(jnp.nanmax(wear.moved), jnp.max(wear.needed.reshape(-1, 2), axis=0))
     values = (worst.moved, worst.needed, jnp.asarray(search.skin), jnp.asarray(search.every), search.room())
     return raise_if(worst.too_much(search), _describe_wear, *values, guard=guard, mesh=mesh)
 
@@ -164,6 +169,12 @@ def _describe_wear(moved, needed, skin, every, room):
             f"A neighbor list was too small: it had room for {room[0]} neighbors of a block and windows of {room[1]}"
             f" atoms; wanted {needed[0]} and {needed[1]}. Use `search.enlarged(1.1 * jnp.array({needed.tolist()}))`, or"
             " `CellList.fit` with more `room`."
+        )
+    if float(moved) > 5 * float(skin):
+        return (
+            f"An atom moved by {float(moved):.4g} nm in at most {int(every)} steps: the trajectory exploded, or a"
+            " neighbor list was used far too long. Wanted a shorter time step, better equilibrated positions, parameters"
+            " that make a liquid, or lists for fewer steps."
         )
     return (
         f"An atom moved by {float(moved):.4g} nm in the {int(every)} steps that a neighbor list was used for; wanted at"

@@ -1,6 +1,7 @@
 from ._base import AbstractPotential as AbstractPotential
 from ._base import Scaled as Scaled
 from ._base import Sum as Sum
+from ._base import energy_of as energy_of
 from ._pair import (
     AbstractPairPotential as AbstractPairPotential,
 )

@@ -35,7 +35,7 @@ class AbstractPotential(eqx.Module):
         self, positions: Float[Array, "atoms 3"], box: AbstractBox, *, neighbors: Neighbors | None = None
     ) -> Float[Array, "atoms 3"]:
         """-∂U/∂x, kJ/mol/nm."""
-        return -jax.grad(lambda x: self.energy(x, box, neighbors=neighbors))(positions)
+        return -jax.grad(lambda x: energy_of(self, x, box, neighbors))(positions)
 
     def stress(
         self, positions: Float[Array, "atoms 3"], box: AbstractBox, *, neighbors: Neighbors | None = None
@@ -52,7 +52,7 @@ class AbstractPotential(eqx.Module):
 
         def strained(strain):
             deformation = jnp.eye(3, dtype=positions.dtype) + strain
-            return self.energy(positions @ deformation.T, box.deform(deformation), neighbors=neighbors)
+            return energy_of(self, positions @ deformation.T, box.deform(deformation), neighbors)
 
         return jax.grad(strained)(jnp.zeros((3, 3), positions.dtype)) / box.volume
 
@@ -81,7 +81,7 @@ class Sum(AbstractPotential):
         return max((p.cutoff for p in self.parts if p.cutoff is not None), default=None)
 
     def energy(self, positions, box, *, neighbors=None):
-        energies = (p.energy(positions, box, neighbors=neighbors) for p in self.parts)
+        energies = (energy_of(p, positions, box, neighbors) for p in self.parts)
         return sum(energies, jnp.zeros((), positions.dtype))
 
 
@@ -113,7 +113,14 @@ class Scaled(AbstractPotential):
         return self.potential.cutoff
 
     def energy(self, positions, box, *, neighbors=None):
-        return self.factor * self.potential.energy(positions, box, neighbors=neighbors)
+        return self.factor * energy_of(self.potential, positions, box, neighbors)
+
+
+def energy_of(potential: AbstractPotential, positions, box, neighbors: Neighbors | None) -> Float[Array, ""]:
+    """The energy, of a potential that need not know of `neighbors` where there are none."""
+    if neighbors is None:
+        return potential.energy(positions, box)
+    return potential.energy(positions, box, neighbors=neighbors)
 
 
 def _parts(potential: AbstractPotential) -> tuple[AbstractPotential, ...]:

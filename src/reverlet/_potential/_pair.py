@@ -99,7 +99,17 @@ class AbstractPairPotential(AbstractPotential):
 
     def energy(self, positions, box, *, neighbors=None):
         dtype = positions.dtype
-        return _energy(cast_floats(self, dtype), positions, box.astype(dtype), neighbors)
+        energy = _energy(cast_floats(self, dtype), positions, box.astype(dtype), neighbors)
+        if neighbors is None:
+            return energy
+        if neighbors.cutoff < self.cutoff:
+            raise ValueError(
+                f"`neighbors` has the pairs up to {neighbors.cutoff} nm, but the cutoff is {self.cutoff} nm; wanted a"
+                " list with at least that."
+            )
+        usable = jax.lax.stop_gradient(neighbors.usable(positions))
+        # a factor, which all derivatives have too
+        return energy * jnp.where(usable, 1, jnp.nan).astype(dtype)
 
 
 def require_cutoff(cutoff: float, truncation: AbstractTruncation) -> None:

@@ -9,7 +9,7 @@ import diffrax
 import equinox as eqx
 import jax
 from equinox import AbstractVar
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from .._misc import tree_add, tree_dot
 from ._base import AbstractReversibleSolver
@@ -41,6 +41,10 @@ class AbstractPreparation(eqx.Module):
     @abc.abstractmethod
     def wear(self, worst: PyTree[Array], x: PyTree[Array], prepared: PyTree[Array]) -> PyTree[Array]:
         """The worst wear so far, with that of a preparation in use at `x`."""
+
+    @abc.abstractmethod
+    def worn_out(self, worst: PyTree[Array]) -> Bool[Array, ""]:
+        """Whether that is too much: the solve is then not successful."""
 
 
 class ConservativeTerm(diffrax.AbstractTerm):
