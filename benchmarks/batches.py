@@ -7,6 +7,7 @@ trajectories of 1,000 and of 100,000 steps, as the operating system counts it, e
 
 import argparse
 import resource
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -62,9 +63,11 @@ def measure(num: int, batches: list[int], num_steps: int, repeats: int) -> list[
 
 
 def peak(num_steps: int) -> float:
-    """The peak memory, MB, of a process that differentiates a trajectory of 32 atoms and so many steps."""
+    """The peak memory, MB, of a process that differentiates a trajectory of 32 atoms and so many steps; of several such
+    processes the median, since they differ by some 5 %."""
     command = [sys.executable, "-m", "benchmarks.batches", str(num_steps)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    run = lambda: subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return statistics.median(float(run().split()[-1]) for _ in range(5))
 
 
 def _differentiate(num_steps: int) -> None:

@@ -382,7 +382,7 @@ def _times(dynamics, state):
 
 
 def _terms(solver, system):
-    lists = None if system.neighbors is None else _Lists(system.neighbors)
+    lists = None if system.neighbors is None else _Lists(system.neighbors)  # pyright: ignore[reportCallIssue]
     if isinstance(solver, Respa):
         slow = tuple(k for k in range(len(system.potential.parts)) if k not in solver.fast)
         kicks = (ConservativeTerm(_PartsEnergy(k), _masses, lists) for k in (slow, solver.fast))

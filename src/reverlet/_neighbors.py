@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from equinox import AbstractVar
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from ._box import AbstractBox
@@ -75,7 +76,7 @@ class AbstractNeighborSearch(eqx.Module):
         """What `Neighbors.needed` must not exceed."""
 
     @abc.abstractmethod
-    def enlarged(self, needed: Int[Array, "2"]) -> "AbstractNeighborSearch":
+    def enlarged(self, needed: Int[Array, "2"] | Float[Array, "2"]) -> "AbstractNeighborSearch":
         """A search with room for what a list `needed`."""
 
 
@@ -140,7 +141,7 @@ class CellList(AbstractNeighborSearch):
         are traced.
         """
         positions = jnp.asarray(positions)
-        if isinstance(positions, jax.core.Tracer):
+        if isinstance(positions, Tracer):
             raise ValueError("`CellList.fit` got traced positions; wanted numbers: call it outside `jax.jit`.")
         if not room >= 1:
             raise ValueError(f"`room` is {room}; wanted at least 1, such as 1.2.")
@@ -152,12 +153,12 @@ class CellList(AbstractNeighborSearch):
         edge = (block * float(box.volume) / atoms) ** (1 / 3)  # of a cube with so many atoms
         columns = [max(1, round(h / edge)) for h in heights[:2]]
         cells = (columns[0], columns[1], max(1, round(10 * heights[2] / edge)))
-        reach = tuple(math.ceil((cutoff + skin) * n / h) for n, h in zip(columns, heights[:2], strict=True))
-        search = cls(cutoff, skin, every, cells, reach, window=1, capacity=1, block=block)
+        reach = [math.ceil((cutoff + skin) * n / h) for n, h in zip(columns, heights[:2], strict=True)]
+        search = cls(cutoff, skin, every, cells, (reach[0], reach[1]), window=1, capacity=1, block=block)
         for _ in range(2):  # what a window too small has hidden is found the second time
             needed = np.max([_needed(search, configuration, box) for configuration in configurations], axis=0)
-            search = search.enlarged(needed)
-        return search.enlarged(room * np.array([search.capacity, search.window]))
+            search = search.enlarged(jnp.asarray(needed))
+        return search.enlarged(room * jnp.array([search.capacity, search.window]))
 
     def check(self, heights):
         _require_room(heights, self.cutoff, self.skin)

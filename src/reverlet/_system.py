@@ -72,8 +72,9 @@ class System(eqx.Module):
         states = self.check_shape_and_cutoff(states)
         lift = jax.vmap if states.positions.ndim == 3 else lambda f: f
         if self.neighbors is not None:
-            worst = Wear.none(states.positions.dtype)
-            wear = lift(lambda s: worst.and_of(s.positions, self.find_neighbors(s.positions, s.box)))(states)
+            search, worst = self.neighbors, Wear.none(states.positions.dtype)
+            found = lambda s: jax.lax.stop_gradient(search.find(jax.lax.stop_gradient(s.positions), s.box))
+            wear = lift(lambda s: worst.and_of(s.positions, found(s)))(states)
             states = check_wear(self, wear, guard=states)
         energies = lift(lambda s: self.potential_energy(s.positions, s.box))(states)
         return check_energies(states, energies, guard=states)
@@ -173,8 +174,8 @@ def _describe_wear(moved, needed, skin, every, room):
     if float(moved) > 5 * float(skin):
         return (
             f"An atom moved by {float(moved):.4g} nm in at most {int(every)} steps: the trajectory exploded, or a"
-            " neighbor list was used far too long. Wanted a shorter time step, better equilibrated positions, parameters"
-            " that make a liquid, or lists for fewer steps."
+            " neighbor list was used far too long. Wanted a shorter time step, better equilibrated positions, sane"
+            " parameters, or lists for fewer steps."
         )
     return (
         f"An atom moved by {float(moved):.4g} nm in the {int(every)} steps that a neighbor list was used for; wanted at"

@@ -239,7 +239,7 @@ def _per_tile(function: Callable[[_Tile], Any], num_atoms: int, neighbors: Neigh
     at_once = -(-blocks // chunks)
     fill = ((0, chunks * at_once - blocks), (0, 0))
     split = lambda x: jnp.pad(x, fill, constant_values=num_atoms).reshape(chunks, at_once, -1)
-    of_one = lambda i_and_j: function(_Tile(*i_and_j, num_atoms, True))
+    of_one = lambda i_and_j: function(_Tile(i_and_j[0], i_and_j[1], num_atoms, True))
     # checkpointed, since the derivative by AD of a parameter would keep every pair
     results = jax.lax.map(jax.checkpoint(jax.vmap(of_one)), (split(rows), split(columns)))
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:blocks], results)
