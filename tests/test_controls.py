@@ -222,6 +222,12 @@ def unstable_gradient(k, most):
     return jax.grad(end_of_unstable)((X0, V0), k, (rv.ClipNorm(most),))
 
 
+def test_clipping_of_what_would_overflow_when_squared():
+    long = (jnp.full(3, 1e30, jnp.float32), jnp.zeros(2, jnp.float32))
+    short, _ = rv.ClipNorm(3.0).step(0.0, 0.1, long)
+    np.testing.assert_allclose(short, np.full(3, np.sqrt(3)), rtol=1e-6)  # rounding
+
+
 def test_clipping_that_is_not_needed_is_exact():
     assert_trees_close(gradient((rv.ClipNorm(1e6),)), gradient(()), rtol=0)
 

@@ -113,10 +113,9 @@ class ClipNorm(AbstractCotangentControl):
         largest = jnp.stack([jnp.max(jnp.abs(c), initial=0) for c in jax.tree.leaves(cotangent)]).max()
         unit = jnp.maximum(largest, self.max_norm)
         relative = _scaled(1 / unit, cotangent)
-        norm = jnp.sqrt(tree_dot(relative, relative))
+        norm, bound = jnp.sqrt(tree_dot(relative, relative)), self.max_norm / unit
         # not a division by the norm alone, which may be zero
-        bound = self.max_norm / unit
-        return _scaled(self.max_norm / jnp.maximum(norm, bound), relative)
+        return _scaled(bound / jnp.maximum(norm, bound), cotangent)
 
 
 class Window(AbstractCotangentControl):
