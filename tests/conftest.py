@@ -1,3 +1,5 @@
+import gc
+
 import jax
 import jaxtyping
 import pytest
@@ -16,6 +18,14 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="slow: give --slow to run it"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_compiled_programs():
+    """Each takes some memory maps, of which Linux gives a process 65,530: beyond that the compiler dies."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import EPSILON, SEEDS, SIGMA, TEMPERATURE, argon_state, argon_topology, few
+from helpers import EPSILON, SEEDS, SIGMA, TEMPERATURE, argon_state, argon_topology, very_few
 from hypothesis import given
 
 import reverlet as rv
@@ -79,7 +79,7 @@ find = eqx.filter_jit(lambda search, x, box: search.find(x, box))
 @pytest.mark.parametrize("block", [1, 8])
 @pytest.mark.parametrize("shape", SHAPES)
 @given(seed=SEEDS)
-@few
+@very_few
 def test_has_all_pairs_within_reach(shape, block, seed):
     box, search = SHAPES[shape], search_for(shape, block)
     x = scattered(seed, box)
