@@ -129,17 +129,13 @@ class NVE(eqx.Module):
         if throw:
             system = _with_room(system, jax.tree.map(lambda x: x[None], state))
             state = system.check(state)
-        trajectory, health = _run(self, system, state, record)
-        for _ in range(_TRIES if throw else 0):
-            enlarged = self._enlarged(system, health)
-            if enlarged is None:
-                break
-            system = enlarged
-            trajectory, health = _run(self, system, state, record)
+        system, (trajectory, health) = _with_lists_that_fit(
+            system, lambda system: _run(self, system, state, record), _TRIES if throw else 0
+        )
         if throw:
-            one = jax.tree.map(lambda x: x[None], health)
-            # not the times, which are the same for all of a batch
-            records, final = self._check(system, one, guard=(trajectory.records, trajectory.final))
+            guard = (trajectory.records, trajectory.final)  # not the times, which are the same for all of a batch
+            guard = check_wear(system, health.wear, guard=guard)
+            records, final = self._check_explosion(system, jax.tree.map(lambda x: x[None], health), guard=guard)
             trajectory = Trajectory(trajectory.times, records, final)
         return trajectory
 
@@ -168,7 +164,7 @@ class NVE(eqx.Module):
             system = _with_room(system, states)
 
         def run(system):
-            records, final, health, energies = map_samples(
+            records, final, energies, health = map_samples(
                 _run_sample,
                 (self, system, record),
                 (states, copies),
@@ -178,19 +174,13 @@ class NVE(eqx.Module):
                 reverse=not isinstance(self.adjoint, diffrax.ForwardMode),
             )
             # small beside the work, and needed whole by whoever reduces, reports or checks them
-            return replicate((records, final, health, energies), self.mesh)
+            return replicate((records, final, energies, health), self.mesh)
 
-        records, final, health, energies = run(system)
-        for _ in range(_TRIES if throw else 0):
-            enlarged = self._enlarged(system, health)
-            if enlarged is None:
-                break
-            system = enlarged
-            records, final, health, energies = run(system)
+        system, (records, final, energies, health) = _with_lists_that_fit(system, run, _TRIES if throw else 0)
         if throw:
-            records, final = check_wear(system, health.wear, guard=(records, final), mesh=self.mesh)
-            records, final = check_energies(states, energies, guard=(records, final), mesh=self.mesh)
-            records, final = self._check(system, health, guard=(records, final), mesh=self.mesh)
+            guard = check_wear(system, health.wear, guard=(records, final), mesh=self.mesh)
+            guard = check_energies(states, energies, guard=guard, mesh=self.mesh)
+            records, final = self._check_explosion(system, health, guard=guard, mesh=self.mesh)
         return Trajectory(_times(self, states), records, final)
 
     def _check_solver(self, system):
@@ -202,19 +192,8 @@ class NVE(eqx.Module):
                 " positions on the way back would add the same forces in another order, with other last bits."
             )
 
-    def _enlarged(self, system, health):
-        """The system with neighbor lists as large as they turned out to be needed, if that is known by now."""
-        search = system.neighbors
-        if search is None or isinstance(health.wear.needed, Tracer):
-            return None
-        needed = np.max(np.asarray(health.wear.needed).reshape(-1, 2), axis=0)
-        if np.all(needed <= np.asarray(search.room())):
-            return None
-        return eqx.tree_at(lambda s: s.neighbors, system, search.enlarged(jnp.asarray(1.1 * needed)))
-
-    def _check(self, system, health, *, guard, mesh=None):
-        """`guard`, unless one of many trajectories went wrong."""
-        guard = check_wear(system, health.wear, guard=guard, mesh=mesh)
+    def _check_explosion(self, system, health, *, guard, mesh=None):
+        """`guard`, unless one of many trajectories exploded."""
         kinetic = health.kinetic
         limits = jax.vmap(lambda e: explosion_limit(e, system.topology.num_atoms))(kinetic[:, 0])
         bad = ~((kinetic <= limits[:, None]) & jnp.isfinite(kinetic))
@@ -245,8 +224,28 @@ def _with_room(system, states):
         needed = np.max(np.asarray(_needed(system, states)), axis=0)
         if np.all(needed <= np.asarray(system.neighbors.room())):
             break
-        system = eqx.tree_at(lambda s: s.neighbors, system, system.neighbors.enlarged(jnp.asarray(1.1 * needed)))
+        system = _enlarged(system, needed)
     return system
+
+
+def _with_lists_that_fit(system, run, tries):
+    """What `run(system)` returns, its last entry the health; run again with larger neighbor lists, if that is known by
+    now, while they were too small. And the system it was run with."""
+    out = run(system)
+    for _ in range(tries):
+        needed = out[-1].wear.needed
+        if system.neighbors is None or isinstance(needed, Tracer):
+            break
+        needed = np.max(np.asarray(needed).reshape(-1, 2), axis=0)
+        if np.all(needed <= np.asarray(system.neighbors.room())):
+            break
+        system = _enlarged(system, needed)
+        out = run(system)
+    return system, out
+
+
+def _enlarged(system, needed):
+    return eqx.tree_at(lambda s: s.neighbors, system, system.neighbors.enlarged(jnp.asarray(1.1 * needed)))
 
 
 @eqx.filter_jit
@@ -274,7 +273,7 @@ def _run_sample(shared, sample):
     quiet = eqx.tree_at(lambda d: d.progress_meter, dynamics, diffrax.NoProgressMeter())
     trajectory, health = _run(quiet, system, state, record)
     energy = system.potential_energy(state.positions, state.box)
-    return trajectory.records, trajectory.final, health, jax.lax.stop_gradient(energy)
+    return trajectory.records, trajectory.final, jax.lax.stop_gradient(energy), health
 
 
 def _run(dynamics, system, state, record):
