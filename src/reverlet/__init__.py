@@ -108,6 +108,9 @@ from ._observable import (
     YehHummer as YehHummer,
 )
 from ._potential import (
+    AbstractCharges as AbstractCharges,
+)
+from ._potential import (
     AbstractPairPotential as AbstractPairPotential,
 )
 from ._potential import (
@@ -117,7 +120,13 @@ from ._potential import (
     AbstractTruncation as AbstractTruncation,
 )
 from ._potential import (
+    AtomCharges as AtomCharges,
+)
+from ._potential import (
     LennardJones as LennardJones,
+)
+from ._potential import (
+    MolecularCharges as MolecularCharges,
 )
 from ._potential import (
     PlainCutoff as PlainCutoff,

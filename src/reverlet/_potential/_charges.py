@@ -1,0 +1,122 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from equinox import AbstractVar
+from jaxtyping import Array, ArrayLike, Float, Int
+
+from .._misc import as_float_array, is_concrete, require_finite, require_shape
+
+
+class AbstractCharges(eqx.Module):
+    """The charges of all atoms, made of parameters in which the constraints on them are built in.
+
+    A potential and a dipole that are given the same one share its parameters.
+    """
+
+    values: AbstractVar[Float[Array, " atoms"]]
+    """The charge of every atom, e."""
+
+
+class AtomCharges(AbstractCharges):
+    """A charge for every kind of atom, free to change: nothing keeps molecules neutral; see `MolecularCharges`.
+
+    **Arguments:** `charges` (e), one for every kind; `kinds`, the kind of every atom; without it every atom is one of
+    its own.
+
+    **Errors:** `ValueError` for charges that are not finite and kinds that have no charge.
+    """
+
+    charges: Float[Array, " kinds"]
+    kinds: Int[Array, " atoms"]
+
+    def __init__(self, charges: ArrayLike, kinds: ArrayLike | None = None):
+        self.charges = as_float_array(charges)
+        self.kinds = jnp.arange(len(self.charges)) if kinds is None else jnp.asarray(kinds)
+
+    def __check_init__(self):
+        require_shape("charges", self.charges, (None,), "One for every kind.")
+        require_finite("charges", self.charges)
+        require_shape("kinds", self.kinds, (None,), "One for every atom.")
+        _require_kinds(self.kinds, len(self.charges), lowest=0)
+
+    @property
+    def values(self) -> Float[Array, " atoms"]:
+        return self.charges[self.kinds]
+
+
+class MolecularCharges(AbstractCharges):
+    """A charge for every kind of atom but one in each molecule, which takes what the molecule's net charge leaves.
+
+    So molecules stay neutral (or ions singly charged) and equivalent atoms alike, whatever the parameters become. A
+    molecule's atoms of kind -1 share what is left equally: for water, `MolecularCharges([0.42], [-1, 0, 0, -1, 0, 0],
+    [0, 0, 0, 1, 1, 1])` has the charge of a hydrogen as its only parameter, and oxygen gets minus twice that.
+
+    **Arguments:** `charges` (e), one for every kind; `kinds`, the kind of every atom, or -1; `molecules`, the molecule
+    of every atom, as in `Topology`; `net`, the charge of every molecule (e, whole numbers), zero by default.
+
+    **Errors:** `ValueError` for charges that are not finite, kinds that have no charge, and molecules without an atom of
+    kind -1.
+    """
+
+    charges: Float[Array, " kinds"]
+    kinds: Int[Array, " atoms"]
+    molecules: Int[Array, " atoms"]
+    net: Int[Array, " molecules"]
+
+    def __init__(self, charges: ArrayLike, kinds: ArrayLike, molecules: ArrayLike, net: ArrayLike | None = None):
+        self.charges = as_float_array(charges)
+        self.kinds = jnp.asarray(kinds)
+        self.molecules = jnp.asarray(molecules)
+        num = int(np.max(np.asarray(molecules), initial=-1)) + 1 if is_concrete(molecules) else None
+        if net is None and num is None:
+            raise ValueError(
+                "`molecules` is traced and `net` missing; wanted either to say how many molecules there are."
+            )
+        self.net = jnp.zeros(num or 0, int) if net is None else jnp.asarray(net)
+
+    def __check_init__(self):
+        require_shape("charges", self.charges, (None,), "One for every kind.")
+        require_finite("charges", self.charges)
+        require_shape("kinds", self.kinds, (None,), "One for every atom.")
+        require_shape("molecules", self.molecules, self.kinds.shape, "One for every atom.")
+        require_shape("net", self.net, (None,), "One for every molecule.")
+        _require_kinds(self.kinds, len(self.charges), lowest=-1)
+        if is_concrete((self.kinds, self.molecules)):
+            molecules = np.asarray(self.molecules)
+            if molecules.min(initial=0) < 0 or molecules.max(initial=-1) >= len(self.net):
+                raise ValueError(
+                    f"`molecules` has indices from {molecules.min()} to {molecules.max()}; wanted from 0 to"
+                    f" {len(self.net) - 1}, as `net` is of {len(self.net)} molecules."
+                )
+            without = np.setdiff1d(molecules, molecules[np.asarray(self.kinds) < 0])
+            if len(without) > 0:
+                raise ValueError(
+                    f"Molecule {without[0]} has no atom of kind -1; wanted one in every molecule, to take what the"
+                    " others leave of its net charge. For charges without that constraint use `AtomCharges`."
+                )
+
+    @property
+    def values(self) -> Float[Array, " atoms"]:
+        given = self.kinds >= 0
+        own = jnp.where(given, self.charges[jnp.maximum(self.kinds, 0)], 0)
+        total = lambda x: jax.ops.segment_sum(x, self.molecules, len(self.net))
+        left = (self.net - total(own)) / jnp.maximum(total((~given).astype(own.dtype)), 1)
+        return jnp.where(given, own, left.astype(own.dtype)[self.molecules])
+
+
+def as_charges(charges: ArrayLike | AbstractCharges) -> AbstractCharges:
+    """Charges as they are, or of an array with one for every atom (e)."""
+    return charges if isinstance(charges, AbstractCharges) else AtomCharges(charges)
+
+
+def _require_kinds(kinds, num, *, lowest):
+    if not jnp.issubdtype(kinds.dtype, jnp.integer):
+        raise TypeError(f"`kinds` has dtype {kinds.dtype}; wanted integers.")
+    if is_concrete(kinds) and kinds.size:
+        low, high = int(np.min(np.asarray(kinds))), int(np.max(np.asarray(kinds)))
+        if low < lowest or high >= num:
+            raise ValueError(
+                f"`kinds` has indices from {low} to {high}; wanted from {lowest} to {num - 1}, as there are charges of"
+                f" {num} kinds."
+            )
