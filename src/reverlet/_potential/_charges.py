@@ -55,8 +55,8 @@ class MolecularCharges(AbstractCharges):
     **Arguments:** `charges` (e), one for every kind; `kinds`, the kind of every atom, or -1; `molecules`, the molecule
     of every atom, as in `Topology`; `net`, the charge of every molecule (e, whole numbers), zero by default.
 
-    **Errors:** `ValueError` for charges that are not finite, kinds that have no charge, and molecules without an atom of
-    kind -1.
+    **Errors:** `ValueError` for charges that are not finite, kinds that have no charge, and molecules without an atom
+    of kind -1.
     """
 
     charges: Float[Array, " kinds"]
