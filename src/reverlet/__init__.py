@@ -123,6 +123,12 @@ from ._potential import (
     AtomCharges as AtomCharges,
 )
 from ._potential import (
+    Coulomb as Coulomb,
+)
+from ._potential import (
+    Ewald as Ewald,
+)
+from ._potential import (
     LennardJones as LennardJones,
 )
 from ._potential import (
@@ -130,6 +136,9 @@ from ._potential import (
 )
 from ._potential import (
     PlainCutoff as PlainCutoff,
+)
+from ._potential import (
+    ReactionField as ReactionField,
 )
 from ._potential import (
     Scaled as Scaled,

@@ -12,6 +12,15 @@ from ._charges import (
     MolecularCharges as MolecularCharges,
 )
 from ._charges import as_charges as as_charges
+from ._coulomb import (
+    Coulomb as Coulomb,
+)
+from ._coulomb import (
+    Ewald as Ewald,
+)
+from ._coulomb import (
+    ReactionField as ReactionField,
+)
 from ._pair import (
     AbstractPairPotential as AbstractPairPotential,
 )

@@ -1,0 +1,361 @@
+"""Electrostatics of point charges: in open space, with a reaction field, and by Ewald's sum."""
+
+import functools
+import itertools
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int
+
+from .. import units
+from .._box import AbstractBox, OpenBox
+from .._misc import cast_floats, is_concrete, require_positive, require_shape
+from ._base import AbstractPotential
+from ._charges import AbstractCharges, as_charges
+from ._pair import AbstractPairPotential, AbstractTruncation, PlainCutoff, require_cutoff
+
+
+class Coulomb(AbstractPotential):
+    """Point charges in open space, U = Σ_{i<j} f_ij q_i q_j / (4πε₀ r_ij), with f = 1 but for the pairs named.
+
+    For molecules and clusters in an `OpenBox`. In a periodic box the sum does not converge: use `Ewald`, or
+    `ReactionField` for a cheap approximation.
+
+    **Arguments:** `charges` (e), an array with one for every atom or an `AbstractCharges`; `exclusions`, pairs of atoms
+    that do not interact; `scaled`, pairs whose interaction is multiplied by `scale`.
+
+    **Errors:** `ValueError` for pairs that are not pairs of different atoms, or named twice; at `energy` for a
+    periodic box.
+    """
+
+    charges: AbstractCharges
+    exclusions: Int[Array, "exclusions 2"]
+    scaled: Int[Array, "scaled 2"]
+    scale: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        charges: ArrayLike | AbstractCharges,
+        *,
+        exclusions: ArrayLike | None = None,
+        scaled: ArrayLike | None = None,
+        scale: float = 1.0,
+    ):
+        self.charges = as_charges(charges)
+        self.exclusions, self.scaled, self.scale = as_pairs(exclusions), as_pairs(scaled), float(scale)
+
+    def __check_init__(self):
+        require_special_pairs(self.exclusions, self.scaled)
+
+    @property
+    def cutoff(self) -> None:
+        return None
+
+    def energy(self, positions, box, *, neighbors=None):
+        del neighbors
+        if not isinstance(box, OpenBox):
+            raise ValueError(
+                f"`Coulomb` got a periodic box, `{type(box).__name__}`; wanted an `OpenBox`. For periodic boxes use"
+                " `Ewald.fit(charges, box, cutoff=...)`, or `ReactionField`."
+            )
+        pairs = _Screened(reduced(self.charges, positions.dtype), 0.0, _EVERYTHING)
+        return pairs.energy(positions, box) + corrections(pairs, self, positions, box)
+
+
+class ReactionField(AbstractPairPotential):
+    """Point charges in a dielectric continuum beyond the cutoff, u(r) = q_i q_j / (4πε₀) (1/r + k r² - c).
+
+    k = (ε - 1)/((2ε + 1) r_c³) and c = 1/r_c + k r_c², so that the energy ends at zero; the force is continuous in the
+    limit of a conductor, ε → ∞ (`math.inf` is welcome). Much cheaper than `Ewald` in large systems, and an
+    approximation. Excluded pairs: `Excluding(ReactionField(...), pairs)`.
+
+    **Arguments:** `charges` (e); `cutoff` (nm); `dielectric`, ε of the continuum.
+
+    **Errors:** `ValueError` for a cutoff that is not positive and a dielectric constant below one.
+
+    **Reference:** I. G. Tironi et al., J. Chem. Phys. 102, 5451 (1995).
+    """
+
+    charges: AbstractCharges
+    cutoff: float = eqx.field(static=True)
+    dielectric: float = eqx.field(static=True)
+    truncation: AbstractTruncation
+
+    def __init__(
+        self,
+        charges: ArrayLike | AbstractCharges,
+        *,
+        cutoff: float,
+        dielectric: float = 78.3,
+        truncation: AbstractTruncation | None = None,
+    ):
+        self.charges = as_charges(charges)
+        self.cutoff, self.dielectric = float(cutoff), float(dielectric)
+        self.truncation = PlainCutoff() if truncation is None else truncation
+
+    def __check_init__(self):
+        require_cutoff(self.cutoff, self.truncation)
+        if not self.dielectric >= 1:
+            raise ValueError(f"`dielectric` is {self.dielectric}; wanted at least 1, such as 78.3 for water.")
+
+    def pair_energy(self, r2, i, j):
+        q = self.charges.values
+        inverse = 1 / self.dielectric
+        k = (1 - inverse) / (2 + inverse) / self.cutoff**3
+        c = 1 / self.cutoff + k * self.cutoff**2
+        return units.COULOMB * q[i] * q[j] * (jax.lax.rsqrt(r2) + k * r2 - c)
+
+
+class Ewald(AbstractPotential):
+    """Point charges and all their periodic images, by Ewald's sum with conducting surroundings.
+
+    With f = 1 but for the pairs named, k the reciprocal lattice vectors and S(k) = Σ q_i exp(ik·x_i),
+
+        4πε₀ U = Σ_{i<j, r<r_c} q_i q_j erfc(αr)/r + (2π/V) Σ_{k≠0} exp(-k²/4α²)/k² |S(k)|²
+                 - (α/√π) Σ q_i² - (π/2α²V) (Σ q_i)² - Σ_{named} (1 - f) q_i q_j /r
+
+    The reciprocal part is a sum over all wave vectors, by products of matrices: smooth to all orders, for any
+    triclinic box, and fast up to some thousand atoms; its cost grows like N². A box with a net charge gets a uniform
+    background of the opposite charge (the fourth term), as is usual; pressures are then of that jellium.
+
+    The real-space part ends at the cutoff with a jump of about `accuracy`. Make it with `Ewald.fit`, which finds α and
+    the number of waves; they are fitted to one box, and as the box grows they lose accuracy: see `accuracy`.
+
+    **Arguments:** `charges` (e), an array with one for every atom or an `AbstractCharges`; `cutoff` (nm); `alpha`
+    (1/nm); `waves`, the largest multiple of each reciprocal lattice vector; `exclusions`, `scaled` and `scale` as of
+    `Coulomb`: these pairs are meant in their nearest image only.
+
+    **Errors:** `ValueError` for numbers that are not positive and for pairs as of `Coulomb`; at `energy` for an open
+    box.
+
+    **Reference:** P. P. Ewald, Ann. Phys. 369, 253 (1921); M. P. Allen and D. J. Tildesley, Computer Simulation of
+    Liquids, 2nd ed. (Oxford 2017), section 6.2.
+    """
+
+    charges: AbstractCharges
+    exclusions: Int[Array, "exclusions 2"]
+    scaled: Int[Array, "scaled 2"]
+    cutoff: float = eqx.field(static=True)
+    alpha: float = eqx.field(static=True)
+    waves: tuple[int, int, int] = eqx.field(static=True)
+    scale: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        charges: ArrayLike | AbstractCharges,
+        *,
+        cutoff: float,
+        alpha: float,
+        waves: tuple[int, int, int],
+        exclusions: ArrayLike | None = None,
+        scaled: ArrayLike | None = None,
+        scale: float = 1.0,
+    ):
+        self.charges = as_charges(charges)
+        self.cutoff, self.alpha, self.waves = float(cutoff), float(alpha), waves
+        self.exclusions, self.scaled, self.scale = as_pairs(exclusions), as_pairs(scaled), float(scale)
+
+    def __check_init__(self):
+        require_positive("cutoff", self.cutoff, "nm")
+        require_positive("alpha", self.alpha, "1/nm")
+        if len(self.waves) != 3 or not all(isinstance(m, int) and m >= 1 for m in self.waves):
+            raise ValueError(f"`waves` is {self.waves}; wanted three whole numbers, at least 1.")
+        require_special_pairs(self.exclusions, self.scaled)
+
+    @classmethod
+    def fit(
+        cls,
+        charges: ArrayLike | AbstractCharges,
+        box: AbstractBox,
+        *,
+        cutoff: float | None = None,
+        accuracy: float = 1e-5,
+        exclusions: ArrayLike | None = None,
+        scaled: ArrayLike | None = None,
+        scale: float = 1.0,
+    ) -> "Ewald":
+        """Finds α and the number of waves for a box, such that both sums leave out less than `accuracy`.
+
+        With `exp(-x²) = accuracy`, α is x / cutoff and the largest wave number 2αx. The root mean square error of the
+        forces, relative to that of the forces of the charges, is then about `accuracy`. A long cutoff means few waves;
+        in a system small enough to look at all pairs half the smallest height of the box, the default, is best.
+
+        **Errors:** `ValueError` for an open box, a cutoff larger than half its smallest height, and an accuracy not
+        between 0 and 0.1.
+        """
+        if isinstance(box, OpenBox):
+            raise ValueError("`Ewald.fit` got an `OpenBox`; wanted a periodic box. In open space use `Coulomb`.")
+        if not is_concrete(box):
+            raise ValueError("`Ewald.fit` got a traced box; wanted numbers: call it outside `jax.jit`.")
+        if not 0 < accuracy < 0.1:
+            raise ValueError(f"`accuracy` is {accuracy}; wanted a number between 0 and 0.1, such as 1e-5.")
+        half = 0.5 * float(np.min(np.asarray(box.heights)))
+        cutoff = half if cutoff is None else cutoff
+        if not 0 < cutoff <= half * (1 + 1e-6):
+            raise ValueError(
+                f"`cutoff` is {cutoff} nm; wanted a distance up to half the smallest height of the box, {half:.6g} nm."
+            )
+        x = math.sqrt(-math.log(accuracy))
+        alpha = x / cutoff
+        edges = np.linalg.norm(np.asarray(box.vectors, float), axis=1)
+        n1, n2, n3 = (max(1, math.ceil(alpha * x * edge / math.pi - 1e-6)) for edge in edges)
+        return cls(
+            charges, cutoff=cutoff, alpha=alpha, waves=(n1, n2, n3), exclusions=exclusions, scaled=scaled, scale=scale
+        )
+
+    def accuracy(self, box: AbstractBox) -> Float[Array, ""]:
+        """What the sums leave out in a `box`, as in `fit`: a box that has grown needs more waves than it was given."""
+        edges = jnp.sqrt(jnp.sum(box.vectors**2, axis=1))
+        reciprocal = jnp.exp(-jnp.min((math.pi * jnp.asarray(self.waves) / edges / self.alpha) ** 2))
+        return jnp.maximum(reciprocal, math.exp(-((self.alpha * self.cutoff) ** 2)))
+
+    def energy(self, positions, box, *, neighbors=None):
+        if isinstance(box, OpenBox):
+            raise ValueError("`Ewald` got an `OpenBox`; wanted a periodic box. In open space use `Coulomb`.")
+        box = box.astype(positions.dtype)
+        q = reduced(self.charges, positions.dtype)
+        pairs = _Screened(q, self.alpha, self.cutoff)
+        waves = _reciprocal(q, positions, box, self.alpha, self.waves)
+        itself = self.alpha / math.sqrt(math.pi) * jnp.sum(q**2)
+        background = 0.5 * math.pi / self.alpha**2 * jnp.sum(q) ** 2 / box.volume
+        return (
+            pairs.energy(positions, box, neighbors=neighbors)
+            + corrections(pairs, self, positions, box)
+            + waves
+            - itself
+            - background
+        )
+
+
+def reduced(charges: AbstractCharges, dtype) -> Float[Array, " atoms"]:
+    """Charges in units in which two of them a distance r apart have the energy q q′/r, √(kJ/mol nm)."""
+    return math.sqrt(units.COULOMB) * cast_floats(charges, dtype).values.astype(dtype)
+
+
+def as_pairs(pairs: ArrayLike | None) -> Int[Array, "pairs 2"]:
+    """Pairs of atoms, none by default."""
+    return jnp.zeros((0, 2), int) if pairs is None or np.size(pairs) == 0 else jnp.asarray(pairs)
+
+
+def require_special_pairs(exclusions: Int[Array, "exclusions 2"], scaled: Int[Array, "scaled 2"]) -> None:
+    """Refuses what are no pairs of different atoms, and pairs that are named twice."""
+    for name, pairs in (("exclusions", exclusions), ("scaled", scaled)):
+        require_shape(name, pairs, (None, 2), "One row for every pair.")
+        if not jnp.issubdtype(pairs.dtype, jnp.integer):
+            raise TypeError(f"`{name}` has dtype {pairs.dtype}; wanted integers, the indices of atoms.")
+    if is_concrete((exclusions, scaled)):
+        both = np.sort(np.concatenate([np.asarray(exclusions), np.asarray(scaled)]), axis=1)
+        same = both[both[:, 0] == both[:, 1]]
+        if len(same) > 0:
+            raise ValueError(f"An excluded or scaled pair is {same[0].tolist()}; wanted two different atoms.")
+        unique, counts = np.unique(both, axis=0, return_counts=True)
+        if np.any(counts > 1):
+            raise ValueError(
+                f"The pair {unique[counts > 1][0].tolist()} is excluded or scaled more than once; wanted each pair"
+                " once, in one of the lists."
+            )
+
+
+def corrections(
+    pairs: "_Screened", potential: Coulomb | Ewald, positions: Float[Array, "atoms 3"], box: AbstractBox
+) -> Float[Array, ""]:
+    """What is to be added for the pairs of atoms that do not interact fully, kJ/mol.
+
+    The sum over pairs has erfc(αr)/r of each within its cutoff, the waves erf(αr)/r of all.
+    """
+    total = jnp.zeros((), positions.dtype)
+    for special, missing in ((potential.exclusions, 1.0), (potential.scaled, 1 - potential.scale)):
+        if len(special) > 0 and missing != 0:
+            x = positions[special]
+            d = box.minimum_image(*(x[:, 0] - x[:, 1]).T)
+            r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
+            q = pairs.charges[special]
+            beyond = jnp.where(r2 < pairs.cutoff**2, 0, _inverse_distance(r2, pairs.alpha, 0))
+            total = total - missing * jnp.sum(q[:, 0] * q[:, 1] * (jax.lax.rsqrt(r2) - beyond))
+    return total
+
+
+_EVERYTHING = 1e6
+"""A cutoff (nm) that no cluster reaches, and whose square is a number in float32."""
+
+
+class _Screened(AbstractPairPotential):
+    """q_i q_j erfc(αr)/r; charges are reduced ones."""
+
+    charges: Float[Array, " atoms"]
+    alpha: float = eqx.field(static=True)
+    cutoff: float = eqx.field(static=True)
+    truncation: AbstractTruncation = PlainCutoff()
+
+    def pair_energy(self, r2, i, j):
+        return self.charges[i] * self.charges[j] * _inverse_distance(r2, self.alpha, 0)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _inverse_distance(r2, alpha, order):
+    """B_n(r²), where B_0 = erfc(αr)/r and B_n = ((2n-1) B_{n-1} + (2α²)ⁿ exp(-α²r²)/(α√π)) / r².
+
+    The derivative of B_n with respect to r² is -B_{n+1}/2, so that all orders share one erfc and one exponential.
+    """
+    b = jax.lax.rsqrt(r2)
+    if alpha == 0:
+        for n in range(1, order + 1):
+            b = (2 * n - 1) * b / r2
+        return b
+    b = jax.lax.erfc(alpha * r2 * b) * b
+    if order > 0:
+        inverse, gauss = 1 / r2, jnp.exp(-(alpha**2) * r2) / (alpha * math.sqrt(math.pi))
+        for n in range(1, order + 1):
+            b = ((2 * n - 1) * b + (2 * alpha**2) ** n * gauss) * inverse
+    return b
+
+
+@_inverse_distance.defjvp
+def _inverse_distance_jvp(alpha, order, primals, tangents):
+    (r2,), (dot,) = primals, tangents
+    return _inverse_distance(r2, alpha, order), -0.5 * _inverse_distance(r2, alpha, order + 1) * dot
+
+
+def _reciprocal(q, positions, box, alpha, waves):
+    """(2π/V) Σ_{k≠0} exp(-k²/4α²)/k² |S(k)|².
+
+    exp(ik·x) is a product of one factor for each lattice vector, whence S is a product of two matrices: of cosines and
+    sines of multiples of the first two phases, and of the third. Their signs come last, in the small space of waves;
+    waves k and -k have the same |S|², so that the first multiple needs none.
+    """
+    dtype = positions.dtype
+    dot = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    a = box.vectors
+    # over 2π; rows, like the lattice vectors
+    reciprocal = jnp.stack([jnp.cross(a[1], a[2]), jnp.cross(a[2], a[0]), jnp.cross(a[0], a[1])]) / box.volume
+    s = dot(reciprocal, positions.T)
+    s = s - jax.lax.stop_gradient(jnp.floor(s))  # small phases, for their digits
+    multiples = [np.arange(m + 1) for m in waves]
+
+    def cosines_and_sines(k):
+        phases = 2 * math.pi * jnp.asarray(multiples[k], dtype)[:, None] * s[k]
+        return jnp.concatenate([jnp.cos(phases), jnp.sin(phases)])
+
+    first, second, third = q * cosines_and_sines(0), cosines_and_sines(1), cosines_and_sines(2)
+    # atoms last: a processor with vector units is several times slower in the other order
+    left = (first[:, None] * second).reshape(-1, len(q))
+    shape = tuple(n for m in multiples for n in (2, len(m)))
+    # [cosine or sine of the first, of the second, of the third, then the multiples]
+    parts = dot(left, third.T).reshape(shape).transpose(0, 2, 4, 1, 3, 5)
+    (ccc, ccs), (csc, css), (scc, scs), (ssc, sss) = parts.reshape(4, 2, *parts.shape[3:])
+
+    signs = np.array(list(itertools.product((1, -1), repeat=2)))  # of the second and third multiples
+    y, z = jnp.asarray(signs.T, dtype)[:, :, None, None, None]
+    real = ccc - y * z * css - y * ssc - z * scs
+    imag = scc + y * csc + z * ccs - y * z * sss
+    m = np.stack(np.meshgrid(*multiples, indexing="ij"), axis=-1)
+    m = m * np.concatenate([np.ones((4, 1), int), signs], axis=1)[:, None, None, None]
+    zero_once = ((signs[:, None, None, None] > 0) | (m[..., 1:] != 0)).all(axis=-1)
+    count = np.where(m[..., 0] > 0, 2, 1) * (zero_once & np.any(m != 0, axis=-1))
+    k2 = (2 * math.pi) ** 2 * jnp.sum(dot(jnp.asarray(m, dtype), reciprocal) ** 2, axis=-1)
+    k2 = jnp.where(count > 0, k2, 1)
+    weights = jnp.asarray(count, dtype) * jnp.exp(-0.25 / alpha**2 * k2) / k2
+    return 2 * math.pi / box.volume * jnp.sum(weights * (real * real + imag * imag))
