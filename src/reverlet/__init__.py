@@ -108,6 +108,9 @@ from ._observable import (
     YehHummer as YehHummer,
 )
 from ._potential import (
+    P3M as P3M,
+)
+from ._potential import (
     AbstractCharges as AbstractCharges,
 )
 from ._potential import (

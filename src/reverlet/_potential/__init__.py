@@ -21,6 +21,7 @@ from ._coulomb import (
 from ._coulomb import (
     ReactionField as ReactionField,
 )
+from ._mesh import P3M as P3M
 from ._pair import (
     AbstractPairPotential as AbstractPairPotential,
 )

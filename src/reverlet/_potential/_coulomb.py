@@ -61,7 +61,7 @@ class Coulomb(AbstractPotential):
                 f"`Coulomb` got a periodic box, `{type(box).__name__}`; wanted an `OpenBox`. For periodic boxes use"
                 " `Ewald.fit(charges, box, cutoff=...)`, or `ReactionField`."
             )
-        pairs = _Screened(reduced(self.charges, positions.dtype), 0.0, _EVERYTHING)
+        pairs = Screened(reduced(self.charges, positions.dtype), 0.0, _EVERYTHING)
         return pairs.energy(positions, box) + corrections(pairs, self, positions, box)
 
 
@@ -217,7 +217,7 @@ class Ewald(AbstractPotential):
             raise ValueError("`Ewald` got an `OpenBox`; wanted a periodic box. In open space use `Coulomb`.")
         box = box.astype(positions.dtype)
         q = reduced(self.charges, positions.dtype)
-        pairs = _Screened(q, self.alpha, self.cutoff)
+        pairs = Screened(q, self.alpha, self.cutoff)
         waves = _reciprocal(q, positions, box, self.alpha, self.waves)
         itself = self.alpha / math.sqrt(math.pi) * jnp.sum(q**2)
         background = 0.5 * math.pi / self.alpha**2 * jnp.sum(q) ** 2 / box.volume
@@ -260,7 +260,7 @@ def require_special_pairs(exclusions: Int[Array, "exclusions 2"], scaled: Int[Ar
 
 
 def corrections(
-    pairs: "_Screened", potential: Coulomb | Ewald, positions: Float[Array, "atoms 3"], box: AbstractBox
+    pairs: "Screened", potential: AbstractPotential, positions: Float[Array, "atoms 3"], box: AbstractBox
 ) -> Float[Array, ""]:
     """What is to be added for the pairs of atoms that do not interact fully, kJ/mol.
 
@@ -282,7 +282,7 @@ _EVERYTHING = 1e6
 """A cutoff (nm) that no cluster reaches, and whose square is a number in float32."""
 
 
-class _Screened(AbstractPairPotential):
+class Screened(AbstractPairPotential):
     """q_i q_j erfc(αr)/r; charges are reduced ones."""
 
     charges: Float[Array, " atoms"]
