@@ -107,6 +107,8 @@ from ._observable import (
 from ._observable import (
     YehHummer as YehHummer,
 )
+from ._potential import AbstractAtomIndexed as AbstractAtomIndexed
+from ._potential import AbstractBondedPotential as AbstractBondedPotential
 from ._potential import (
     AbstractCharges as AbstractCharges,
 )
@@ -122,12 +124,16 @@ from ._potential import (
 from ._potential import (
     AtomCharges as AtomCharges,
 )
+from ._potential import HarmonicAngle as HarmonicAngle
+from ._potential import HarmonicBond as HarmonicBond
 from ._potential import (
     LennardJones as LennardJones,
 )
 from ._potential import (
     MolecularCharges as MolecularCharges,
 )
+from ._potential import MorseBond as MorseBond
+from ._potential import PeriodicTorsion as PeriodicTorsion
 from ._potential import (
     PlainCutoff as PlainCutoff,
 )
@@ -146,6 +152,7 @@ from ._potential import (
 from ._potential import (
     TailCorrected as TailCorrected,
 )
+from ._potential import UreyBradley as UreyBradley
 from ._reweighting import AbstractReweighting as AbstractReweighting
 from ._reweighting import Boltzmann as Boltzmann
 from ._sampler import (

@@ -1,7 +1,15 @@
+from ._base import AbstractAtomIndexed as AbstractAtomIndexed
 from ._base import AbstractPotential as AbstractPotential
 from ._base import Scaled as Scaled
 from ._base import Sum as Sum
 from ._base import energy_of as energy_of
+from ._base import require_atoms as require_atoms
+from ._bonded import AbstractBondedPotential as AbstractBondedPotential
+from ._bonded import HarmonicAngle as HarmonicAngle
+from ._bonded import HarmonicBond as HarmonicBond
+from ._bonded import MorseBond as MorseBond
+from ._bonded import PeriodicTorsion as PeriodicTorsion
+from ._bonded import UreyBradley as UreyBradley
 from ._charges import (
     AbstractCharges as AbstractCharges,
 )

@@ -5,10 +5,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from equinox import AbstractVar
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from .._box import AbstractBox, OpenBox
 from .._neighbors import Neighbors
+
+
+class AbstractAtomIndexed(eqx.Module):
+    """What names atoms by their number, or has an entry for every atom, so that it fits some topologies only."""
+
+    @abc.abstractmethod
+    def require_atoms(self, num_atoms: int) -> None:
+        """Refuses, by a `ValueError`, to be used with so many atoms. What is made of parts asks them as well."""
+
+
+def require_atoms(tree: PyTree, num_atoms: int) -> None:
+    """Refuses a potential, or any other tree, of which a part does not fit so many atoms."""
+    indexed = lambda x: isinstance(x, AbstractAtomIndexed)
+    for part in jax.tree.leaves(tree, is_leaf=indexed):
+        if indexed(part):
+            part.require_atoms(num_atoms)
 
 
 class AbstractPotential(eqx.Module):

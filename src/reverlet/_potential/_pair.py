@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._misc import as_float_array, cast_floats, is_concrete, require_positive, tree_dot
 from .._neighbors import Neighbors
-from ._base import AbstractPotential
+from ._base import AbstractAtomIndexed, AbstractPotential
 
 _PairFunction = Callable[[Float[Array, ""]], Float[Array, ""]]
 
@@ -360,7 +360,7 @@ def _inverse_jvp(primals, tangents):
     return y, -y * y * tangents[0]
 
 
-class LennardJones(AbstractPairPotential):
+class LennardJones(AbstractPairPotential, AbstractAtomIndexed):
     """The 12-6 Lennard-Jones potential, u(r) = 4ε[(σ/r)¹² - (σ/r)⁶].
 
     One species: scalars `sigma` and `epsilon`. Several: one of each per species, combined by the Lorentz–Berthelot
@@ -422,6 +422,13 @@ class LennardJones(AbstractPairPotential):
             for name, matrix in (("sigma", np.asarray(self.sigma)), ("epsilon", np.asarray(self.epsilon))):
                 if not np.array_equal(matrix, matrix.T):
                     raise ValueError(f"`{name}` is\n{matrix}\nwanted a symmetric matrix: a pair has no order.")
+
+    def require_atoms(self, num_atoms):
+        if self.species is not None and len(self.species) != num_atoms:
+            raise ValueError(
+                f"`species` of `LennardJones` has {len(self.species)} entries; wanted one for each of {num_atoms}"
+                " atoms."
+            )
 
     def pair_energy(self, r2, i, j):
         sigma, epsilon = self._pair_parameters(i, j)
