@@ -118,20 +118,27 @@ from ._potential import (
 from ._potential import (
     AbstractPotential as AbstractPotential,
 )
+from ._potential import AbstractSpeciesPairPotential as AbstractSpeciesPairPotential
 from ._potential import (
     AbstractTruncation as AbstractTruncation,
 )
+from ._potential import Among as Among
 from ._potential import (
     AtomCharges as AtomCharges,
 )
+from ._potential import Buckingham as Buckingham
+from ._potential import Excluding as Excluding
 from ._potential import HarmonicAngle as HarmonicAngle
 from ._potential import HarmonicBond as HarmonicBond
 from ._potential import (
     LennardJones as LennardJones,
 )
+from ._potential import ListedPairs as ListedPairs
+from ._potential import Mie as Mie
 from ._potential import (
     MolecularCharges as MolecularCharges,
 )
+from ._potential import Morse as Morse
 from ._potential import MorseBond as MorseBond
 from ._potential import PeriodicTorsion as PeriodicTorsion
 from ._potential import (

@@ -1,3 +1,4 @@
+from ._among import Among as Among
 from ._base import AbstractAtomIndexed as AbstractAtomIndexed
 from ._base import AbstractPotential as AbstractPotential
 from ._base import Scaled as Scaled
@@ -20,14 +21,18 @@ from ._charges import (
     MolecularCharges as MolecularCharges,
 )
 from ._charges import as_charges as as_charges
+from ._forms import AbstractSpeciesPairPotential as AbstractSpeciesPairPotential
+from ._forms import Buckingham as Buckingham
+from ._forms import LennardJones as LennardJones
+from ._forms import Mie as Mie
+from ._forms import Morse as Morse
+from ._listed import Excluding as Excluding
+from ._listed import ListedPairs as ListedPairs
 from ._pair import (
     AbstractPairPotential as AbstractPairPotential,
 )
 from ._pair import (
     AbstractTruncation as AbstractTruncation,
-)
-from ._pair import (
-    LennardJones as LennardJones,
 )
 from ._pair import (
     PlainCutoff as PlainCutoff,

@@ -8,16 +8,18 @@ import numpy as np
 from equinox import AbstractVar
 from jaxtyping import Array, ArrayLike, Float, Int
 
+from .._box import AbstractBox
 from .._misc import as_float_array, cast_floats, is_concrete, require_finite, require_positive, require_shape
-from ._base import AbstractAtomIndexed, AbstractPotential
+from ._base import AbstractAtomIndexed, AbstractPotential, require_indices
 
-_Vector = tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]
+_Vector = tuple[Float[Array, "*terms"], Float[Array, "*terms"], Float[Array, "*terms"]]
 
 _IN_LINE = 1e-6
 """A torsion is not defined where its angles are this close to straight, rad."""
 
 
-def _as_kinds(kinds: ArrayLike | None) -> Int[Array, " terms"] | None:
+def as_kinds(kinds: ArrayLike | None) -> Int[Array, " terms"] | None:
+    """Indices as an array, if there are any."""
     return None if kinds is None else jnp.asarray(kinds)
 
 
@@ -46,22 +48,24 @@ class AbstractBondedPotential(AbstractPotential, AbstractAtomIndexed):
         del neighbors
         dtype = positions.dtype
         this, box = cast_floats(self, dtype), box.astype(dtype)
-        # components travel separately: the derivative of gathering rows of three is three times slower on a CPU. An
-        # atom that does not exist is at NaN
-        gather = lambda x, atoms: x.at[atoms].get(mode="fill", wrap_negative_indices=False)
-        places = [[gather(positions[:, k], self.atoms[:, m]) for k in range(3)] for m in range(self.atoms.shape[1])]
-        steps = tuple(
-            box.minimum_image(*(b - a for a, b in zip(here, there, strict=True)))
-            for here, there in itertools.pairwise(places)
-        )
-        return jnp.sum(jax.vmap(this.term_energy)(steps, self.kinds))
+        return jnp.sum(jax.vmap(this.term_energy)(steps_between(positions, self.atoms, box), self.kinds))
 
     def require_atoms(self, num_atoms):
-        if self.atoms.size and is_concrete(self.atoms) and int(np.max(np.asarray(self.atoms))) >= num_atoms:
-            raise ValueError(
-                f"`{type(self).__name__}` names atom {int(np.max(np.asarray(self.atoms)))}; wanted indices from 0 to"
-                f" {num_atoms - 1}, as there are {num_atoms} atoms."
-            )
+        require_indices(self, self.atoms, num_atoms)
+
+
+def steps_between(
+    positions: Float[Array, "atoms 3"], atoms: Int[Array, "terms each"], box: AbstractBox
+) -> tuple[_Vector, ...]:
+    """The nearest images of the steps (nm) from each atom of a term to the next, of all terms."""
+    # components travel separately: the derivative of gathering rows of three is three times slower on a CPU. An atom
+    # that does not exist is at NaN
+    gather = lambda x, k: x.at[k].get(mode="fill", wrap_negative_indices=False)
+    places = [[gather(positions[:, k], atoms[:, m]) for k in range(3)] for m in range(atoms.shape[1])]
+    return tuple(
+        box.minimum_image(*(b - a for a, b in zip(here, there, strict=True)))
+        for here, there in itertools.pairwise(places)
+    )
 
 
 def of_kind(parameter: Array, kind: Int[Array, ""] | None) -> Array:
@@ -82,7 +86,7 @@ class HarmonicBond(AbstractBondedPotential):
     bonds: Int[Array, "bonds 2"] = eqx.field(converter=jnp.asarray)
     stiffness: Float[Array, "..."] = eqx.field(converter=as_float_array)
     length: Float[Array, "..."] = eqx.field(converter=as_float_array)
-    kinds: Int[Array, " bonds"] | None = eqx.field(converter=_as_kinds, default=None, kw_only=True)
+    kinds: Int[Array, " bonds"] | None = eqx.field(converter=as_kinds, default=None, kw_only=True)
 
     def __check_init__(self):
         require_terms("bonds", self.bonds, 2)
@@ -117,7 +121,7 @@ class MorseBond(AbstractBondedPotential):
     depth: Float[Array, "..."] = eqx.field(converter=as_float_array)
     width: Float[Array, "..."] = eqx.field(converter=as_float_array)
     length: Float[Array, "..."] = eqx.field(converter=as_float_array)
-    kinds: Int[Array, " bonds"] | None = eqx.field(converter=_as_kinds, default=None, kw_only=True)
+    kinds: Int[Array, " bonds"] | None = eqx.field(converter=as_kinds, default=None, kw_only=True)
 
     def __check_init__(self):
         require_terms("bonds", self.bonds, 2)
@@ -153,7 +157,7 @@ class HarmonicAngle(AbstractBondedPotential):
     angles: Int[Array, "angles 3"] = eqx.field(converter=jnp.asarray)
     stiffness: Float[Array, "..."] = eqx.field(converter=as_float_array)
     angle: Float[Array, "..."] = eqx.field(converter=as_float_array)
-    kinds: Int[Array, " angles"] | None = eqx.field(converter=_as_kinds, default=None, kw_only=True)
+    kinds: Int[Array, " angles"] | None = eqx.field(converter=as_kinds, default=None, kw_only=True)
 
     def __check_init__(self):
         require_terms("angles", self.angles, 3)
@@ -193,7 +197,7 @@ class UreyBradley(AbstractBondedPotential):
     angles: Int[Array, "angles 3"] = eqx.field(converter=jnp.asarray)
     stiffness: Float[Array, "..."] = eqx.field(converter=as_float_array)
     length: Float[Array, "..."] = eqx.field(converter=as_float_array)
-    kinds: Int[Array, " angles"] | None = eqx.field(converter=_as_kinds, default=None, kw_only=True)
+    kinds: Int[Array, " angles"] | None = eqx.field(converter=as_kinds, default=None, kw_only=True)
 
     def __check_init__(self):
         require_terms("angles", self.angles, 3)
@@ -232,7 +236,7 @@ class PeriodicTorsion(AbstractBondedPotential):
     stiffness: Float[Array, "..."] = eqx.field(converter=as_float_array)
     multiplicity: Int[Array, "..."] = eqx.field(converter=jnp.asarray)
     phase: Float[Array, "..."] = eqx.field(converter=as_float_array)
-    kinds: Int[Array, " torsions"] | None = eqx.field(converter=_as_kinds, default=None, kw_only=True)
+    kinds: Int[Array, " torsions"] | None = eqx.field(converter=as_kinds, default=None, kw_only=True)
 
     def __check_init__(self):
         require_terms("torsions", self.torsions, 4)
