@@ -116,6 +116,19 @@ POTENTIALS = {
     "difference": 2 * SWITCHED - rv.LennardJones(0.3, 0.1, cutoff=0.5, truncation=rv.SmoothSwitch(0.45)),
     "sum": SWITCHED + rv.LennardJones(0.3, 0.1, cutoff=0.5, truncation=rv.SmoothSwitch(0.45)),
 }  # fmt: skip
+_NEXT = np.arange(32).reshape(16, 2)  # pairs that stay pairs where the laws let atoms change places
+POTENTIALS |= {
+    "excluding": rv.Excluding(
+        rv.Mie(
+            jnp.array([[0.338, 0.31], [0.31, 0.30]]), jnp.array([[0.9, 0.6], [0.6, 0.5]]),
+            jnp.array([[13.0, 12.5], [12.5, 12.0]]), jnp.array([[6.0, 6.5], [6.5, 7.0]]),
+            cutoff=CUTOFF, species=_SPECIES, truncation=rv.SmoothSwitch(_ONSET),
+        ),
+        _NEXT,
+    ),
+    "named": rv.Among(rv.Morse(0.9, 16.0, 0.38, cutoff=CUTOFF, truncation=rv.SmoothSwitch(_ONSET)), _NEXT[:, 0])
+    + rv.ListedPairs(rv.Buckingham(6e5, 36.0, 3.7e-3, core=0.2, cutoff=CUTOFF), _NEXT, 0.5),
+}  # fmt: skip
 NEAR = lennard_jones(rv.SmoothSwitch(0.36), cutoff=0.45)
 SMOOTH = tuple(name for name in POTENTIALS if name not in ("plain", "shifted"))
 

@@ -24,7 +24,12 @@ MIXTURE = rv.LennardJones(
     jnp.array([0.2, 0.15]), jnp.array([0.8, 0.5]), cutoff=CUTOFF, species=np.arange(ATOMS) % 2,
     truncation=rv.SmoothSwitch(0.4),
 )  # fmt: skip
-POTENTIALS = {"one species": SMOOTH, "mixture": MIXTURE, "sum": SMOOTH + MIXTURE}
+POTENTIALS = {
+    "one species": SMOOTH,
+    "mixture": MIXTURE,
+    "sum": SMOOTH + MIXTURE,
+    "named": rv.Excluding(SMOOTH, np.arange(ATOMS).reshape(-1, 2)) + rv.Among(SMOOTH, np.arange(ATOMS)[::-3]),
+}
 
 
 def scattered(seed, box, atoms=ATOMS):
@@ -93,7 +98,9 @@ def test_has_all_pairs_within_reach(shape, block, seed):
     np.testing.assert_array_equal(flat[np.asarray(neighbors.slots)], np.arange(ATOMS))
 
 
-@pytest.mark.parametrize(("shape", "name"), [*((shape, "sum") for shape in SHAPES), ("cube", "one species")])
+@pytest.mark.parametrize(
+    ("shape", "name"), [*((shape, "sum") for shape in SHAPES), ("cube", "one species"), ("slab", "named")]
+)
 def test_same_energy_and_derivatives_as_all_pairs(shape, name):
     box, potential, search = SHAPES[shape], POTENTIALS[name], search_for(shape, 8)
     x = liquid(1, box)

@@ -1,8 +1,12 @@
+import itertools
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import argon_box, argon_positions, argon_state
+from helpers import SEEDS, argon_box, argon_positions, argon_state, few
+from hypothesis import given
 
 import reverlet as rv
 
@@ -58,6 +62,10 @@ def test_own_masses():
         (lambda: rv.Topology.from_elements(["Ar"] * 2, masses=np.array([1.0, np.inf])), "`masses` is inf"),
         (lambda: rv.Topology.from_elements(["Ar"] * 2, molecules=[0]), "`molecules` has shape"),
         (lambda: rv.Topology.from_elements(["Ar"] * 2, bonds=[(0, 2)]), "from 0 to 1"),
+        (lambda: rv.Topology.from_elements(["Ar"] * 2, bonds=[(0, 1), (1, 1)]), "bind atom 1 to itself"),
+        (lambda: rv.Topology.concatenate([]), "`concatenate` got no topologies"),
+        (lambda: rv.Topology.from_elements(["Ar"]).repeat(0), "`num` is 0; wanted a whole number, at least 1"),
+        (lambda: rv.Topology.from_elements(["Ar"]).pairs_within(0), "`num_bonds` is 0"),
         (lambda: rv.Topology.from_elements(["Ar"] * 2, bonds=[(-1, 0)]), "from 0 to 1"),
         (lambda: rv.Topology.from_elements(["Ar"] * 4, bonds=[(0, 1, 2), (1, 2, 3)]), "`bonds` has shape"),
     ],
@@ -70,6 +78,86 @@ def test_topology_refusals(make, match, without_type_checks):
 def test_topology_under_jit():
     make = lambda m: rv.Topology.from_elements(["O", "H"], masses=m, bonds=[(0, 1)])
     np.testing.assert_array_equal(jax.jit(make)(jnp.array([16.0, 1.0])).bonds, [[0, 1]])
+
+
+# butane without hydrogens, cyclopropane and water; answers by hand
+CHAIN = rv.Topology.from_elements(["C"] * 4, molecules=[0] * 4, bonds=[(1, 0), (1, 2), (3, 2)])
+RING = rv.Topology.from_elements(["C"] * 3, molecules=[0] * 3, bonds=[(0, 1), (1, 2), (2, 0)])
+WATER = rv.Topology.from_elements(["O", "H", "H"], molecules=[0] * 3, bonds=[(0, 1), (0, 2)])
+
+
+def as_set(rows):
+    """Of terms, which are the same read backwards."""
+    rows = [min(tuple(row), tuple(row[::-1])) for row in np.asarray(rows).tolist()]
+    assert len(set(rows)) == len(rows)
+    return set(rows)
+
+
+def test_angles_and_torsions():
+    assert as_set(CHAIN.angles) == {(0, 1, 2), (1, 2, 3)}
+    assert as_set(CHAIN.torsions) == {(0, 1, 2, 3)}
+    assert as_set(RING.angles) == {(0, 1, 2), (1, 2, 0)[::-1], (1, 0, 2)}
+    assert RING.torsions.shape == (0, 4)  # three atoms make none
+    assert as_set(WATER.angles) == {(1, 0, 2)}
+    lonely = rv.Topology.from_elements(["Ar"] * 2)
+    assert lonely.angles.shape == (0, 3)
+    assert lonely.torsions.shape == (0, 4)
+    assert lonely.pairs_within(3).shape == lonely.intramolecular_pairs().shape == (0, 2)
+    twice = rv.Topology.from_elements(["O", "H", "H"], bonds=[(0, 1), (1, 0), (0, 2)])
+    assert as_set(twice.angles) == {(1, 0, 2)}
+
+
+def test_pairs():
+    assert as_set(CHAIN.pairs_within(1)) == {(0, 1), (1, 2), (2, 3)}
+    assert as_set(CHAIN.pairs_within(2)) == {(0, 1), (1, 2), (2, 3), (0, 2), (1, 3)}
+    assert as_set(CHAIN.pairs_within(3)) == as_set(CHAIN.intramolecular_pairs())
+    both = rv.Topology.concatenate([WATER, RING])
+    assert as_set(both.intramolecular_pairs()) == {(0, 1), (0, 2), (1, 2), (3, 4), (3, 5), (4, 5)}
+
+
+@given(seed=SEEDS)
+@few
+def test_paths_against_a_search(seed):
+    """Angles, torsions and distances of random graphs, against powers of the matrix of bonds and a plain loop."""
+    rng, n = np.random.default_rng(seed), 9
+    bonds = np.argwhere(np.triu(rng.random((n, n)) < 0.25, 1))
+    bonds = np.where(rng.random((len(bonds), 1)) < 0.5, bonds, bonds[:, ::-1])
+    topology = rv.Topology.from_elements(["C"] * n, bonds=[tuple(b) for b in bonds.tolist()])
+    bonded = np.zeros((n, n), bool)
+    bonded[bonds[:, 0], bonds[:, 1]] = bonded[bonds[:, 1], bonds[:, 0]] = True
+    paths = lambda k: {
+        min(p, p[::-1])
+        for p in itertools.permutations(range(n), k)
+        if all(bonded[a, b] for a, b in itertools.pairwise(p))
+    }
+    assert as_set(topology.angles) == paths(3)
+    assert as_set(topology.torsions) == paths(4)
+    for distance in (1, 2, 3):
+        near = np.linalg.matrix_power(bonded + np.eye(n, dtype=int), distance) > 0
+        assert as_set(topology.pairs_within(distance)) == {tuple(p) for p in np.argwhere(np.triu(near, 1)).tolist()}
+
+
+def test_repeat_and_concatenate():
+    pair = rv.Topology.concatenate([WATER, CHAIN])
+    assert pair.elements == ("O", "H", "H", "C", "C", "C", "C")
+    np.testing.assert_array_equal(pair.molecules, [0, 0, 0, 1, 1, 1, 1])
+    np.testing.assert_array_equal(pair.bonds, [[0, 1], [0, 2], [4, 3], [4, 5], [6, 5]])
+    for topology, num in ((WATER, 3), (pair, 2)):
+        repeated, wanted = topology.repeat(num), rv.Topology.concatenate([topology] * num)
+        for got, expected in zip(jax.tree.leaves(repeated), jax.tree.leaves(wanted), strict=True):
+            assert got.dtype == expected.dtype
+            np.testing.assert_array_equal(got, expected)
+    assert len(set(np.asarray(WATER.repeat(5).molecules).tolist())) == 5
+
+
+def test_ten_thousand_waters():
+    """Vectorized: a loop over atoms would take many seconds."""
+    start = time.perf_counter()
+    box = WATER.repeat(10_000)
+    assert box.angles.shape == (10_000, 3)
+    assert box.torsions.shape == (0, 4)
+    assert box.pairs_within(2).shape == box.intramolecular_pairs().shape == (30_000, 2)
+    assert time.perf_counter() - start < 5  # 0.2 s on an idle core
 
 
 X = jnp.asarray(argon_positions())

@@ -110,6 +110,8 @@ from ._observable import (
 from ._potential import (
     P3M as P3M,
 )
+from ._potential import AbstractAtomIndexed as AbstractAtomIndexed
+from ._potential import AbstractBondedPotential as AbstractBondedPotential
 from ._potential import (
     AbstractCharges as AbstractCharges,
 )
@@ -119,24 +121,35 @@ from ._potential import (
 from ._potential import (
     AbstractPotential as AbstractPotential,
 )
+from ._potential import AbstractSpeciesPairPotential as AbstractSpeciesPairPotential
 from ._potential import (
     AbstractTruncation as AbstractTruncation,
 )
+from ._potential import Among as Among
 from ._potential import (
     AtomCharges as AtomCharges,
 )
+from ._potential import Buckingham as Buckingham
 from ._potential import (
     Coulomb as Coulomb,
 )
 from ._potential import (
     Ewald as Ewald,
 )
+from ._potential import Excluding as Excluding
+from ._potential import HarmonicAngle as HarmonicAngle
+from ._potential import HarmonicBond as HarmonicBond
 from ._potential import (
     LennardJones as LennardJones,
 )
+from ._potential import ListedPairs as ListedPairs
+from ._potential import Mie as Mie
 from ._potential import (
     MolecularCharges as MolecularCharges,
 )
+from ._potential import Morse as Morse
+from ._potential import MorseBond as MorseBond
+from ._potential import PeriodicTorsion as PeriodicTorsion
 from ._potential import (
     PlainCutoff as PlainCutoff,
 )
@@ -158,6 +171,7 @@ from ._potential import (
 from ._potential import (
     TailCorrected as TailCorrected,
 )
+from ._potential import UreyBradley as UreyBradley
 from ._reweighting import AbstractReweighting as AbstractReweighting
 from ._reweighting import Boltzmann as Boltzmann
 from ._sampler import (

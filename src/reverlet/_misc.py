@@ -73,6 +73,12 @@ def require_positive(name: str, x: ArrayLike, unit: str, *, zero: bool = False) 
             raise ValueError(f"`{name}` is {worst}; wanted a finite number {wanted}, in {unit}.")
 
 
+def require_count(name: str, value: int) -> None:
+    """Refuses what is not a whole number, at least one."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"`{name}` is {value!r}; wanted a whole number, at least 1.")
+
+
 def raise_if(
     bad: Bool[Array, "..."], describe: Callable[..., str], *values: ArrayLike, guard: T, mesh: Mesh | None = None
 ) -> T:

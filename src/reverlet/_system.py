@@ -11,7 +11,7 @@ from . import units
 from ._box import AbstractBox
 from ._misc import cast_floats, is_concrete, raise_if
 from ._neighbors import AbstractNeighborSearch, Neighbors, Wear
-from ._potential import AbstractPotential, LennardJones, energy_of
+from ._potential import AbstractPotential, energy_of, require_atoms
 from ._state import State
 from ._topology import Topology
 
@@ -46,14 +46,7 @@ class System(eqx.Module):
         return cast_floats(self, dtype)
 
     def __check_init__(self):
-        n = self.topology.num_atoms
-        for part in jax.tree.leaves(self.potential, is_leaf=lambda x: isinstance(x, LennardJones)):
-            if isinstance(part, LennardJones) and part.species is not None and len(part.species) != n:
-                raise ValueError(
-                    f"`species` of the Lennard-Jones potential has {len(part.species)} entries; wanted one for each of"
-                    f" the topology's {n} atoms."
-                )
-
+        require_atoms(self.potential, self.topology.num_atoms)
         if self.neighbors is not None and self.potential.cutoff is not None:
             if self.neighbors.cutoff < self.potential.cutoff:
                 raise ValueError(

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from ._elements import MASSES, SYMBOLS, atomic_number
-from ._misc import as_float_array, is_concrete, require_positive, require_shape
+from ._misc import as_float_array, is_concrete, require_count, require_positive, require_shape
 
 
 class Topology(eqx.Module):
@@ -62,6 +62,46 @@ class Topology(eqx.Module):
             and (int(jnp.min(self.bonds)) < 0 or int(jnp.max(self.bonds)) >= n)
         ):
             raise ValueError(f"`bonds` name atoms up to {int(jnp.max(self.bonds))}; wanted indices from 0 to {n - 1}.")
+        if is_concrete(self.bonds):
+            first, second = np.asarray(self.bonds).T
+            if np.any(first == second):
+                raise ValueError(
+                    f"`bonds` bind atom {first[first == second][0]} to itself; wanted two different atoms."
+                )
+
+    @staticmethod
+    def concatenate(topologies: "Sequence[Topology]") -> "Topology":
+        """All atoms of these topologies, one after the other; their molecules stay different ones.
+
+        **Errors:** `ValueError` for none.
+        """
+        if len(topologies) == 0:
+            raise ValueError("`concatenate` got no topologies; wanted at least one.")
+        atoms = np.cumsum([0] + [t.num_atoms for t in topologies])
+        molecules = np.cumsum([0] + [int(np.max(np.asarray(t.molecules), initial=-1)) + 1 for t in topologies])
+        join = lambda parts: jnp.concatenate(list(parts))
+        return Topology(
+            join(t.atomic_numbers for t in topologies),
+            join(t.masses for t in topologies),
+            join(t.molecules + int(before) for t, before in zip(topologies, molecules, strict=False)),
+            join(t.bonds + int(before) for t, before in zip(topologies, atoms, strict=False)),
+        )
+
+    def repeat(self, num: int) -> "Topology":
+        """`num` copies of these atoms, one copy after the other, each of molecules of its own.
+
+        **Errors:** `ValueError` for a number less than one.
+        """
+        require_count("num", num)
+        copies = np.arange(num)
+        molecules = copies * (int(np.max(np.asarray(self.molecules), initial=-1)) + 1)
+        bonds = self.bonds[None] + jnp.asarray(copies * self.num_atoms)[:, None, None]
+        return Topology(
+            jnp.tile(self.atomic_numbers, num),
+            jnp.tile(self.masses, num),
+            (self.molecules[None] + jnp.asarray(molecules)[:, None]).reshape(-1),
+            bonds.reshape(-1, 2),
+        )
 
     @property
     def num_atoms(self) -> int:
@@ -72,3 +112,61 @@ class Topology(eqx.Module):
     def elements(self) -> tuple[str, ...]:
         """The symbol of every atom."""
         return tuple(SYMBOLS[int(z) - 1] for z in self.atomic_numbers)
+
+    @property
+    def angles(self) -> Int[Array, "angles 3"]:
+        """Every two bonds that share an atom, which is the second of the three. Not where bonds are traced."""
+        paths = _extend(_directed(self.bonds), self.bonds)
+        return jnp.asarray(paths[paths[:, 0] < paths[:, 2]])
+
+    @property
+    def torsions(self) -> Int[Array, "torsions 4"]:
+        """Every three bonds in a row, of four different atoms (proper torsions). Not where bonds are traced."""
+        paths = _extend(_extend(_directed(self.bonds), self.bonds), self.bonds)
+        return jnp.asarray(paths[paths[:, 1] < paths[:, 2]])
+
+    def pairs_within(self, num_bonds: int) -> Int[Array, "pairs 2"]:
+        """All pairs of atoms, each once, that at most `num_bonds` bonds lead from one to the other of.
+
+        With 2, the pairs that most force fields exclude from their interactions; what 3 has more are their 1-4 pairs.
+        Not where bonds are traced.
+
+        **Errors:** `ValueError` for a number less than one.
+        """
+        require_count("num_bonds", num_bonds)
+        paths = _directed(self.bonds)
+        ends = [paths]
+        for _ in range(num_bonds - 1):
+            paths = _extend(paths, self.bonds)
+            ends.append(paths[:, [0, -1]])
+        pairs = np.concatenate(ends)
+        return jnp.asarray(np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0))
+
+    def intramolecular_pairs(self) -> Int[Array, "pairs 2"]:
+        """All pairs of atoms of the same molecule, each once. Not where molecules are traced."""
+        molecules = np.asarray(self.molecules)
+        order = np.argsort(molecules, kind="stable")  # atoms of a molecule stay in order
+        ends = np.searchsorted(molecules[order], molecules[order], side="right")
+        first, second = _ragged(np.arange(len(order)) + 1, ends)
+        return jnp.asarray(np.stack([order[first], order[second]], axis=1))
+
+
+def _directed(bonds: Int[Array, "bonds 2"]) -> np.ndarray:
+    """Every bond once in both directions, sorted by the atoms they come from."""
+    forth = np.asarray(bonds)
+    return np.unique(np.concatenate([forth, forth[:, ::-1]]), axis=0)
+
+
+def _extend(paths: np.ndarray, bonds: Int[Array, "bonds 2"]) -> np.ndarray:
+    """Each path of atoms with every atom that its last one is bonded to, unless the path has been there."""
+    origins, targets = _directed(bonds).T
+    path, bond = _ragged(*(np.searchsorted(origins, paths[:, -1], side=side) for side in ("left", "right")))
+    longer = np.concatenate([paths[path], targets[bond][:, None]], axis=1)
+    return longer[np.all(longer[:, :-1] != longer[:, -1:], axis=1)]
+
+
+def _ragged(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Row and value of everything in `range(start, end)` of every row."""
+    counts = ends - starts
+    rows = np.repeat(np.arange(len(counts)), counts)
+    return rows, np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts - starts, counts)

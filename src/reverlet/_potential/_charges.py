@@ -6,9 +6,10 @@ from equinox import AbstractVar
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._misc import as_float_array, is_concrete, require_finite, require_shape
+from ._base import AbstractAtomIndexed
 
 
-class AbstractCharges(eqx.Module):
+class AbstractCharges(AbstractAtomIndexed):
     """The charges of all atoms, made of parameters in which the constraints on them are built in.
 
     A potential and a dipole that are given the same one share its parameters.
@@ -16,6 +17,11 @@ class AbstractCharges(eqx.Module):
 
     values: AbstractVar[Float[Array, " atoms"]]
     """The charge of every atom, e."""
+
+    def require_atoms(self, num_atoms):
+        num = eqx.filter_eval_shape(lambda charges: charges.values, self).shape[0]
+        if num != num_atoms:
+            raise ValueError(f"`{type(self).__name__}` has {num} charges; wanted one for each of {num_atoms} atoms.")
 
 
 class AtomCharges(AbstractCharges):

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from equinox import AbstractVar
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, Float, Int
 
-from .._misc import as_float_array, cast_floats, is_concrete, require_positive, tree_dot
+from .._misc import cast_floats, require_positive, tree_dot
 from .._neighbors import Neighbors
 from ._base import AbstractPotential
 
@@ -110,6 +110,11 @@ class AbstractPairPotential(AbstractPotential):
         usable = jax.lax.stop_gradient(neighbors.usable(positions))
         # a factor, which all derivatives have too
         return energy * jnp.where(usable, 1, jnp.nan).astype(dtype)
+
+
+def as_truncation(truncation: AbstractTruncation | None) -> AbstractTruncation:
+    """The truncation, a plain cutoff by default."""
+    return PlainCutoff() if truncation is None else truncation
 
 
 def require_cutoff(cutoff: float, truncation: AbstractTruncation) -> None:
@@ -346,96 +351,6 @@ def _directional_jvp(primals, tangents):
     if w_dot is not None:
         out = out + _directional(potential, positions, box, neighbors, w_dot)
     return _directional(potential, positions, box, neighbors, w), out
-
-
-@jax.custom_jvp
-def _inverse(x):
-    """1/x, whose derivatives of all orders are products: division's own rule divides again, which is slow."""
-    return 1 / x
-
-
-@_inverse.defjvp
-def _inverse_jvp(primals, tangents):
-    y = _inverse(primals[0])
-    return y, -y * y * tangents[0]
-
-
-class LennardJones(AbstractPairPotential):
-    """The 12-6 Lennard-Jones potential, u(r) = 4ε[(σ/r)¹² - (σ/r)⁶].
-
-    One species: scalars `sigma` and `epsilon`. Several: one of each per species, combined by the Lorentz–Berthelot
-    rules σ_ij = (σ_i + σ_j)/2, ε_ij = √(ε_i ε_j); or symmetric matrices (species, species) of explicit pair
-    parameters. Then `species` has the index of every atom's.
-
-    The default is a plain cutoff without a tail correction; see `truncation` and `TailCorrected`.
-
-    **Arguments:** `sigma` (nm), `epsilon` (kJ/mol), `cutoff` (nm).
-
-    **Errors:** `ValueError` for parameters that are not positive, shapes that do not fit, an asymmetric matrix, a
-    cutoff that is not positive or below the switch's onset.
-
-    **Reference:** J. E. Lennard-Jones, Proc. Phys. Soc. 43, 461 (1931); D. Berthelot, C. R. Acad. Sci. 126, 1703
-    (1898).
-    """
-
-    sigma: Float[Array, "*species"]
-    epsilon: Float[Array, "*species"]
-    cutoff: float = eqx.field(static=True)
-    species: Int[Array, " atoms"] | None
-    truncation: AbstractTruncation
-
-    def __init__(
-        self,
-        sigma: ArrayLike,
-        epsilon: ArrayLike,
-        *,
-        cutoff: float,
-        species: ArrayLike | None = None,
-        truncation: AbstractTruncation | None = None,
-    ):
-        self.sigma = as_float_array(sigma)
-        self.epsilon = as_float_array(epsilon)
-        self.cutoff = float(cutoff)
-        self.species = None if species is None else jnp.asarray(species)
-        self.truncation = PlainCutoff() if truncation is None else truncation
-
-    def __check_init__(self):
-        require_positive("sigma", self.sigma, "nm")
-        require_positive("epsilon", self.epsilon, "kJ/mol")
-        require_cutoff(self.cutoff, self.truncation)
-        shape = self.sigma.shape
-        if shape != self.epsilon.shape or len(shape) > 2 or (len(shape) == 2 and shape[0] != shape[1]):
-            raise ValueError(
-                f"`sigma` has shape {shape} and `epsilon` {self.epsilon.shape}; wanted both scalar, both (species,),"
-                f" or both"
-                " (species, species)."
-            )
-        if (len(shape) > 0) != (self.species is not None):
-            raise ValueError(
-                f"`sigma` has shape {shape} but `species` is {'missing' if self.species is None else 'given'}; wanted"
-                " `species` (one index per atom) exactly when there are parameters per species."
-            )
-        if self.species is not None and is_concrete((self.species, self.sigma, self.epsilon)):
-            species, num = np.asarray(self.species), len(np.asarray(self.sigma))
-            if species.ndim != 1 or species.dtype.kind != "i" or species.min() < 0 or species.max() >= num:
-                raise ValueError(f"`species` is {species}; wanted one integer from 0 to {num - 1} for every atom.")
-            for name, matrix in (("sigma", np.asarray(self.sigma)), ("epsilon", np.asarray(self.epsilon))):
-                if not np.array_equal(matrix, matrix.T):
-                    raise ValueError(f"`{name}` is\n{matrix}\nwanted a symmetric matrix: a pair has no order.")
-
-    def pair_energy(self, r2, i, j):
-        sigma, epsilon = self._pair_parameters(i, j)
-        s6 = (sigma * sigma * _inverse(r2)) ** 3
-        return 4 * epsilon * (s6**2 - s6)
-
-    def _pair_parameters(self, i, j):
-        if self.species is None:
-            return self.sigma, self.epsilon
-        a, b = self.species[i], self.species[j]
-        if self.sigma.ndim == 1:
-            return 0.5 * (self.sigma[a] + self.sigma[b]), jnp.sqrt(self.epsilon[a] * self.epsilon[b])
-        # symmetrized, so that an update moves both halves alike
-        return 0.5 * (self.sigma[a, b] + self.sigma[b, a]), 0.5 * (self.epsilon[a, b] + self.epsilon[b, a])
 
 
 class TailCorrected(AbstractPotential):

@@ -1,0 +1,130 @@
+"""Pairs of atoms that are named: left out of a pair potential, or the only ones in it."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int
+
+from .._misc import as_float_array, cast_floats, is_concrete, require_finite, require_shape
+from ._base import AbstractAtomIndexed, AbstractPotential, require_atoms, require_indices
+from ._bonded import as_kinds, require_terms, steps_between
+from ._pair import AbstractPairPotential, AbstractTruncation
+
+
+class Excluding(AbstractPairPotential, AbstractAtomIndexed):
+    """A pair potential without some pairs, such as those of a molecule (`Topology.pairs_within`).
+
+    An excluded pair contributes nothing, however near its atoms. Costs one comparison per pair and excluded partner of
+    an atom; where a potential is among some of the atoms only, no two of one molecule, `Among` is cheaper.
+
+    **Arguments:** `potential`; `pairs`, atoms i and j, in any order; `num_atoms`, up to which atoms are named, by
+    default what `pairs` need.
+
+    **Errors:** `ValueError` for pairs of an atom with itself, for indices from `num_atoms` on, and for pairs that are
+    traced: they are no parameters.
+    """
+
+    potential: AbstractPairPotential
+    partners: Int[Array, "atoms width"]
+    """With whom each atom does not interact; -1 where there is none."""
+
+    def __init__(self, potential: AbstractPairPotential, pairs: ArrayLike, num_atoms: int | None = None):
+        if not is_concrete(pairs):
+            raise ValueError("`pairs` are traced; wanted known indices, since an array is laid out by them.")
+        pairs = jnp.asarray(pairs)
+        require_terms("pairs", pairs, 2)
+        self.potential = potential
+        self.partners = jnp.asarray(_partners(np.asarray(pairs), num_atoms))
+
+    @property
+    def cutoff(self) -> float:
+        return self.potential.cutoff
+
+    @property
+    def truncation(self) -> AbstractTruncation:
+        return self.potential.truncation
+
+    @property
+    def pairs(self) -> Int[Array, "pairs 2"]:
+        """The excluded pairs, each once."""
+        partners = np.asarray(self.partners)
+        atoms, slots = np.nonzero(partners > np.arange(len(partners))[:, None])
+        return jnp.asarray(np.stack([atoms, partners[atoms, slots]], axis=1))
+
+    def require_atoms(self, num_atoms):
+        require_atoms(self.potential, num_atoms)
+        require_indices(self, self.partners, num_atoms)
+
+    def pair_energy(self, r2, i, j):
+        # an atom beyond the table has no partners; one by one, which the compiler fuses with the formula
+        partners = self.partners.at[i].get(mode="fill", fill_value=-1)
+        excluded = jnp.zeros((), bool)
+        for k in range(self.partners.shape[1]):
+            excluded |= partners[k] == j
+        # first a harmless distance: the atoms may be so near that the formula overflows
+        energy = self.potential.pair_energy(jnp.where(excluded, self.cutoff**2, r2), i, j)
+        return jnp.where(excluded, 0, energy)
+
+
+def _partners(pairs: np.ndarray, num_atoms: int | None) -> np.ndarray:
+    """The table of every atom's partners, as wide as the longest row."""
+    needed = int(np.max(pairs, initial=-1)) + 1
+    if num_atoms is not None and needed > num_atoms:
+        raise ValueError(f"`pairs` name atom {needed - 1}; wanted indices from 0 to {num_atoms - 1}.")
+    both = np.unique(np.concatenate([pairs, pairs[:, ::-1]]), axis=0)
+    counts = np.bincount(both[:, 0], minlength=num_atoms or needed)
+    table = np.full((len(counts), np.max(counts, initial=0)), -1)
+    table[both[:, 0], np.arange(len(both)) - np.repeat(np.cumsum(counts) - counts, counts)] = both[:, 1]
+    return table
+
+
+class ListedPairs(AbstractPotential, AbstractAtomIndexed):
+    """The sum of a pair potential's formula over named pairs only, without cutoff, U = Σ_p f_p u(r_p).
+
+    For scaled 1-4 interactions, together with `Excluding`; `-1 * ListedPairs(...)` takes pairs out again.
+
+    **Arguments:** `potential`, whose `pair_energy` is used, without truncation; `pairs`, atoms i and j; `factor`, a
+    scalar or one number per pair; `kinds`, for pairs that have parameters of their own: then pair p interacts as two
+    atoms with index `kinds[p]` would, as in
+
+        ListedPairs(LennardJones(sigma, epsilon, cutoff=1.0, species=jnp.arange(len(sigma))), pairs, kinds=kinds)
+
+    **Errors:** `ValueError` for pairs of an atom with itself, shapes that do not fit, factors that are not finite,
+    kinds that the potential does not have.
+    """
+
+    potential: AbstractPairPotential
+    pairs: Int[Array, "pairs 2"] = eqx.field(converter=jnp.asarray)
+    factor: Float[Array, "..."] = eqx.field(default=1.0, converter=as_float_array)
+    kinds: Int[Array, " pairs"] | None = eqx.field(default=None, converter=as_kinds, kw_only=True)
+
+    def __check_init__(self):
+        require_terms("pairs", self.pairs, 2)
+        require_finite("factor", self.factor)
+        if self.factor.ndim > 0:
+            require_shape("factor", self.factor, (len(self.pairs),), "A scalar, or one number per pair.")
+        if self.kinds is not None:
+            require_shape("kinds", self.kinds, (len(self.pairs),), "One per pair.")
+            if is_concrete(self.kinds) and self.kinds.size:
+                require_atoms(self.potential, int(np.max(np.asarray(self.kinds))) + 1)
+
+    @property
+    def cutoff(self) -> None:
+        return None
+
+    def require_atoms(self, num_atoms):
+        if self.kinds is None:
+            require_atoms(self.potential, num_atoms)
+        require_indices(self, self.pairs, num_atoms)
+
+    def energy(self, positions, box, *, neighbors=None):
+        del neighbors
+        dtype = positions.dtype
+        this = cast_floats(self, dtype)
+        i, j = self.pairs[:, 0], self.pairs[:, 1]
+        ((x, y, z),) = steps_between(positions, self.pairs, box.astype(dtype))
+        if this.kinds is not None:
+            i = j = this.kinds
+        energies = jax.vmap(this.potential.pair_energy)(x * x + y * y + z * z, i, j)
+        return jnp.sum(this.factor * energies)
