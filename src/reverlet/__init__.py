@@ -2,6 +2,7 @@
 
 from diffrax import ForwardMode as ForwardMode
 
+from . import io as io
 from . import units as units
 from ._adjoint import ReversibleAdjoint as ReversibleAdjoint
 from ._batches import MemoryBudget as MemoryBudget
