@@ -2,6 +2,7 @@
 
 from diffrax import ForwardMode as ForwardMode
 
+from . import io as io
 from . import units as units
 from ._adjoint import ReversibleAdjoint as ReversibleAdjoint
 from ._batches import MemoryBudget as MemoryBudget
@@ -114,6 +115,9 @@ from ._potential import AbstractAtomIndexed as AbstractAtomIndexed
 from ._potential import AbstractBondedPotential as AbstractBondedPotential
 from ._potential import (
     AbstractCharges as AbstractCharges,
+)
+from ._potential import (
+    AbstractElectrostatics as AbstractElectrostatics,
 )
 from ._potential import (
     AbstractPairPotential as AbstractPairPotential,
@@ -244,5 +248,8 @@ from ._timeseries import (
     running_integral as running_integral,
 )
 from ._topology import Topology as Topology
+from ._water import flexible_tip3p as flexible_tip3p
+from ._water import qspcfw as qspcfw
+from ._water import spcfw as spcfw
 
 __version__ = "0.1.0"

@@ -22,6 +22,9 @@ from ._charges import (
 )
 from ._charges import as_charges as as_charges
 from ._coulomb import (
+    AbstractElectrostatics as AbstractElectrostatics,
+)
+from ._coulomb import (
     Coulomb as Coulomb,
 )
 from ._coulomb import (

@@ -1,4 +1,5 @@
 import abc
+from typing import TypeVar
 
 import equinox as eqx
 import jax
@@ -10,6 +11,8 @@ from jaxtyping import Array, Float, Int, PyTree
 from .._box import AbstractBox, OpenBox
 from .._misc import is_concrete
 from .._neighbors import Neighbors
+
+P = TypeVar("P", bound="AbstractPotential")
 
 
 class AbstractAtomIndexed(eqx.Module):
@@ -103,6 +106,17 @@ class Sum(AbstractPotential):
     """The sum of several potentials, U = Σ U_k; what `a + b` makes, and `a - b` with `Scaled`."""
 
     parts: tuple[AbstractPotential, ...]
+
+    def part(self, cls: type[P]) -> P:
+        """The only part that is a `cls`, as `water.part(rv.HarmonicBond)`.
+
+        **Errors:** `ValueError` where there is none, or more than one.
+        """
+        found = [p for p in self.parts if isinstance(p, cls)]
+        if len(found) != 1:
+            parts = ", ".join(type(p).__name__ for p in self.parts)
+            raise ValueError(f"There are {len(found)} parts of type `{cls.__name__}` among {parts}; wanted one.")
+        return found[0]
 
     @property
     def cutoff(self) -> float | None:

@@ -8,17 +8,34 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from equinox import AbstractVar
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .. import units
 from .._box import AbstractBox, OpenBox
 from .._misc import cast_floats, is_concrete, require_positive, require_shape
-from ._base import AbstractPotential
+from ._base import AbstractAtomIndexed, AbstractPotential, require_indices
 from ._charges import AbstractCharges, as_charges
 from ._pair import AbstractPairPotential, AbstractTruncation, PlainCutoff, require_cutoff
 
 
-class Coulomb(AbstractPotential):
+class AbstractElectrostatics(AbstractPotential, AbstractAtomIndexed):
+    """Point charges that all interact, but for some pairs of atoms."""
+
+    charges: AbstractVar[AbstractCharges]
+    exclusions: AbstractVar[Int[Array, "exclusions 2"]]
+    """Pairs that do not interact."""
+    scaled: AbstractVar[Int[Array, "scaled 2"]]
+    """Pairs whose interaction is multiplied by `scale`."""
+    scale: AbstractVar[float]
+
+    def require_atoms(self, num_atoms):
+        self.charges.require_atoms(num_atoms)
+        require_indices(self, self.exclusions, num_atoms)
+        require_indices(self, self.scaled, num_atoms)
+
+
+class Coulomb(AbstractElectrostatics):
     """Point charges in open space, U = Σ_{i<j} f_ij q_i q_j / (4πε₀ r_ij), with f = 1 but for the pairs named.
 
     For molecules and clusters in an `OpenBox`. In a periodic box the sum does not converge: use `Ewald`, or
@@ -109,7 +126,7 @@ class ReactionField(AbstractPairPotential):
         return units.COULOMB * q[i] * q[j] * (jax.lax.rsqrt(r2) + k * r2 - c)
 
 
-class Ewald(AbstractPotential):
+class Ewald(AbstractElectrostatics):
     """Point charges and all their periodic images, by Ewald's sum with conducting surroundings.
 
     With f = 1 but for the pairs named, k the reciprocal lattice vectors and S(k) = Σ q_i exp(ik·x_i),
@@ -260,7 +277,7 @@ def require_special_pairs(exclusions: Int[Array, "exclusions 2"], scaled: Int[Ar
 
 
 def corrections(
-    pairs: "Screened", potential: AbstractPotential, positions: Float[Array, "atoms 3"], box: AbstractBox
+    pairs: "Screened", potential: AbstractElectrostatics, positions: Float[Array, "atoms 3"], box: AbstractBox
 ) -> Float[Array, ""]:
     """What is to be added for the pairs of atoms that do not interact fully, kJ/mol.
 

@@ -9,15 +9,14 @@ from jaxtyping import Array, ArrayLike, Int
 
 from .._box import AbstractBox, OpenBox
 from .._misc import require_positive
-from ._base import AbstractPotential
 from ._charges import AbstractCharges, as_charges
-from ._coulomb import Ewald, Screened, as_pairs, corrections, reduced, require_special_pairs
+from ._coulomb import AbstractElectrostatics, Ewald, Screened, as_pairs, corrections, reduced, require_special_pairs
 
 _NODES = 5
 """Of the interpolation: with fewer, second derivatives are not continuous enough to train on."""
 
 
-class P3M(AbstractPotential):
+class P3M(AbstractElectrostatics):
     """The sum of `Ewald`, its waves on a mesh: particle-particle particle-mesh with splines of five nodes.
 
     Its cost grows like N log N; from some thousand atoms on it is the faster one. Twice continuously differentiable, so

@@ -1,0 +1,161 @@
+"""Flexible models of water, composed of the parts of the library."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+
+from . import units
+from ._box import AbstractBox
+from ._potential import (
+    AbstractTruncation,
+    Among,
+    Ewald,
+    HarmonicAngle,
+    HarmonicBond,
+    LennardJones,
+    MolecularCharges,
+)
+from ._system import System
+from ._topology import Topology
+
+_STIFFNESS = units.KILOCALORIE_PER_MOLE / units.ANGSTROM**2
+
+
+def qspcfw(
+    num_molecules: int,
+    box: AbstractBox,
+    *,
+    cutoff: float | None = None,
+    truncation: AbstractTruncation | None = None,
+    accuracy: float = 1e-4,
+) -> System:
+    """q-SPC/Fw water: harmonic bonds and angles, a Lennard-Jones site on oxygen, three charges, Ewald's sum.
+
+    Molecules are neutral whatever the charge of hydrogen, the only parameter of the charges, becomes. Atoms come
+    molecule by molecule, O, H, H. The parts of the potential: `HarmonicBond`, `HarmonicAngle`, `Among` (the
+    Lennard-Jones sites), `Ewald`; `system.potential.part(rv.HarmonicBond).stiffness` is a parameter.
+
+    Made for path integral simulations, which soften it. The classical spectrum has its stretch near 3700 cm⁻¹.
+
+    **Arguments:** `num_molecules`; `box`, periodic; `cutoff` of both non-bonded parts (nm), by default half the smallest
+    height of the box, at most 0.9; `truncation` of the Lennard-Jones part, a plain cutoff by default; `accuracy` of the
+    forces of the charges, as of `Ewald.fit`.
+
+    **Errors:** as of `Ewald.fit`; `ValueError` without molecules.
+
+    **Reference:** F. Paesani et al., J. Chem. Phys. 125, 184507 (2006), table I.
+    """
+    return _three_sites(
+        num_molecules,
+        box,
+        cutoff,
+        truncation,
+        accuracy,
+        stiffness=1059.162 * _STIFFNESS,
+        length=0.1,
+        angle_stiffness=75.90 * units.KILOCALORIE_PER_MOLE,
+        angle=math.radians(112.0),
+        charge=0.42,
+        sigma=0.3165492,
+        epsilon=0.1554252 * units.KILOCALORIE_PER_MOLE,
+    )
+
+
+def spcfw(
+    num_molecules: int,
+    box: AbstractBox,
+    *,
+    cutoff: float | None = None,
+    truncation: AbstractTruncation | None = None,
+    accuracy: float = 1e-4,
+) -> System:
+    """SPC/Fw water, for classical simulations; otherwise as `qspcfw`.
+
+    **Reference:** Y. Wu, H. L. Tepper and G. A. Voth, J. Chem. Phys. 124, 024503 (2006).
+    """
+    return _three_sites(
+        num_molecules,
+        box,
+        cutoff,
+        truncation,
+        accuracy,
+        stiffness=1059.162 * _STIFFNESS,
+        length=0.1012,
+        angle_stiffness=75.90 * units.KILOCALORIE_PER_MOLE,
+        angle=math.radians(113.24),
+        charge=0.41,
+        sigma=0.3165492,
+        epsilon=0.1554253 * units.KILOCALORIE_PER_MOLE,
+    )
+
+
+def flexible_tip3p(
+    num_molecules: int,
+    box: AbstractBox,
+    *,
+    cutoff: float | None = None,
+    truncation: AbstractTruncation | None = None,
+    accuracy: float = 1e-4,
+) -> System:
+    """TIP3P water with the springs of the CHARMM force field in place of its rigid bonds; otherwise as `qspcfw`.
+
+    With the Lennard-Jones site of the original, on oxygen alone.
+
+    **Reference:** W. L. Jorgensen et al., J. Chem. Phys. 79, 926 (1983); springs: A. D. MacKerell et al., J. Phys. Chem.
+    B 102, 3586 (1998), where k is half of ours.
+    """
+    return _three_sites(
+        num_molecules,
+        box,
+        cutoff,
+        truncation,
+        accuracy,
+        stiffness=2 * 450 * _STIFFNESS,
+        length=0.09572,
+        angle_stiffness=2 * 55 * units.KILOCALORIE_PER_MOLE,
+        angle=math.radians(104.52),
+        charge=0.417,
+        sigma=0.315061,
+        epsilon=0.1521 * units.KILOCALORIE_PER_MOLE,
+    )
+
+
+def _three_sites(
+    num_molecules,
+    box,
+    cutoff,
+    truncation,
+    accuracy,
+    *,
+    stiffness,
+    length,
+    angle_stiffness,
+    angle,
+    charge,
+    sigma,
+    epsilon,
+):
+    if num_molecules < 1:
+        raise ValueError(f"`num_molecules` is {num_molecules}; wanted at least 1.")
+    if cutoff is None:
+        cutoff = min(0.9, 0.5 * float(np.min(np.asarray(box.heights))))
+    oxygen = 3 * np.arange(num_molecules)
+    bonds = np.stack([oxygen, oxygen + 1, oxygen, oxygen + 2], axis=1).reshape(-1, 2)
+    molecules = np.repeat(np.arange(num_molecules), 3)
+    topology = Topology.from_elements(
+        ["O", "H", "H"] * num_molecules,
+        masses=[15.99943, 1.007947, 1.007947] * num_molecules,
+        molecules=molecules,
+        bonds=bonds,
+    )
+    angles = np.stack([oxygen + 1, oxygen, oxygen + 2], axis=1)
+    charges = MolecularCharges([charge], jnp.tile(jnp.array([-1, 0, 0]), num_molecules), molecules)
+    within = np.concatenate([bonds, angles[:, ::2]])
+    potential = (
+        HarmonicBond(bonds, stiffness, length)
+        + HarmonicAngle(angles, angle_stiffness, angle)
+        + Among(LennardJones(sigma, epsilon, cutoff=cutoff, truncation=truncation), oxygen)
+        + Ewald.fit(charges, box, cutoff=cutoff, accuracy=accuracy, exclusions=within)
+    )
+    return System(topology, potential)
