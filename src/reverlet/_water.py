@@ -38,9 +38,9 @@ def qspcfw(
 
     Made for path integral simulations, which soften it. The classical spectrum has its stretch near 3700 cm⁻¹.
 
-    **Arguments:** `num_molecules`; `box`, periodic; `cutoff` of both non-bonded parts (nm), by default half the smallest
-    height of the box, at most 0.9; `truncation` of the Lennard-Jones part, a plain cutoff by default; `accuracy` of the
-    forces of the charges, as of `Ewald.fit`.
+    **Arguments:** `num_molecules`; `box`, periodic; `cutoff` of both non-bonded parts (nm), by default half the
+    smallest height of the box, at most 0.9; `truncation` of the Lennard-Jones part, a plain cutoff by default;
+    `accuracy` of the forces of the charges, as of `Ewald.fit`.
 
     **Errors:** as of `Ewald.fit`; `ValueError` without molecules.
 
@@ -102,8 +102,8 @@ def flexible_tip3p(
 
     With the Lennard-Jones site of the original, on oxygen alone.
 
-    **Reference:** W. L. Jorgensen et al., J. Chem. Phys. 79, 926 (1983); springs: A. D. MacKerell et al., J. Phys. Chem.
-    B 102, 3586 (1998), where k is half of ours.
+    **Reference:** W. L. Jorgensen et al., J. Chem. Phys. 79, 926 (1983); springs: A. D. MacKerell et al., J. Phys.
+    Chem. B 102, 3586 (1998), where k is half of ours.
     """
     return _three_sites(
         num_molecules,
