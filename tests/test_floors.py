@@ -12,7 +12,7 @@ FLOORS = {
     name: floor
     for floor, names in enumerate(
         [
-            "_custom_types _misc _batches _results _timeseries _statistics units _elements",
+            "_custom_types _misc _batches _results _timeseries _spectra _statistics units _elements",
             "_box _neighbors",
             "_topology _state",
             "_potential _dipole _descriptors",

@@ -30,6 +30,8 @@ MEASURED, EXACT = 1e-8, 1e-14
         (units.GRAM_PER_CUBIC_CENTIMETER, 1e3 / sc.u * 1e-27, MEASURED),
         (units.SQUARE_METER_PER_SECOND, 1e18 / 1e12, EXACT),
         (units.WAVENUMBER, 2 * np.pi * sc.c * 100 / 1e12, EXACT),
+        (units.HBAR, sc.hbar * sc.N_A / 1e3 * 1e12, EXACT),
+        (units.SIEMENS_PER_METER, 1 / sc.e / sc.eV / sc.N_A * 1e3 * 1e-9 * 1e-12, EXACT),
         (units.DEBYE, 1e-21 / sc.c / sc.e * 1e9, EXACT),
     ],
 )
@@ -40,7 +42,7 @@ def test_against_scipy(got, wanted, rtol):
 
 def test_every_constant_is_tested_above():
     public = {name for name in vars(units) if name.isupper() and not name.startswith("_")}
-    assert len(public) == 19
+    assert len(public) == 21
 
 
 def test_no_factor_in_the_equations_of_motion():

@@ -34,6 +34,11 @@ from ._controls import (
 from ._controls import (
     Window as Window,
 )
+from ._dipole import AbstractDipole as AbstractDipole
+from ._dipole import AbstractPolarizability as AbstractPolarizability
+from ._dipole import BondPolarizability as BondPolarizability
+from ._dipole import PointCharges as PointCharges
+from ._dipole import PolarizableDipole as PolarizableDipole
 from ._dynamics import NVE as NVE
 from ._dynamics import Trajectory as Trajectory
 from ._dynamics import nve as nve
@@ -84,21 +89,33 @@ from ._observable import (
 from ._observable import (
     VACF as VACF,
 )
+from ._observable import VDOS as VDOS
 from ._observable import (
     AbstractDiffusionRoute as AbstractDiffusionRoute,
 )
 from ._observable import (
     AbstractObservable as AbstractObservable,
 )
+from ._observable import AbstractQuantumCorrection as AbstractQuantumCorrection
+from ._observable import Conductivity as Conductivity
+from ._observable import DielectricConstant as DielectricConstant
 from ._observable import (
     Einstein as Einstein,
 )
 from ._observable import (
     GreenKubo as GreenKubo,
 )
+from ._observable import HarmonicCorrection as HarmonicCorrection
+from ._observable import InfraredSpectrum as InfraredSpectrum
+from ._observable import MixedCorrection as MixedCorrection
+from ._observable import NoCorrection as NoCorrection
+from ._observable import RamanSpectra as RamanSpectra
+from ._observable import RamanSpectrum as RamanSpectrum
+from ._observable import SchofieldCorrection as SchofieldCorrection
 from ._observable import (
     SelfDiffusion as SelfDiffusion,
 )
+from ._observable import StandardCorrection as StandardCorrection
 from ._observable import (
     Temperature as Temperature,
 )
@@ -108,6 +125,8 @@ from ._observable import (
 from ._observable import (
     YehHummer as YehHummer,
 )
+from ._observable import filter_spectrum as filter_spectrum
+from ._observable import wavenumber_grid as wavenumber_grid
 from ._potential import (
     P3M as P3M,
 )
@@ -223,6 +242,17 @@ from ._solver import (
 from ._solver import (
     Yoshida6 as Yoshida6,
 )
+from ._spectra import AbstractQuadrature as AbstractQuadrature
+from ._spectra import AbstractWindow as AbstractWindow
+from ._spectra import BlackmanWindow as BlackmanWindow
+from ._spectra import CutoffWindow as CutoffWindow
+from ._spectra import Filon as Filon
+from ._spectra import GaussianWindow as GaussianWindow
+from ._spectra import HannWindow as HannWindow
+from ._spectra import Trapezoid as Trapezoid
+from ._spectra import WindowProduct as WindowProduct
+from ._spectra import correlation_of_density as correlation_of_density
+from ._spectra import spectral_density as spectral_density
 from ._state import State as State
 from ._state import maxwell_boltzmann as maxwell_boltzmann
 from ._statistics import (
@@ -241,6 +271,7 @@ from ._system import System as System
 from ._timeseries import (
     correlation_all_origins as correlation_all_origins,
 )
+from ._timeseries import correlation_first_origins as correlation_first_origins
 from ._timeseries import (
     correlation_fixed_origin as correlation_fixed_origin,
 )

@@ -49,7 +49,9 @@ def infinitesimal_jackknife(estimator: Callable[[Float[Array, " samples"]], T], 
     **Returns:** a tree like the estimator's result.
     """
     directions = jnp.eye(weights.shape[0], dtype=weights.dtype)
-    slopes = jax.lax.map(lambda e: jax.jvp(estimator, (weights,), (e,))[1], directions)
+    # linearized once: what does not depend on the direction, such as a spectrum's correlations, is not computed again
+    _, slope = jax.linearize(estimator, weights)
+    slopes = jax.lax.map(slope, directions)
 
     def error(d):
         w = jnp.expand_dims(weights, tuple(range(1, d.ndim)))

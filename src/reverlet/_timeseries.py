@@ -32,10 +32,33 @@ def correlation_all_origins(
     lags = n if num_lags is None else num_lags
     if not 1 <= lags <= n:
         raise ValueError(f"`num_lags` is {lags}; wanted 1 to {n}, the number of frames.")
+    return (_lagged_sums(a, b)[:lags] / (n - jnp.arange(lags))).astype(a.dtype)
+
+
+def correlation_first_origins(
+    a: Float[Array, " frames *shape"], b: Float[Array, " frames *shape"], num_origins: int
+) -> Float[Array, " lags"]:
+    """The correlation ⟨A(τ)·B(τ+t)⟩ averaged over the first time origins, the same for every lag.
+
+    C_k = 1/m Σ_{τ<m} A_τ·B_{τ+k} for k = 0 … n-m: every lag is as noisy as the others, at the price of origins that are
+    not used.
+
+    **Arguments:** two series of n equally spaced values; `num_origins` m.
+
+    **Errors:** `ValueError` for more origins than frames.
+    """
+    n = a.shape[0]
+    if not 1 <= num_origins <= n:
+        raise ValueError(f"`num_origins` is {num_origins}; wanted 1 to {n}, the number of frames.")
+    sums = _lagged_sums(a.at[num_origins:].set(0), b)
+    return (sums[: n - num_origins + 1] / num_origins).astype(a.dtype)
+
+
+def _lagged_sums(a, b):
+    n = a.shape[0]
     # zero-padding to 2n makes the circular correlation a plain one
     spectrum = jnp.conj(jnp.fft.rfft(a, 2 * n, axis=0)) * jnp.fft.rfft(b, 2 * n, axis=0)
-    total = jnp.fft.irfft(jnp.sum(spectrum.reshape(spectrum.shape[0], -1), axis=1), 2 * n)[:lags]
-    return (total / (n - jnp.arange(lags))).astype(a.dtype)
+    return jnp.fft.irfft(jnp.sum(spectrum.reshape(spectrum.shape[0], -1), axis=1), 2 * n)[:n]
 
 
 def running_integral(

@@ -10,7 +10,7 @@ A constant named after a unit is that unit in reverlet's: multiply to come in (`
 All values: CODATA 2022 (Mohr, Newell, Taylor & Tiesinga, Rev. Mod. Phys. 97, 025002, 2025).
 """
 
-# Constants in SI units; the first four are exact by definition of the SI.
+# Constants in SI units; the first four and Planck's are exact by definition of the SI.
 _BOLTZMANN_SI = 1.380649e-23  # J/K
 _AVOGADRO = 6.02214076e23  # 1/mol
 _ELEMENTARY_CHARGE_SI = 1.602176634e-19  # C
@@ -19,6 +19,7 @@ _DALTON_SI = 1.66053906892e-27  # kg
 _VACUUM_PERMITTIVITY_SI = 8.8541878188e-12  # F/m
 _HARTREE_SI = 4.3597447222060e-18  # J
 _BOHR_SI = 5.29177210544e-11  # m
+_PLANCK_SI = 6.62607015e-34  # J s
 _PI = 3.141592653589793
 
 BOLTZMANN = _BOLTZMANN_SI * _AVOGADRO / 1e3
@@ -27,6 +28,8 @@ COULOMB = _ELEMENTARY_CHARGE_SI**2 / (4 * _PI * _VACUUM_PERMITTIVITY_SI) * _AVOG
 """Coulomb's constant 1/(4πε₀), kJ/mol nm/e²."""
 SPEED_OF_LIGHT = _SPEED_OF_LIGHT_SI * 1e9 / 1e12
 """The speed of light, nm/ps."""
+HBAR = _PLANCK_SI / (2 * _PI) * _AVOGADRO / 1e3 * 1e12
+"""Planck's constant over 2π, kJ/mol ps."""
 
 # Length
 ANGSTROM = 0.1
@@ -54,3 +57,5 @@ WAVENUMBER = 2 * _PI * _SPEED_OF_LIGHT_SI * 100 / 1e12
 """1 cm⁻¹ as an angular frequency, rad/ps."""
 # Dipole, in e nm
 DEBYE = 1e-21 / _SPEED_OF_LIGHT_SI / _ELEMENTARY_CHARGE_SI * 1e9
+# Conductivity, in e² mol/kJ/ps/nm
+SIEMENS_PER_METER = 1 / _ELEMENTARY_CHARGE_SI**2 / (_AVOGADRO / 1e3) / 1e9 / 1e12

@@ -1,4 +1,15 @@
 from ._base import AbstractObservable as AbstractObservable
+from ._dielectric import Conductivity as Conductivity
+from ._dielectric import DielectricConstant as DielectricConstant
+from ._quantum import AbstractQuantumCorrection as AbstractQuantumCorrection
+from ._quantum import HarmonicCorrection as HarmonicCorrection
+from ._quantum import MixedCorrection as MixedCorrection
+from ._quantum import NoCorrection as NoCorrection
+from ._quantum import SchofieldCorrection as SchofieldCorrection
+from ._quantum import StandardCorrection as StandardCorrection
+from ._spectroscopy import InfraredSpectrum as InfraredSpectrum
+from ._spectroscopy import filter_spectrum as filter_spectrum
+from ._spectroscopy import wavenumber_grid as wavenumber_grid
 from ._structure import RDF as RDF
 from ._thermodynamics import Temperature as Temperature
 from ._thermodynamics import TotalEnergy as TotalEnergy
@@ -23,3 +34,6 @@ from ._transport import (
 from ._transport import (
     YehHummer as YehHummer,
 )
+from ._vibrations import VDOS as VDOS
+from ._vibrations import RamanSpectra as RamanSpectra
+from ._vibrations import RamanSpectrum as RamanSpectrum

@@ -1,0 +1,82 @@
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Int
+
+from .._misc import as_float_array, require_finite, require_shape
+from ._base import AbstractPolarizability
+
+
+class BondPolarizability(AbstractPolarizability):
+    """The sum of polarizabilities of bonds, each linear in the stretch of its bond.
+
+    α = Σ α⊥(r) 1 + [α∥(r) - α⊥(r)] û ûᵀ over the bonds, û along the bond, α∥(r) = α∥ + α∥' (r - r₀), and α⊥(r)
+    alike.
+
+    **Arguments:** `bonds`, pairs of atoms; `parallel` and `perpendicular` (nm³, volumes), their slopes (nm²) and
+    `length` r₀ (nm), each a scalar, shared by all bonds, or one for every kind, with `kinds`, the kind of every bond.
+
+    **Errors:** `ValueError` for bonds that are not pairs and parameters that are not finite or of the wrong shape.
+
+    **Reference:** M. V. Wolkenstein, C. R. Acad. Sci. URSS 32, 185 (1941); P. Umari, X. Gonze and A. Pasquarello,
+    Phys. Rev. Lett. 90, 027401 (2003).
+    """
+
+    bonds: Int[Array, "bonds 2"]
+    parallel: Float[Array, "..."]
+    perpendicular: Float[Array, "..."]
+    parallel_slope: Float[Array, "..."]
+    perpendicular_slope: Float[Array, "..."]
+    length: Float[Array, "..."]
+    kinds: Int[Array, " bonds"] | None
+
+    def __init__(
+        self,
+        bonds: ArrayLike,
+        parallel: ArrayLike,
+        perpendicular: ArrayLike,
+        parallel_slope: ArrayLike,
+        perpendicular_slope: ArrayLike,
+        length: ArrayLike,
+        *,
+        kinds: ArrayLike | None = None,
+    ):
+        self.bonds = jnp.asarray(bonds)
+        self.parallel = as_float_array(parallel)
+        self.perpendicular = as_float_array(perpendicular)
+        self.parallel_slope = as_float_array(parallel_slope)
+        self.perpendicular_slope = as_float_array(perpendicular_slope)
+        self.length = as_float_array(length)
+        self.kinds = None if kinds is None else jnp.asarray(kinds)
+
+    def __check_init__(self):
+        require_shape("bonds", self.bonds, (None, 2), "One pair of atoms for every bond.")
+        if self.kinds is not None:
+            require_shape("kinds", self.kinds, (len(self.bonds),), "One for every bond.")
+        parameters = {
+            "parallel": self.parallel,
+            "perpendicular": self.perpendicular,
+            "parallel_slope": self.parallel_slope,
+            "perpendicular_slope": self.perpendicular_slope,
+            "length": self.length,
+        }
+        for name, value in parameters.items():
+            require_finite(name, value)
+            if value.ndim > 0:
+                require_shape(name, value, (None,), "A scalar, or one for every kind.")
+                if self.kinds is None:
+                    raise ValueError(
+                        f"`{name}` has shape {value.shape} and `kinds` is missing; wanted both, or scalars."
+                    )
+
+    def polarizability(self, positions, box):
+        dtype = positions.dtype
+        i, j = self.bonds.T
+        d = jax.vmap(box.astype(dtype).displacement)(positions[i], positions[j])
+        r = jnp.sqrt(jnp.sum(d**2, axis=1))
+        of_bond = lambda p: (p if p.ndim == 0 else p[self.kinds]).astype(dtype)
+        stretch = r - of_bond(self.length)
+        along = of_bond(self.parallel) + of_bond(self.parallel_slope) * stretch
+        across = of_bond(self.perpendicular) + of_bond(self.perpendicular_slope) * stretch
+        unit = d / r[:, None]
+        outer = unit[:, :, None] * unit[:, None, :]
+        return jnp.sum((along - across)[:, None, None] * outer, axis=0) + jnp.sum(across) * jnp.eye(3, dtype=dtype)

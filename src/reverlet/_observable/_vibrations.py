@@ -1,0 +1,162 @@
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from .. import units
+from .._dipole import AbstractPolarizability
+from .._elements import atomic_number
+from .._misc import as_float_array, require_positive
+from .._spectra import AbstractQuadrature, AbstractWindow, Trapezoid, spectral_density
+from .._state import relative_to_center_of_mass
+from ._base import AbstractObservable
+from ._spectroscopy import mean_correlation, require_volume, require_wavenumbers, step_of
+
+
+class VDOS(AbstractObservable):
+    """The vibrational density of states g(ν), per 1/cm, with an integral of one over all wavenumbers.
+
+    g = 2c ∫ exp(-iωt) w(t) C(t) dt / C(0) over all times, ω = 2πcν, of the correlation C = ⟨Σ m v(0)·v(t)⟩ of the
+    mass-weighted velocities without those of the center of mass. Times 3N-3 it counts the modes of N atoms.
+
+    What is recorded are the velocities of all atoms: large, so record few frames or few trajectories at a time.
+
+    **Arguments:** `wavenumbers` (1/cm), `window`, `num_lags` and `quadrature` as of `InfraredSpectrum`; `element`, the
+    symbol of the one whose atoms count, all by default.
+
+    **Errors:** as of `InfraredSpectrum`; `ValueError` for an unknown element. NaN if the system has none of it.
+
+    **Reference:** J. M. Dickey and A. Paskin, Phys. Rev. 188, 1407 (1969).
+    """
+
+    wavenumbers: Float[Array, " frequencies"]
+    window: AbstractWindow
+    element: str | None = eqx.field(static=True)
+    num_lags: int | None = eqx.field(static=True)
+    quadrature: AbstractQuadrature
+
+    def __init__(
+        self,
+        wavenumbers: ArrayLike,
+        window: AbstractWindow,
+        *,
+        element: str | None = None,
+        num_lags: int | None = None,
+        quadrature: AbstractQuadrature = Trapezoid(),
+    ):
+        self.wavenumbers = as_float_array(wavenumbers)
+        self.window = window
+        self.element = element
+        self.num_lags = num_lags
+        self.quadrature = quadrature
+
+    def __check_init__(self):
+        require_wavenumbers(self.wavenumbers)
+        if self.element is not None:
+            atomic_number(self.element)
+
+    def record(self, system, state, initial):
+        del initial
+        topology, v = system.topology, relative_to_center_of_mass(system.topology, state.velocities)
+        scale = jnp.sqrt(topology.masses.astype(v.dtype))
+        if self.element is not None:
+            # zeros and not fewer atoms: which they are is not known while tracing
+            scale = jnp.where(topology.atomic_numbers == atomic_number(self.element), scale, 0)
+        return scale[:, None] * v
+
+    def reduce(self, times, records, weights):
+        correlation = mean_correlation(records, weights, self.num_lags)
+        step = step_of(times, self.wavenumbers, self.window, len(correlation))
+        frequencies = self.wavenumbers.astype(step.dtype) * units.WAVENUMBER
+        density = spectral_density(correlation, step, frequencies, self.window, self.quadrature)
+        return units.WAVENUMBER / jnp.pi * density / correlation[0]
+
+
+class RamanSpectra(eqx.Module):
+    """What `RamanSpectrum` reduces to: two spectra, in nm³ mol/kJ/ps."""
+
+    isotropic: Float[Array, " frequencies"]
+    """Of the mean polarizability."""
+    anisotropic: Float[Array, " frequencies"]
+    """What is scattered with the polarization turned (the depolarized or VH spectrum)."""
+
+    @property
+    def parallel(self) -> Float[Array, " frequencies"]:
+        """What is scattered with the polarization kept (the polarized or VV spectrum)."""
+        return self.isotropic + 4 / 3 * self.anisotropic
+
+    def scattered(
+        self, wavenumbers: Float[Array, " frequencies"], temperature: ArrayLike, laser: ArrayLike
+    ) -> "RamanSpectra":
+        """The intensities that a spectrometer counts (Stokes), times the same constant for all.
+
+        The reduced ones times (ν₀ - ν)⁴/(ν₀³ ν (1 - exp(-hcν/kT))): with the harmonic quantum correction.
+
+        **Arguments:** `wavenumbers` (1/cm) of the spectra, none zero; `temperature` (K); `laser` ν₀ (1/cm).
+        """
+        x = units.HBAR * units.WAVENUMBER * wavenumbers / (units.BOLTZMANN * jnp.asarray(temperature))
+        factor = (laser - wavenumbers) ** 4 / (laser**3 * wavenumbers * -jnp.expm1(-x))
+        return RamanSpectra(factor * self.isotropic, factor * self.anisotropic)  # pyright: ignore[reportCallIssue]
+
+
+class RamanSpectrum(AbstractObservable):
+    """The reduced Raman spectrum of a liquid: what its fluctuating polarizability scatters, without the factors of
+    laser and temperature that `RamanSpectra.scattered` has.
+
+    isotropic = 1/(V kT) ∫ exp(-iωt) w(t) ⟨ȧ(0) ȧ(t)⟩ dt, anisotropic = 1/(10 V kT) ∫ exp(-iωt) w(t) ⟨ḃ(0):ḃ(t)⟩ dt,
+    with the mean polarizability a = tr α/3 and the rest b = α - a.
+
+    **Arguments:** `polarizability`, an `AbstractPolarizability`; `temperature` (K); the others as of
+    `InfraredSpectrum`.
+
+    **Errors:** as of `InfraredSpectrum`.
+
+    **Reference:** B. J. Berne and R. Pecora, Dynamic Light Scattering (1976), ch. 3; M. Thomas et al., Phys. Chem.
+    Chem. Phys. 15, 6608 (2013).
+    """
+
+    polarizability: AbstractPolarizability
+    temperature: Float[Array, ""]
+    wavenumbers: Float[Array, " frequencies"]
+    window: AbstractWindow
+    num_lags: int | None = eqx.field(static=True)
+    quadrature: AbstractQuadrature
+
+    def __init__(
+        self,
+        polarizability: AbstractPolarizability,
+        temperature: ArrayLike,
+        wavenumbers: ArrayLike,
+        window: AbstractWindow,
+        *,
+        num_lags: int | None = None,
+        quadrature: AbstractQuadrature = Trapezoid(),
+    ):
+        self.polarizability = polarizability
+        self.temperature = as_float_array(temperature)
+        self.wavenumbers = as_float_array(wavenumbers)
+        self.window = window
+        self.num_lags = num_lags
+        self.quadrature = quadrature
+
+    def __check_init__(self):
+        require_positive("temperature", self.temperature, "K")
+        require_wavenumbers(self.wavenumbers)
+
+    def record(self, system, state, initial):
+        del system, initial
+        volume = require_volume(state)
+        return self.polarizability.rate(state.positions, state.velocities, state.box) / jnp.sqrt(volume)
+
+    def reduce(self, times, records, weights):
+        mean = jnp.trace(records, axis1=-2, axis2=-1) / 3
+        rest = records - mean[..., None, None] * jnp.eye(3, dtype=records.dtype)
+        return RamanSpectra(  # pyright: ignore[reportCallIssue]
+            self._spectrum(times, mean, weights), self._spectrum(times, rest, weights) / 10
+        )
+
+    def _spectrum(self, times, records, weights):
+        correlation = mean_correlation(records, weights, self.num_lags)
+        step = step_of(times, self.wavenumbers, self.window, len(correlation))
+        frequencies = self.wavenumbers.astype(step.dtype) * units.WAVENUMBER
+        density = spectral_density(correlation, step, frequencies, self.window, self.quadrature)
+        return density / (units.BOLTZMANN * self.temperature.astype(step.dtype))
