@@ -65,6 +65,8 @@ from ._fit import (
 )
 from ._horizon import GradientHorizon as GradientHorizon
 from ._horizon import gradient_horizon as gradient_horizon
+from ._minimize import Minimum as Minimum
+from ._minimize import minimize as minimize
 from ._neighbors import (
     AbstractNeighborSearch as AbstractNeighborSearch,
 )
@@ -107,6 +109,7 @@ from ._observable import (
 from ._observable import (
     YehHummer as YehHummer,
 )
+from ._pack import pack as pack
 from ._potential import AbstractAtomIndexed as AbstractAtomIndexed
 from ._potential import AbstractBondedPotential as AbstractBondedPotential
 from ._potential import (
