@@ -16,7 +16,7 @@ FLOORS = {
             "_box _neighbors",
             "_topology _state",
             "_potential _dipole _descriptors",
-            "_system _water _solver _controls _adjoint _dynamics _sampler",
+            "_system _water _solver _controls _adjoint _dynamics _sampler _minimize _pack",
             "_observable",
             "_reweighting _expectation _horizon _loss _fit",
         ]

@@ -71,6 +71,8 @@ from ._fit import (
 )
 from ._horizon import GradientHorizon as GradientHorizon
 from ._horizon import gradient_horizon as gradient_horizon
+from ._minimize import Minimum as Minimum
+from ._minimize import minimize as minimize
 from ._neighbors import (
     AbstractNeighborSearch as AbstractNeighborSearch,
 )
@@ -127,6 +129,7 @@ from ._observable import (
 )
 from ._observable import filter_spectrum as filter_spectrum
 from ._observable import wavenumber_grid as wavenumber_grid
+from ._pack import pack as pack
 from ._potential import (
     P3M as P3M,
 )

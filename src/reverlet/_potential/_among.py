@@ -1,7 +1,6 @@
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, ArrayLike, Int
 
 from .._misc import is_concrete, require_shape
 from .._neighbors import Neighbors
@@ -24,7 +23,11 @@ class Among(AbstractPotential, AbstractAtomIndexed):
     """
 
     potential: AbstractPotential
-    atoms: Int[Array, " chosen"] = eqx.field(converter=jnp.asarray)
+    atoms: Int[Array, " chosen"]
+
+    def __init__(self, potential: AbstractPotential, atoms: ArrayLike):
+        self.potential = potential
+        self.atoms = jnp.asarray(atoms)
 
     def __check_init__(self):
         require_shape("atoms", self.atoms, (None,), "One index per atom.")

@@ -1,7 +1,6 @@
 import abc
 import itertools
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,6 +46,8 @@ class AbstractBondedPotential(AbstractPotential, AbstractAtomIndexed):
     def energy(self, positions, box, *, neighbors=None):
         del neighbors
         dtype = positions.dtype
+        if len(self.atoms) == 0:
+            return jnp.zeros((), dtype)  # there may be no parameters to index either
         this, box = cast_floats(self, dtype), box.astype(dtype)
         return jnp.sum(jax.vmap(this.term_energy)(steps_between(positions, self.atoms, box), self.kinds))
 
@@ -83,10 +84,16 @@ class HarmonicBond(AbstractBondedPotential):
     kinds without parameters.
     """
 
-    bonds: Int[Array, "bonds 2"] = eqx.field(converter=jnp.asarray)
-    stiffness: Float[Array, "..."] = eqx.field(converter=as_float_array)
-    length: Float[Array, "..."] = eqx.field(converter=as_float_array)
-    kinds: Int[Array, " bonds"] | None = eqx.field(converter=as_kinds, default=None, kw_only=True)
+    bonds: Int[Array, "bonds 2"]
+    stiffness: Float[Array, "..."]
+    length: Float[Array, "..."]
+    kinds: Int[Array, " bonds"] | None
+
+    def __init__(self, bonds: ArrayLike, stiffness: ArrayLike, length: ArrayLike, *, kinds: ArrayLike | None = None):
+        self.bonds = jnp.asarray(bonds)
+        self.stiffness = as_float_array(stiffness)
+        self.length = as_float_array(length)
+        self.kinds = as_kinds(kinds)
 
     def __check_init__(self):
         require_terms("bonds", self.bonds, 2)
@@ -117,11 +124,20 @@ class MorseBond(AbstractBondedPotential):
     **Reference:** P. M. Morse, Phys. Rev. 34, 57 (1929).
     """
 
-    bonds: Int[Array, "bonds 2"] = eqx.field(converter=jnp.asarray)
-    depth: Float[Array, "..."] = eqx.field(converter=as_float_array)
-    width: Float[Array, "..."] = eqx.field(converter=as_float_array)
-    length: Float[Array, "..."] = eqx.field(converter=as_float_array)
-    kinds: Int[Array, " bonds"] | None = eqx.field(converter=as_kinds, default=None, kw_only=True)
+    bonds: Int[Array, "bonds 2"]
+    depth: Float[Array, "..."]
+    width: Float[Array, "..."]
+    length: Float[Array, "..."]
+    kinds: Int[Array, " bonds"] | None
+
+    def __init__(
+        self, bonds: ArrayLike, depth: ArrayLike, width: ArrayLike, length: ArrayLike, *, kinds: ArrayLike | None = None
+    ):
+        self.bonds = jnp.asarray(bonds)
+        self.depth = as_float_array(depth)
+        self.width = as_float_array(width)
+        self.length = as_float_array(length)
+        self.kinds = as_kinds(kinds)
 
     def __check_init__(self):
         require_terms("bonds", self.bonds, 2)
@@ -154,10 +170,16 @@ class HarmonicAngle(AbstractBondedPotential):
     that are named twice in an angle, kinds without parameters.
     """
 
-    angles: Int[Array, "angles 3"] = eqx.field(converter=jnp.asarray)
-    stiffness: Float[Array, "..."] = eqx.field(converter=as_float_array)
-    angle: Float[Array, "..."] = eqx.field(converter=as_float_array)
-    kinds: Int[Array, " angles"] | None = eqx.field(converter=as_kinds, default=None, kw_only=True)
+    angles: Int[Array, "angles 3"]
+    stiffness: Float[Array, "..."]
+    angle: Float[Array, "..."]
+    kinds: Int[Array, " angles"] | None
+
+    def __init__(self, angles: ArrayLike, stiffness: ArrayLike, angle: ArrayLike, *, kinds: ArrayLike | None = None):
+        self.angles = jnp.asarray(angles)
+        self.stiffness = as_float_array(stiffness)
+        self.angle = as_float_array(angle)
+        self.kinds = as_kinds(kinds)
 
     def __check_init__(self):
         require_terms("angles", self.angles, 3)
@@ -194,10 +216,16 @@ class UreyBradley(AbstractBondedPotential):
     **Reference:** H. C. Urey and C. A. Bradley, Phys. Rev. 38, 1969 (1931).
     """
 
-    angles: Int[Array, "angles 3"] = eqx.field(converter=jnp.asarray)
-    stiffness: Float[Array, "..."] = eqx.field(converter=as_float_array)
-    length: Float[Array, "..."] = eqx.field(converter=as_float_array)
-    kinds: Int[Array, " angles"] | None = eqx.field(converter=as_kinds, default=None, kw_only=True)
+    angles: Int[Array, "angles 3"]
+    stiffness: Float[Array, "..."]
+    length: Float[Array, "..."]
+    kinds: Int[Array, " angles"] | None
+
+    def __init__(self, angles: ArrayLike, stiffness: ArrayLike, length: ArrayLike, *, kinds: ArrayLike | None = None):
+        self.angles = jnp.asarray(angles)
+        self.stiffness = as_float_array(stiffness)
+        self.length = as_float_array(length)
+        self.kinds = as_kinds(kinds)
 
     def __check_init__(self):
         require_terms("angles", self.angles, 3)
@@ -232,11 +260,26 @@ class PeriodicTorsion(AbstractBondedPotential):
     named twice in a torsion, kinds without parameters; `TypeError` for multiplicities that are not integers.
     """
 
-    torsions: Int[Array, "torsions 4"] = eqx.field(converter=jnp.asarray)
-    stiffness: Float[Array, "..."] = eqx.field(converter=as_float_array)
-    multiplicity: Int[Array, "..."] = eqx.field(converter=jnp.asarray)
-    phase: Float[Array, "..."] = eqx.field(converter=as_float_array)
-    kinds: Int[Array, " torsions"] | None = eqx.field(converter=as_kinds, default=None, kw_only=True)
+    torsions: Int[Array, "torsions 4"]
+    stiffness: Float[Array, "..."]
+    multiplicity: Int[Array, "..."]
+    phase: Float[Array, "..."]
+    kinds: Int[Array, " torsions"] | None
+
+    def __init__(
+        self,
+        torsions: ArrayLike,
+        stiffness: ArrayLike,
+        multiplicity: ArrayLike,
+        phase: ArrayLike,
+        *,
+        kinds: ArrayLike | None = None,
+    ):
+        self.torsions = jnp.asarray(torsions)
+        self.stiffness = as_float_array(stiffness)
+        self.multiplicity = jnp.asarray(multiplicity)
+        self.phase = as_float_array(phase)
+        self.kinds = as_kinds(kinds)
 
     def __check_init__(self):
         require_terms("torsions", self.torsions, 4)

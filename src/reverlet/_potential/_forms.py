@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from equinox import AbstractVar
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._misc import as_float_array, is_concrete, require_positive
 from ._base import AbstractAtomIndexed
@@ -99,11 +99,26 @@ class LennardJones(AbstractSpeciesPairPotential):
     (1898).
     """
 
-    sigma: Float[Array, "*species"] = eqx.field(converter=as_float_array)
-    epsilon: Float[Array, "*species"] = eqx.field(converter=as_float_array)
-    cutoff: float = eqx.field(static=True, converter=float, kw_only=True)
-    species: Int[Array, " atoms"] | None = eqx.field(default=None, converter=as_kinds, kw_only=True)
-    truncation: AbstractTruncation = eqx.field(default=None, converter=as_truncation, kw_only=True)
+    sigma: Float[Array, "*species"]
+    epsilon: Float[Array, "*species"]
+    cutoff: float = eqx.field(static=True)
+    species: Int[Array, " atoms"] | None
+    truncation: AbstractTruncation
+
+    def __init__(
+        self,
+        sigma: ArrayLike,
+        epsilon: ArrayLike,
+        *,
+        cutoff: float,
+        species: ArrayLike | None = None,
+        truncation: AbstractTruncation | None = None,
+    ):
+        self.sigma = as_float_array(sigma)
+        self.epsilon = as_float_array(epsilon)
+        self.cutoff = float(cutoff)
+        self.species = as_kinds(species)
+        self.truncation = as_truncation(truncation)
 
     def __check_init__(self):
         require_positive("sigma", self.sigma, "nm")
@@ -132,13 +147,32 @@ class Mie(AbstractSpeciesPairPotential):
     **Reference:** G. Mie, Ann. Phys. 316, 657 (1903); C. Avendaño et al., J. Phys. Chem. B 115, 11154 (2011).
     """
 
-    sigma: Float[Array, "*species"] = eqx.field(converter=as_float_array)
-    epsilon: Float[Array, "*species"] = eqx.field(converter=as_float_array)
-    repulsion: Float[Array, "*species"] = eqx.field(converter=as_float_array)
-    attraction: Float[Array, "*species"] = eqx.field(converter=as_float_array)
-    cutoff: float = eqx.field(static=True, converter=float, kw_only=True)
-    species: Int[Array, " atoms"] | None = eqx.field(default=None, converter=as_kinds, kw_only=True)
-    truncation: AbstractTruncation = eqx.field(default=None, converter=as_truncation, kw_only=True)
+    sigma: Float[Array, "*species"]
+    epsilon: Float[Array, "*species"]
+    repulsion: Float[Array, "*species"]
+    attraction: Float[Array, "*species"]
+    cutoff: float = eqx.field(static=True)
+    species: Int[Array, " atoms"] | None
+    truncation: AbstractTruncation
+
+    def __init__(
+        self,
+        sigma: ArrayLike,
+        epsilon: ArrayLike,
+        repulsion: ArrayLike,
+        attraction: ArrayLike,
+        *,
+        cutoff: float,
+        species: ArrayLike | None = None,
+        truncation: AbstractTruncation | None = None,
+    ):
+        self.sigma = as_float_array(sigma)
+        self.epsilon = as_float_array(epsilon)
+        self.repulsion = as_float_array(repulsion)
+        self.attraction = as_float_array(attraction)
+        self.cutoff = float(cutoff)
+        self.species = as_kinds(species)
+        self.truncation = as_truncation(truncation)
 
     def __check_init__(self):
         require_positive("sigma", self.sigma, "nm")
@@ -180,12 +214,29 @@ class Morse(AbstractSpeciesPairPotential):
     **Reference:** P. M. Morse, Phys. Rev. 34, 57 (1929).
     """
 
-    depth: Float[Array, "*species"] = eqx.field(converter=as_float_array)
-    width: Float[Array, "*species"] = eqx.field(converter=as_float_array)
-    length: Float[Array, "*species"] = eqx.field(converter=as_float_array)
-    cutoff: float = eqx.field(static=True, converter=float, kw_only=True)
-    species: Int[Array, " atoms"] | None = eqx.field(default=None, converter=as_kinds, kw_only=True)
-    truncation: AbstractTruncation = eqx.field(default=None, converter=as_truncation, kw_only=True)
+    depth: Float[Array, "*species"]
+    width: Float[Array, "*species"]
+    length: Float[Array, "*species"]
+    cutoff: float = eqx.field(static=True)
+    species: Int[Array, " atoms"] | None
+    truncation: AbstractTruncation
+
+    def __init__(
+        self,
+        depth: ArrayLike,
+        width: ArrayLike,
+        length: ArrayLike,
+        *,
+        cutoff: float,
+        species: ArrayLike | None = None,
+        truncation: AbstractTruncation | None = None,
+    ):
+        self.depth = as_float_array(depth)
+        self.width = as_float_array(width)
+        self.length = as_float_array(length)
+        self.cutoff = float(cutoff)
+        self.species = as_kinds(species)
+        self.truncation = as_truncation(truncation)
 
     def __check_init__(self):
         require_positive("depth", self.depth, "kJ/mol")
@@ -218,13 +269,32 @@ class Buckingham(AbstractSpeciesPairPotential):
     **Reference:** R. A. Buckingham, Proc. R. Soc. A 168, 264 (1938).
     """
 
-    amplitude: Float[Array, "*species"] = eqx.field(converter=as_float_array)
-    decay: Float[Array, "*species"] = eqx.field(converter=as_float_array)
-    dispersion: Float[Array, "*species"] = eqx.field(converter=as_float_array)
-    core: float = eqx.field(static=True, converter=float, kw_only=True)
-    cutoff: float = eqx.field(static=True, converter=float, kw_only=True)
-    species: Int[Array, " atoms"] | None = eqx.field(default=None, converter=as_kinds, kw_only=True)
-    truncation: AbstractTruncation = eqx.field(default=None, converter=as_truncation, kw_only=True)
+    amplitude: Float[Array, "*species"]
+    decay: Float[Array, "*species"]
+    dispersion: Float[Array, "*species"]
+    core: float = eqx.field(static=True)
+    cutoff: float = eqx.field(static=True)
+    species: Int[Array, " atoms"] | None
+    truncation: AbstractTruncation
+
+    def __init__(
+        self,
+        amplitude: ArrayLike,
+        decay: ArrayLike,
+        dispersion: ArrayLike,
+        *,
+        core: float,
+        cutoff: float,
+        species: ArrayLike | None = None,
+        truncation: AbstractTruncation | None = None,
+    ):
+        self.amplitude = as_float_array(amplitude)
+        self.decay = as_float_array(decay)
+        self.dispersion = as_float_array(dispersion)
+        self.core = float(core)
+        self.cutoff = float(cutoff)
+        self.species = as_kinds(species)
+        self.truncation = as_truncation(truncation)
 
     def __check_init__(self):
         require_positive("amplitude", self.amplitude, "kJ/mol")

@@ -1,6 +1,5 @@
 """Pairs of atoms that are named: left out of a pair potential, or the only ones in it."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,9 +94,22 @@ class ListedPairs(AbstractPotential, AbstractAtomIndexed):
     """
 
     potential: AbstractPairPotential
-    pairs: Int[Array, "pairs 2"] = eqx.field(converter=jnp.asarray)
-    factor: Float[Array, "..."] = eqx.field(default=1.0, converter=as_float_array)
-    kinds: Int[Array, " pairs"] | None = eqx.field(default=None, converter=as_kinds, kw_only=True)
+    pairs: Int[Array, "pairs 2"]
+    factor: Float[Array, "..."]
+    kinds: Int[Array, " pairs"] | None
+
+    def __init__(
+        self,
+        potential: AbstractPairPotential,
+        pairs: ArrayLike,
+        factor: ArrayLike = 1.0,
+        *,
+        kinds: ArrayLike | None = None,
+    ):
+        self.potential = potential
+        self.pairs = jnp.asarray(pairs)
+        self.factor = as_float_array(factor)
+        self.kinds = as_kinds(kinds)
 
     def __check_init__(self):
         require_terms("pairs", self.pairs, 2)

@@ -1,0 +1,126 @@
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ._misc import require_count, require_positive
+from ._neighbors import Neighbors, Wear
+from ._potential import energy_of
+from ._state import State
+from ._system import System, check_energies, check_wear
+
+# The numbers of FIRE as published, but for the time step, that of atoms which all weigh 1 u. With a longer one bonds
+# with hydrogen (5e5 kJ/mol/nm²) overshoot whenever the step has grown so far, which stops all atoms, again and again.
+_START, _SHORTEST, _LONGEST = 5e-4, 1e-5, 1.2e-3  # ps
+_GROWTH, _SHRINKAGE, _PATIENCE = 1.1, 0.5, 5
+_MIXING, _FADING = 0.1, 0.99
+
+
+class Minimum(eqx.Module):
+    """Where a minimization ended."""
+
+    state: State
+    """With the velocities that were given."""
+    energy: Float[Array, ""]
+    """The potential energy, kJ/mol."""
+    largest_force: Float[Array, ""]
+    """On any atom, kJ/mol/nm."""
+    num_steps: Int[Array, ""]
+    converged: Bool[Array, ""]
+    """Whether the largest force is within the tolerance."""
+
+
+class _Walk(NamedTuple):
+    positions: Float[Array, "atoms 3"]
+    velocities: Float[Array, "atoms 3"]
+    forces: Float[Array, "atoms 3"]
+    neighbors: Neighbors | None
+    wear: Wear
+    dt: Float[Array, ""]
+    mixing: Float[Array, ""]
+    downhill: Int[Array, ""]
+    num_steps: Int[Array, ""]
+
+
+def minimize(
+    system: System, state: State, *, max_steps: int = 10_000, tolerance: float = 10.0, max_move: float = 0.01
+) -> Minimum:
+    """Moves atoms downhill in energy until all forces are small (FIRE), in the box that is given.
+
+    Atoms may overlap at the start: none moves further than `max_move` in a step, however large the force. Every step
+    evaluates the forces once, in one compiled loop. The result has no derivative.
+
+    **Arguments:** `tolerance`, the largest force on an atom that is small enough, kJ/mol/nm; `max_move`, nm.
+
+    **Errors:** `ValueError` for numbers that are not positive, and a state that does not fit the system;
+    `FloatingPointError` where the energy is not finite in the end, with the nearest two atoms, and for neighbor lists
+    that are too small. Running out of steps is none: see `Minimum.converged`.
+
+    **Reference:** E. Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006).
+    """
+    require_count("max_steps", max_steps)
+    require_positive("tolerance", tolerance, "kJ/mol/nm")
+    require_positive("max_move", max_move, "nm")
+    state = system.check_shape_and_cutoff(state)
+    dtype = state.positions.dtype
+    numbers = (jnp.asarray(max_steps), jnp.asarray(tolerance, dtype), jnp.asarray(max_move, dtype))
+    end, energy, largest = _descend(*jax.lax.stop_gradient((system, state, *numbers)))
+    relaxed = eqx.tree_at(lambda s: s.positions, state, end.positions)  # unchecked: the next line tells why it fails
+    relaxed = check_wear(system, end.wear, guard=relaxed)
+    relaxed = check_energies(relaxed, energy, guard=relaxed)
+    return Minimum(relaxed, energy, largest, end.num_steps, largest <= tolerance)
+
+
+@eqx.filter_jit
+def _descend(system, state, max_steps, tolerance, max_move):
+    """The last step, its energy, and the largest force there."""
+    box, dtype = state.box, state.positions.dtype
+    forces = lambda x, neighbors: system.potential.forces(x, box, neighbors=neighbors)
+
+    def goes_on(walk):
+        # a force that is not a number ends it as well
+        return (walk.num_steps < max_steps) & (_largest(walk.forces) > tolerance)
+
+    def step(walk):
+        # limited before it is squared: where atoms overlap a force has no square in float32
+        f = _limited(walk.forces, max_move / walk.dt**2)
+        slope = jnp.sum(f * walk.velocities)
+        downhill = jnp.where(slope > 0, walk.downhill + 1, 0)
+        faster = downhill > _PATIENCE
+        dt = jnp.where(slope > 0, jnp.where(faster, walk.dt * _GROWTH, walk.dt), walk.dt * _SHRINKAGE)
+        dt = jnp.clip(dt, _SHORTEST, _LONGEST)
+        mixing = jnp.where(slope > 0, jnp.where(faster, walk.mixing * _FADING, walk.mixing), _MIXING)
+        v = jnp.where(slope > 0, walk.velocities, 0) + dt * f
+        v = (1 - mixing) * v + mixing * f * jnp.sqrt(jnp.sum(v**2) / jnp.maximum(jnp.sum(f**2), 1e-30))
+        v = _limited(v, max_move / dt)
+        x = walk.positions + dt * v
+        neighbors = walk.neighbors
+        if neighbors is not None:
+            neighbors = jax.lax.cond(neighbors.usable(x), lambda: neighbors, lambda: system.find_neighbors(x, box))
+        wear = walk.wear if neighbors is None else walk.wear.and_of(x, neighbors)
+        return _Walk(x, v, forces(x, neighbors), neighbors, wear, dt, mixing, downhill, walk.num_steps + 1)
+
+    x, neighbors = state.positions, system.find_neighbors(state.positions, box)
+    number = lambda value: jnp.asarray(value, dtype)
+    wear = Wear.none(dtype) if neighbors is None else Wear.none(dtype).and_of(x, neighbors)
+    start = _Walk(
+        x, jnp.zeros_like(x), forces(x, neighbors), neighbors, wear, number(_START), number(_MIXING), jnp.array(0),
+        jnp.array(0),
+    )  # fmt: skip
+    end = jax.lax.while_loop(goes_on, step, start)
+    return end, energy_of(system.potential, end.positions, box, end.neighbors), _largest(end.forces)
+
+
+def _largest(vectors: Float[Array, "atoms 3"]) -> Float[Array, ""]:
+    """The longest, without overflow."""
+    scale = jnp.maximum(jnp.max(jnp.abs(vectors)), 1e-30)
+    return scale * jnp.sqrt(jnp.max(jnp.sum((vectors / scale) ** 2, axis=1)))
+
+
+def _limited(vectors: Float[Array, "atoms 3"], limit: Float[Array, ""]) -> Float[Array, "atoms 3"]:
+    """Each vector in its own direction, no longer than the limit."""
+    component = jnp.max(jnp.abs(vectors), axis=1, keepdims=True)
+    vectors = vectors / jnp.maximum(component / limit, 1)  # whose squares do not overflow
+    return vectors / jnp.maximum(jnp.sqrt(jnp.sum(vectors**2, axis=1, keepdims=True)) / limit, 1)
