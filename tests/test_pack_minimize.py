@@ -218,7 +218,7 @@ KEY, STATE, SYSTEM = jax.random.key(0), argon_state(), rv.System(argon_topology(
         (lambda: rv.pack([WATER], [SHAPE, SHAPE], [1], density=600.0, key=KEY), "1 molecules, 2 arrays of positions"),
         (lambda: rv.pack([], [], [], density=600.0, key=KEY), "0 molecules"),
         (lambda: rv.pack(WATER, SHAPE, 8, density=600.0, contact=0.0, key=KEY), "`contact` is 0.0"),
-        (lambda: rv.pack(ATOM, POINT, 27, density=30000.0, key=KEY), "box is 0.33.* nm high.*wanted at least two contacts"),
+        (lambda: rv.pack(ATOM, POINT, 27, density=30000.0, key=KEY), "0.33.* nm high.*wanted at least two contacts"),
         (lambda: rv.pack(ATOM, POINT, 64, density=20000.0, key=KEY), "nearer than 0.16 nm.*Wanted a lower density"),
         (lambda: rv.minimize(SYSTEM, STATE, max_steps=0), "`max_steps` is 0"),
         (lambda: rv.minimize(SYSTEM, STATE, tolerance=0.0), "`tolerance` is 0.0"),
