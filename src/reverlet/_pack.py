@@ -33,7 +33,7 @@ class _Soft(AbstractPairPotential):
 
 def pack(
     molecule: Topology | Sequence[Topology],
-    positions: Float[Array, "atoms 3"] | Sequence[Float[Array, "atoms 3"]],
+    positions: Float[Array, "_ 3"] | Sequence[Float[Array, "_ 3"]],
     num: int | Sequence[int],
     *,
     density: float | None = None,
@@ -56,7 +56,7 @@ def pack(
     """
     topologies = [molecule] if isinstance(molecule, Topology) else list(molecule)
     shapes = [positions] if isinstance(molecule, Topology) else list(positions)
-    numbers = [num] if isinstance(num, int) else list(num)
+    numbers = list(num) if isinstance(num, Sequence) else [num]
     if not len(topologies) == len(shapes) == len(numbers) > 0:
         raise ValueError(
             f"`pack` got {len(topologies)} molecules, {len(shapes)} arrays of positions and {len(numbers)} numbers;"
@@ -71,6 +71,12 @@ def pack(
     require_positive("contact", contact, "nm")
     topology = Topology.concatenate([one.repeat(n) for one, n in zip(topologies, numbers, strict=True)])
     box = _box_for(topology, density, box).astype(shapes[0].dtype)
+    height = float(jnp.min(box.heights))
+    if 2 * contact > height:
+        raise ValueError(
+            f"The box is {height:.4g} nm high at its smallest; wanted at least two contacts, {2 * contact:.4g} nm: more"
+            " molecules, or a lower density."
+        )
 
     lattice_key, turn_key = jax.random.split(key)
     centers = _lattice(sum(numbers), box, lattice_key)
