@@ -1,4 +1,7 @@
 from ._base import AbstractObservable as AbstractObservable
+from ._green_kubo import AbstractGreenKubo as AbstractGreenKubo
+from ._green_kubo import ThermalConductivity as ThermalConductivity
+from ._green_kubo import Viscosity as Viscosity
 from ._structure import RDF as RDF
 from ._thermodynamics import Temperature as Temperature
 from ._thermodynamics import TotalEnergy as TotalEnergy

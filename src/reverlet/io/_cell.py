@@ -14,7 +14,9 @@ def lengths_and_angles(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     lengths = np.linalg.norm(vectors, axis=-1)
     above = np.abs(vectors[..., (0, 0, 1), (1, 2, 2)])
     if np.any(above > 1e-6 * np.max(lengths)) or np.any(vectors[..., range(3), range(3)] <= 0):
-        raise ValueError(f"A box\n{vectors.reshape(-1, 3, 3)[0]}\ncannot be written in this format; wanted {_STANDARD}.")
+        raise ValueError(
+            f"A box\n{vectors.reshape(-1, 3, 3)[0]}\ncannot be written in this format; wanted {_STANDARD}."
+        )
     cosines = [
         np.sum(vectors[..., i, :] * vectors[..., j, :], axis=-1) / (lengths[..., i] * lengths[..., j])
         for i, j in ((1, 2), (0, 2), (0, 1))

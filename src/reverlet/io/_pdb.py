@@ -60,7 +60,9 @@ def write_pdb(path: Path, frames: Frames) -> None:
 
     positions = frames.positions.astype(float) / units.ANGSTROM
     if positions.shape[1] > _MOST_ATOMS:
-        raise ValueError(f"PDB numbers at most {_MOST_ATOMS} atoms, got {positions.shape[1]}; wanted `.extxyz` or `.h5`.")
+        raise ValueError(
+            f"PDB numbers at most {_MOST_ATOMS} atoms, got {positions.shape[1]}; wanted `.extxyz` or `.h5`."
+        )
     if not (np.all(positions > -999.999) and np.all(positions < 9999.999)):
         raise ValueError("PDB has room for positions between -99 and 999 nm; wanted `.extxyz` or `.h5` for these.")
     lengths, angles = None, None
@@ -87,9 +89,10 @@ def _mdtraj_topology(topology):
     chain = out.add_chain()
     molecules = np.asarray(topology.molecules)
     elements = topology.elements
-    for run in np.split(np.arange(len(molecules)), np.flatnonzero(np.diff(molecules)) + 1):
+    runs = np.split(np.arange(len(molecules)), np.flatnonzero(np.diff(molecules)) + 1)
+    for number, run in enumerate(runs, 1):
         water = sorted(elements[k] for k in run) == ["H", "H", "O"]
-        residue = out.add_residue("HOH" if water else "MOL", chain)
+        residue = out.add_residue("HOH" if water else "MOL", chain, number)
         seen: dict[str, int] = {}
         for k in run:
             symbol = elements[k]
