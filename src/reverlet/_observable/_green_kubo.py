@@ -65,8 +65,8 @@ class AbstractGreenKubo(AbstractObservable):
 
 def _describe_too_short(max_time, length):
     return (
-        f"`max_time` is {float(max_time):.6g} ps, but trajectories are {float(length):.6g} ps long; wanted a correlation"
-        " shorter than these, better by several times."
+        f"`max_time` is {float(max_time):.6g} ps, but trajectories are {float(length):.6g} ps long; wanted a"
+        " correlation shorter than these, better by several times."
     )
 
 
