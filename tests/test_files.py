@@ -246,7 +246,7 @@ def test_noise_is_refused(suffix, content):
 
 XYZ = '2\nLattice="9 0 0 0 9 0 0 0 9" Properties=species:S:1:pos:R:3\nH 0 0 0\nH 1 1 1\n'
 PDB = "CRYST1   12.000   12.000   12.000  90.00  90.00  90.00 P 1           1 \n"
-ATOM = "ATOM  {:5d}  H1  MOL A   1     {:8.3f}   0.000   0.000  1.00  0.00           H  \n"
+ATOM = "ATOM  {:5d}  H1  MOL A   1    {:8.3f}   0.000   0.000  1.00  0.00           H  \n"
 TWO = PDB + ATOM.format(1, 1.0) + ATOM.format(2, 2.0)
 
 

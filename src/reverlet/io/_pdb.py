@@ -27,7 +27,8 @@ def read_pdb(path: Path, topology: Topology | None) -> Frames:
     del topology
     num_atoms = _check_lines(path)
     with PDBTrajectoryFile(str(path)) as file:
-        positions, found = np.asarray(file.positions, float) * units.ANGSTROM, file.topology
+        positions = np.asarray(file.positions, float) * units.ANGSTROM
+        found: Any = file.topology
         lengths, angles = file.unitcell_lengths, file.unitcell_angles
     if positions.shape[1:] != (num_atoms, 3):
         raise ValueError(
