@@ -294,38 +294,24 @@ def crystal(config: Config) -> tuple[rv.Topology, rv.State]:
 
 
 def read_structure(path: Path) -> tuple[rv.Topology, rv.State]:
-    """The first configuration of a PDB or extxyz file, by ASE; Å become nm."""
-    import ase.io
-
+    """The first configuration of a PDB or extxyz file, at rest and in single precision."""
     if not path.is_file():
         raise _run.BadInput(f"There is no structure file {path}; wanted a PDB or extxyz file.")
-    try:
-        atoms: Any = ase.io.read(path, index=0)
-    except Exception as error:  # ASE's readers raise whatever they stumble over
-        raise _run.BadInput(
-            f"The structure file {path} cannot be read ({type(error).__name__}: {error}); wanted PDB or extxyz."
-        ) from error
-    elements = atoms.get_chemical_symbols()
-    counts = {e: elements.count(e) for e in sorted(set(elements))}
-    if len(counts) != 1 or len(elements) < 2:
-        found = ", ".join(f"{n} {e}" for e, n in counts.items()) or "no atoms"
+    topology, state = rv.io.read_structure(path)
+    counts = {e: topology.elements.count(e) for e in sorted(set(topology.elements))}
+    if len(counts) != 1 or topology.num_atoms < 2:
+        found = ", ".join(f"{n} {e}" for e, n in counts.items())
         raise _run.BadInput(
             f"The structure file {path} has {found}; wanted at least two atoms of one element, as argon."
         )
-    cell = np.asarray(atoms.cell) * rv.units.ANGSTROM
-    if abs(np.linalg.det(cell)) < 1e-6 or not all(atoms.pbc):
+    if isinstance(state.box, rv.OpenBox):
         raise _run.BadInput(
-            f"The structure file {path} has no periodic box (cell vectors {cell.tolist()} nm, periodic"
-            f' {[bool(p) for p in atoms.pbc]}); wanted one: CRYST1 in a PDB, Lattice="..." in an extxyz file.'
+            f'The structure file {path} has no periodic box; wanted one: CRYST1 in a PDB, Lattice="..." in an extxyz'
+            " file."
         )
-    upright = np.allclose(cell, np.diag(np.diag(cell)), atol=1e-9)
-    box = (
-        rv.OrthorhombicBox(jnp.asarray(np.diag(cell), jnp.float32))
-        if upright
-        else rv.TriclinicBox(jnp.asarray(cell, jnp.float32))
-    )
-    positions = jnp.asarray(atoms.positions * rv.units.ANGSTROM, jnp.float32)
-    return rv.Topology.from_elements(elements), rv.State(positions, jnp.zeros_like(positions), box)
+    positions = state.positions.astype(jnp.float32)
+    box = state.box.astype(jnp.float32)
+    return rv.Topology.from_elements(topology.elements), rv.State(positions, jnp.zeros_like(positions), box)
 
 
 class WithTemperature(rv.AbstractObservable):

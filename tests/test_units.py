@@ -27,6 +27,7 @@ MEASURED, EXACT = 1e-8, 1e-14
         (units.BAR, sc.bar * 1e-27 * sc.N_A / 1e3, EXACT),
         (units.PASCAL, 1e-27 * sc.N_A / 1e3, EXACT),
         (units.PASCAL_SECOND, 1e-27 * sc.N_A / 1e3 * 1e12, EXACT),
+        (units.WATT_PER_METER_KELVIN, sc.N_A / 1e3 / 1e9 / 1e12, EXACT),
         (units.GRAM_PER_CUBIC_CENTIMETER, 1e3 / sc.u * 1e-27, MEASURED),
         (units.SQUARE_METER_PER_SECOND, 1e18 / 1e12, EXACT),
         (units.WAVENUMBER, 2 * np.pi * sc.c * 100 / 1e12, EXACT),
@@ -42,7 +43,7 @@ def test_against_scipy(got, wanted, rtol):
 
 def test_every_constant_is_tested_above():
     public = {name for name in vars(units) if name.isupper() and not name.startswith("_")}
-    assert len(public) == 21
+    assert len(public) == 22
 
 
 def test_no_factor_in_the_equations_of_motion():

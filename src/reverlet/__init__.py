@@ -95,6 +95,7 @@ from ._observable import VDOS as VDOS
 from ._observable import (
     AbstractDiffusionRoute as AbstractDiffusionRoute,
 )
+from ._observable import AbstractGreenKubo as AbstractGreenKubo
 from ._observable import (
     AbstractObservable as AbstractObservable,
 )
@@ -121,9 +122,11 @@ from ._observable import StandardCorrection as StandardCorrection
 from ._observable import (
     Temperature as Temperature,
 )
+from ._observable import ThermalConductivity as ThermalConductivity
 from ._observable import (
     TotalEnergy as TotalEnergy,
 )
+from ._observable import Viscosity as Viscosity
 from ._observable import (
     YehHummer as YehHummer,
 )

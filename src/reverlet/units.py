@@ -48,6 +48,8 @@ BAR = 1e5 * 1e-27 * _AVOGADRO / 1e3
 PASCAL = BAR / 1e5
 PASCAL_SECOND = PASCAL * SECOND
 """Viscosity, in kJ/mol ps/nm³."""
+WATT_PER_METER_KELVIN = 1e-3 * _AVOGADRO / METER / SECOND
+"""Thermal conductivity, in kJ/mol/nm/ps/K."""
 # Density, in u/nm³
 GRAM_PER_CUBIC_CENTIMETER = 1e-3 / 1e-6 * 1e-27 / _DALTON_SI
 # Diffusion, in nm²/ps

@@ -1,6 +1,9 @@
 from ._base import AbstractObservable as AbstractObservable
 from ._dielectric import Conductivity as Conductivity
 from ._dielectric import DielectricConstant as DielectricConstant
+from ._green_kubo import AbstractGreenKubo as AbstractGreenKubo
+from ._green_kubo import ThermalConductivity as ThermalConductivity
+from ._green_kubo import Viscosity as Viscosity
 from ._quantum import AbstractQuantumCorrection as AbstractQuantumCorrection
 from ._quantum import HarmonicCorrection as HarmonicCorrection
 from ._quantum import MixedCorrection as MixedCorrection

@@ -59,3 +59,4 @@ from ._pair import (
 from ._pair import (
     TailCorrected as TailCorrected,
 )
+from ._pair import heat_flow as heat_flow

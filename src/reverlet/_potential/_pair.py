@@ -9,6 +9,7 @@ import numpy as np
 from equinox import AbstractVar
 from jaxtyping import Array, Float, Int
 
+from .._box import AbstractBox
 from .._misc import cast_floats, require_positive, tree_dot
 from .._neighbors import Neighbors
 from ._base import AbstractPotential
@@ -100,16 +101,47 @@ class AbstractPairPotential(AbstractPotential):
     def energy(self, positions, box, *, neighbors=None):
         dtype = positions.dtype
         energy = _energy(cast_floats(self, dtype), positions, box.astype(dtype), neighbors)
-        if neighbors is None:
-            return energy
-        if neighbors.cutoff < self.cutoff:
-            raise ValueError(
-                f"`neighbors` has the pairs up to {neighbors.cutoff} nm, but the cutoff is {self.cutoff} nm; wanted a"
-                " list with at least that."
-            )
-        usable = jax.lax.stop_gradient(neighbors.usable(positions))
-        # a factor, which all derivatives have too
-        return energy * jnp.where(usable, 1, jnp.nan).astype(dtype)
+        return energy * _one_if_usable(self, positions, neighbors)
+
+
+def heat_flow(
+    potential: AbstractPairPotential,
+    positions: Float[Array, "atoms 3"],
+    velocities: Float[Array, "atoms 3"],
+    box: AbstractBox,
+    neighbors: Neighbors | None,
+) -> tuple[Float[Array, " atoms"], Float[Array, "3"]]:
+    """Every atom's half of its pair energies, kJ/mol, and what pairs carry, ½ Σ_{i<j} F_ij·(v_i + v_j) r_ij, in
+    kJ/mol nm/ps. F_ij is the force on i, r_ij = r_i - r_j."""
+    dtype = positions.dtype
+    potential, box = cast_floats(potential, dtype), box.astype(dtype)
+
+    def of_tile(tile):
+        d, r2, counts = tile.geometry(potential, positions, box)
+        u = tile.pair_function(potential)
+        energies = 0.5 * _row_sum(jnp.where(counts, u(r2), 0))
+        v = [a + b for a, b in zip(tile.rows(velocities), tile.columns(velocities), strict=True)]
+        power = _first(u, r2, counts) * (d[0] * v[0] + d[1] * v[1] + d[2] * v[2])
+        # a quarter, since every pair is met twice
+        return energies, jnp.stack([-0.25 * jnp.sum(_row_sum(power * dk)) for dk in d])
+
+    energies, flows = _per_tile(of_tile, len(positions), neighbors)
+    energies = energies[0] if neighbors is None else energies.reshape(-1)[neighbors.slots]
+    one = _one_if_usable(potential, positions, neighbors)
+    return energies * one, jnp.sum(flows, axis=0) * one
+
+
+def _one_if_usable(potential, positions, neighbors):
+    """A factor, which all derivatives have too: one, or NaN where the list may miss pairs."""
+    if neighbors is None:
+        return jnp.ones((), positions.dtype)
+    if neighbors.cutoff < potential.cutoff:
+        raise ValueError(
+            f"`neighbors` has the pairs up to {neighbors.cutoff} nm, but the cutoff is {potential.cutoff} nm; wanted a"
+            " list with at least that."
+        )
+    usable = jax.lax.stop_gradient(neighbors.usable(positions))
+    return jnp.where(usable, 1, jnp.nan).astype(positions.dtype)
 
 
 def as_truncation(truncation: AbstractTruncation | None) -> AbstractTruncation:

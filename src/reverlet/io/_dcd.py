@@ -1,4 +1,7 @@
-"""DCD (CHARMM, NAMD), by MDTraj: Å in single precision, no velocities, no times, no elements."""
+"""DCD (CHARMM, NAMD): Å in single precision, no velocities, no times, no elements.
+
+Written by MDTraj; read here, since its reader prints to the standard output, and believes a damaged header.
+"""
 
 from pathlib import Path
 
@@ -11,19 +14,21 @@ from ._frames import Frames
 
 
 def read_dcd(path: Path, topology: Topology | None) -> Frames:
-    from mdtraj.formats import DCDTrajectoryFile
-
     if topology is None:
         raise ValueError(
             "It does not say what its atoms are: give `topology`, such as of `rv.io.read('start.pdb')[0]`."
         )
-    _check_records(path, topology.num_atoms)
-    with DCDTrajectoryFile(str(path)) as file:
-        positions, lengths, angles = file.read()
+    *cell, x, y, z = _records(path, topology.num_atoms)
+    positions = np.stack([x, y, z], axis=-1).view("<f4").astype(float) * units.ANGSTROM
     vectors = None
-    if lengths is not None and np.any(lengths != 0):  # programs without a box write zeros
-        vectors = vectors_of(np.asarray(lengths, float) * units.ANGSTROM, angles)
-    return Frames(topology, np.asarray(positions, float) * units.ANGSTROM, None, vectors, None)
+    if cell:
+        a, gamma, b, beta, alpha, c = np.ascontiguousarray(cell[0]).view("<f8").T
+        lengths, angles = np.stack([a, b, c], axis=-1), np.stack([alpha, beta, gamma], axis=-1)
+        if np.any(lengths != 0):  # programs without a box write zeros
+            if np.all(np.abs(angles) <= 1):  # NAMD and newer CHARMM write cosines
+                angles = np.degrees(np.arccos(angles))
+            vectors = vectors_of(lengths * units.ANGSTROM, angles)
+    return Frames(topology, positions, None, vectors, None)
 
 
 def write_dcd(path: Path, frames: Frames) -> None:
@@ -37,8 +42,8 @@ def write_dcd(path: Path, frames: Frames) -> None:
         file.write((frames.positions / units.ANGSTROM).astype(np.float32), lengths, angles)
 
 
-def _check_records(path, num_atoms):
-    """Refuses a file that is not, to the last word, as long as its header says.
+def _records(path, num_atoms):
+    """The records of all frames, as words of four bytes; refused unless they are as long as the header says.
 
     The layout is that of Fortran's unformatted records, each between two copies of its length: a header of 84 bytes, a
     title, the number of atoms, and for every frame the cell and three coordinates.
@@ -65,8 +70,10 @@ def _check_records(path, num_atoms):
     body = words[end + 4 :]
     if num_frames < 1 or len(body) != num_frames * size:
         raise ValueError(f"It says that it has {num_frames} frames, but holds {len(body) / size:g}.")
-    body, at = body.reshape(num_frames, size), 0
+    body, at, records = body.reshape(num_frames, size), 0, []
     for length in lengths:
         if np.any(body[:, at] != length) or np.any(body[:, at + 1 + length // 4] != length):
             raise ValueError("A frame is damaged: the lengths of its records are wrong.")
+        records.append(body[:, at + 1 : at + 1 + length // 4])
         at += 2 + length // 4
+    return records

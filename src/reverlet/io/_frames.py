@@ -84,7 +84,7 @@ class Frames(NamedTuple):
 
     def _boxes(self, dtype):
         if self.vectors is None:
-            return OpenBox()
+            return OpenBox()  # pyright: ignore[reportCallIssue]
         for one in np.unique(self.vectors, axis=0):
             TriclinicBox(one)  # refuses what is no box
         vectors = jnp.asarray(self.vectors, dtype)

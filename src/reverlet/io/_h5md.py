@@ -98,7 +98,7 @@ def _only_group(file):
     groups = list(_get(file, "particles"))
     if len(groups) != 1:
         raise ValueError(f"It has {len(groups)} groups of particles ({', '.join(groups)}), wanted one.")
-    return file["particles"][groups[0]]
+    return _get(file["particles"], groups[0])
 
 
 def _topology(file, particles, num_atoms, given):
@@ -147,7 +147,7 @@ def _times(position, num_frames):
     return times
 
 
-def _get(group, name):
+def _get(group, name) -> Any:
     if name not in group:
         raise ValueError(f"It has no `{name}` in `{group.name}`.")
     return group[name]

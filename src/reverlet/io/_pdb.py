@@ -27,7 +27,8 @@ def read_pdb(path: Path, topology: Topology | None) -> Frames:
     del topology
     num_atoms = _check_lines(path)
     with PDBTrajectoryFile(str(path)) as file:
-        positions, found = np.asarray(file.positions, float) * units.ANGSTROM, file.topology
+        positions = np.asarray(file.positions, float) * units.ANGSTROM
+        found: Any = file.topology
         lengths, angles = file.unitcell_lengths, file.unitcell_angles
     if positions.shape[1:] != (num_atoms, 3):
         raise ValueError(
@@ -89,9 +90,10 @@ def _mdtraj_topology(topology):
     chain = out.add_chain()
     molecules = np.asarray(topology.molecules)
     elements = topology.elements
-    for run in np.split(np.arange(len(molecules)), np.flatnonzero(np.diff(molecules)) + 1):
+    runs = np.split(np.arange(len(molecules)), np.flatnonzero(np.diff(molecules)) + 1)
+    for number, run in enumerate(runs, 1):
         water = sorted(elements[k] for k in run) == ["H", "H", "O"]
-        residue = out.add_residue("HOH" if water else "MOL", chain)
+        residue = out.add_residue("HOH" if water else "MOL", chain, number)
         seen: dict[str, int] = {}
         for k in run:
             symbol = elements[k]

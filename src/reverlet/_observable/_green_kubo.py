@@ -1,0 +1,152 @@
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from equinox import AbstractVar
+from jaxtyping import Array, Float
+
+from .. import units
+from .._box import OpenBox
+from .._misc import raise_if, require_positive
+from .._potential import AbstractPairPotential, heat_flow
+from .._state import State, relative_to_center_of_mass
+from .._statistics import weighted_mean
+from .._system import System
+from .._timeseries import correlation_all_origins, running_integral
+from ._base import AbstractObservable
+
+
+class AbstractGreenKubo(AbstractObservable):
+    """A transport coefficient ∫ ⟨J(0)·J(t)⟩ dt of a flux J, from zero to `max_time`.
+
+    Averaged over all time origins; by the trapezoid rule between frames. A subclass gives `flux`, scaled so that no
+    factor is left, which is what is recorded.
+    """
+
+    max_time: AbstractVar[float | None]
+    """Where the integral ends, ps: after the correlation has decayed, and long before the trajectory ends, since few
+    origins are left at its last lags. The whole trajectory by default."""
+
+    @abc.abstractmethod
+    def flux(self, system: System, state: State) -> Float[Array, " *components"]:
+        """J of an instant; products are summed over all components."""
+
+    def record(self, system, state, initial):
+        del initial
+        if isinstance(state.box, OpenBox):
+            raise ValueError(f"`{type(self).__name__}` got an `OpenBox`, which has no volume; wanted a periodic box.")
+        return self.flux(system, state)
+
+    def running(
+        self,
+        times: Float[Array, " frames"],
+        records: Float[Array, "samples frames *components"],
+        weights: Float[Array, " samples"],
+    ) -> Float[Array, " frames"]:
+        """The integral up to every lag `times - times[0]`, to look for its plateau; from records as in `reduce`."""
+        if len(times) < 2:
+            raise ValueError(
+                f"`{type(self).__name__}` got a single frame; wanted trajectories: pass `dynamics=rv.NVE(...)`."
+            )
+        correlations = jax.vmap(lambda flux: correlation_all_origins(flux, flux))(records)
+        return running_integral(times, weighted_mean(weights, correlations))
+
+    def reduce(self, times, records, weights):
+        integral = self.running(times, records, weights)
+        if self.max_time is None:
+            return integral[-1]
+        lags = times - times[0]
+        # half a step in a thousand for rounding in the times; the integral goes on as it is there
+        bad = self.max_time > lags[-1] + 1e-3 * (lags[-1] - lags[-2])
+        integral = raise_if(bad, _describe_too_short, jnp.asarray(self.max_time), lags[-1], guard=integral)
+        return jnp.interp(jnp.asarray(self.max_time, lags.dtype), lags, integral)
+
+
+def _describe_too_short(max_time, length):
+    return (
+        f"`max_time` is {float(max_time):.6g} ps, but trajectories are {float(length):.6g} ps long; wanted a"
+        " correlation shorter than these, better by several times."
+    )
+
+
+class Viscosity(AbstractGreenKubo):
+    """The shear viscosity η = V/(10 k T) ∫ ⟨P(0):P(t)⟩ dt, kJ/mol ps/nm³ (divide by `units.PASCAL_SECOND`).
+
+    P is the symmetric traceless part of the pressure tensor, whose nine products are those of five independent
+    components; the kinetic part is without the motion of the center of mass. Each evaluation costs a force.
+
+    **Arguments:** `temperature` (K), `max_time` (ps), where the integral ends.
+
+    **Errors:** `ValueError` for a temperature or a time that is not positive, an open box, or a single frame;
+    `FloatingPointError` for a `max_time` longer than the trajectories.
+
+    **Reference:** P. J. Daivis and D. J. Evans, J. Chem. Phys. 100, 541 (1994).
+    """
+
+    temperature: float
+    max_time: float | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        _check(self.temperature, self.max_time)
+
+    def flux(self, system, state):
+        neighbors = system.find_neighbors(state.positions, state.box)
+        v = relative_to_center_of_mass(system.topology, state.velocities)
+        masses = system.topology.masses.astype(v.dtype)
+        # written as a sum: a matrix product may run in lower precision on a GPU
+        kinetic = jnp.sum(masses[:, None, None] * v[:, :, None] * v[:, None, :], axis=0)
+        volume = state.box.volume.astype(v.dtype)
+        pressure = kinetic / volume - system.potential.stress(state.positions, state.box, neighbors=neighbors)
+        symmetric = 0.5 * (pressure + pressure.T)
+        traceless = symmetric - jnp.trace(symmetric) / 3 * jnp.eye(3, dtype=v.dtype)
+        return traceless * jnp.sqrt(volume / (10 * units.BOLTZMANN * self.temperature))
+
+
+class ThermalConductivity(AbstractGreenKubo):
+    """The thermal conductivity κ = 1/(3 V k T²) ∫ ⟨J(0)·J(t)⟩ dt, kJ/mol/nm/ps/K, of one kind of atoms.
+
+    J = Σ_i e_i v_i + ½ Σ_{i<j} F_ij·(v_i + v_j) r_ij, with e_i the kinetic energy of an atom and half of its pair
+    energies: the time derivative of Σ e_i r_i. For pair potentials alone, since others do not say whose their energy
+    is. Velocities are relative to the center of mass, so that J is the same in every moving frame; otherwise a drift
+    would carry the enthalpy along. A mixture also conducts by diffusion of its partial enthalpies, which are not
+    subtracted: κ is too large there. Divide by `units.WATT_PER_METER_KELVIN`.
+
+    **Arguments:** `temperature` (K), `max_time` (ps), where the integral ends.
+
+    **Errors:** as of `Viscosity`, and `TypeError` for other potentials than a pair potential.
+
+    **Reference:** J. H. Irving and J. G. Kirkwood, J. Chem. Phys. 18, 817 (1950); M. P. Allen and D. J. Tildesley,
+    Computer Simulation of Liquids, 2nd ed. (Oxford 2017), section 2.7.
+    """
+
+    temperature: float
+    max_time: float | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        _check(self.temperature, self.max_time)
+
+    def flux(self, system, state):
+        volume = state.box.volume.astype(state.positions.dtype)
+        return heat_current(system, state) / jnp.sqrt(3 * volume * units.BOLTZMANN * self.temperature**2)
+
+
+def heat_current(system: System, state: State) -> Float[Array, "3"]:
+    """J of `ThermalConductivity`, kJ/mol nm/ps, in a box of any kind."""
+    potential = system.potential
+    if not isinstance(potential, AbstractPairPotential):
+        raise TypeError(
+            f"`ThermalConductivity` got a `{type(potential).__name__}`; wanted an `AbstractPairPotential`, such as"
+            " `LennardJones`: of others it is not known which atom has which part of the energy."
+        )
+    v = relative_to_center_of_mass(system.topology, state.velocities)
+    neighbors = system.find_neighbors(state.positions, state.box)
+    energies, flow = heat_flow(potential, state.positions, v, state.box, neighbors)
+    energies = energies + 0.5 * system.topology.masses.astype(v.dtype) * jnp.sum(v**2, axis=1)
+    return jnp.sum(energies[:, None] * v, axis=0) + flow
+
+
+def _check(temperature, max_time):
+    require_positive("temperature", temperature, "K")
+    if max_time is not None:
+        require_positive("max_time", max_time, "ps")
