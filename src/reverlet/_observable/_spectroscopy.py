@@ -315,8 +315,9 @@ def _refuse_aliasing(wavenumbers, step, *, guard):
 def _describe_aliasing(highest, step):
     return (
         f"Frames are {float(step):.6g} ps apart, which resolves up to"
-        f" {1 / (2 * _PER_PICOSECOND * float(step)):.6g} 1/cm, but the highest wavenumber is"
-        f" {float(highest):.6g} 1/cm; wanted frames at most {1 / (2 * _PER_PICOSECOND * float(highest)):.3g} ps apart (`save_every`), or lower wavenumbers."
+        f" {1 / (2 * _PER_PICOSECOND * float(step)):.6g} 1/cm, but the highest wavenumber is {float(highest):.6g} 1/cm;"
+        f" wanted frames at most {1 / (2 * _PER_PICOSECOND * float(highest)):.3g} ps apart (`save_every`), or lower"
+        " wavenumbers."
     )
 
 
