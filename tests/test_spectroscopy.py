@@ -60,12 +60,11 @@ def test_published_pipeline():
 def test_ornstein_uhlenbeck_current():
     """⟨J·J⟩ = C exp(-γ|t|) has a Lorentzian spectrum, and a conductivity C/(3kTγ)."""
     gamma, c, step, n = 40.0, 7.0, 5e-4, 1201
-    # two samples whose exact correlations over all origins are hard to make, so the correlation is given
     lags = step * jnp.arange(n)
     nu = np.array([0.0, 10.0, 200.0, 1000.0])
     omega = 2 * np.pi * sc.c * 100 * 1e-12 * nu
     density = rv.spectral_density(c * jnp.exp(-gamma * lags), jnp.asarray(step), jnp.asarray(omega), FLAT)
-    # the kink at zero costs (γh)²/12 · h-independent: 3.3e-5 of the peak; e^{-24} is cut off
+    # the trapezoid rule at the kink at zero costs (γh)²/12 = 3.3e-5 of the peak; e^{-24} is cut off
     np.testing.assert_allclose(density, 2 * c * gamma / (gamma**2 + omega**2), atol=1e-4 * 2 * c / gamma)
 
 
@@ -266,7 +265,6 @@ def test_quantum_corrections():
 @pytest.mark.parametrize("correction", [rv.HarmonicCorrection(), rv.StandardCorrection()], ids=["harmonic", "standard"])
 def test_filtering_the_spectrum_is_computing_the_filtered_one(correction):
     step, n = 1e-3, 201
-    # a cosine well below the highest wavenumber: squared amplitudes, so the spectrum without window is not negative
     rng = np.random.default_rng(0)
     records = jnp.asarray(rng.normal(size=(2, n, 3)))
     times = step * jnp.arange(n)
@@ -413,7 +411,7 @@ def test_bad_input():
         spectrum_of(rv.HannWindow(0.5), good).reduce(times, records, ONE)
     with pytest.raises(ValueError, match=r"resolves up to 16678.* at most 0\.000834 ps apart"):
         spectrum_of(FLAT, np.array([0.0, 20000.0])).reduce(times, records, ONE)
-    with pytest.raises(jax.errors.JaxRuntimeError, match="FloatingPointError: Frames.* resolves up to"):
+    with pytest.raises(jax.errors.JaxRuntimeError, match=r"FloatingPointError: Frames.* resolves up to"):
         jax.block_until_ready(eqx.filter_jit(spectrum_of(FLAT, np.array([0.0, 20000.0])).reduce)(times, records, ONE))
     with pytest.raises(ValueError, match="single frame"):
         spectrum_of(FLAT, good).reduce(times[:1], records[:, :1], ONE)

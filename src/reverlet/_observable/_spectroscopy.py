@@ -185,8 +185,8 @@ def filter_spectrum(
     wavenumbers wanted, those of the table by default.
 
     **Errors:** `ValueError` for wavenumbers that are negative or do not increase, intensities that are negative or not
-    finite, and a table too coarse for lags as long as the window's (wanted spacings below 1/(2cT)), or too fine in
-    wavenumber for the step.
+    finite, a table too coarse for lags as long as the window's (wanted spacings of at most 1/(2cT)), and one that goes
+    higher than the step resolves.
     """
     require_reference(wavenumbers, intensities)
     known, values = as_float_array(wavenumbers), as_float_array(intensities)
