@@ -185,8 +185,8 @@ def filter_spectrum(
     wavenumbers wanted, those of the table by default.
 
     **Errors:** `ValueError` for wavenumbers that are negative or do not increase, intensities that are negative or not
-    finite, and a table too coarse for lags as long as the window's (wanted spacings below 1/(2cT)), or too fine in
-    wavenumber for the step.
+    finite, a table too coarse for lags as long as the window's (wanted spacings of at most 1/(2cT)), and one that goes
+    higher than the step resolves.
     """
     require_reference(wavenumbers, intensities)
     known, values = as_float_array(wavenumbers), as_float_array(intensities)
@@ -315,8 +315,9 @@ def _refuse_aliasing(wavenumbers, step, *, guard):
 def _describe_aliasing(highest, step):
     return (
         f"Frames are {float(step):.6g} ps apart, which resolves up to"
-        f" {1 / (2 * _PER_PICOSECOND * float(step)):.6g} 1/cm, but the highest wavenumber is"
-        f" {float(highest):.6g} 1/cm; wanted frames at most {1 / (2 * _PER_PICOSECOND * float(highest)):.3g} ps apart (`save_every`), or lower wavenumbers."
+        f" {1 / (2 * _PER_PICOSECOND * float(step)):.6g} 1/cm, but the highest wavenumber is {float(highest):.6g} 1/cm;"
+        f" wanted frames at most {1 / (2 * _PER_PICOSECOND * float(highest)):.3g} ps apart (`save_every`), or lower"
+        " wavenumbers."
     )
 
 

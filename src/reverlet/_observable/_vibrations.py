@@ -94,7 +94,8 @@ class RamanSpectra(eqx.Module):
         **Arguments:** `wavenumbers` (1/cm) of the spectra, none zero; `temperature` (K); `laser` ν₀ (1/cm).
         """
         x = units.HBAR * units.WAVENUMBER * wavenumbers / (units.BOLTZMANN * jnp.asarray(temperature))
-        factor = (laser - wavenumbers) ** 4 / (laser**3 * wavenumbers * -jnp.expm1(-x))
+        light = jnp.asarray(laser)
+        factor = (light - wavenumbers) ** 4 / (light**3 * wavenumbers * -jnp.expm1(-x))
         return RamanSpectra(factor * self.isotropic, factor * self.anisotropic)  # pyright: ignore[reportCallIssue]
 
 
