@@ -55,8 +55,11 @@ class MolecularCharges(AbstractCharges):
     """A charge for every kind of atom but one in each molecule, which takes what the molecule's net charge leaves.
 
     So molecules stay neutral (or ions singly charged) and equivalent atoms alike, whatever the parameters become. A
-    molecule's atoms of kind -1 share what is left equally: for water, `MolecularCharges(jnp.array([0.42]), jnp.array([-1, 0, 0]),
-    jnp.array([0, 0, 0]))` has the charge of a hydrogen as its only parameter, and oxygen gets minus twice that.
+    molecule's atoms of kind -1 share what is left equally. For one molecule of water
+
+        MolecularCharges(jnp.array([0.42]), jnp.array([-1, 0, 0]), jnp.array([0, 0, 0]))
+
+    has the charge of a hydrogen as its only parameter, and oxygen gets minus twice that.
 
     **Arguments:** `charges` (e), one for every kind; `kinds`, the kind of every atom, or -1; `molecules`, the molecule
     of every atom, as in `Topology`; `net`, the charge of every molecule (e, whole numbers), zero by default.

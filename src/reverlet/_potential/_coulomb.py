@@ -78,7 +78,7 @@ class Coulomb(AbstractElectrostatics):
                 f"`Coulomb` got a periodic box, `{type(box).__name__}`; wanted an `OpenBox`. For periodic boxes use"
                 " `Ewald.fit(charges, box, cutoff=...)`, or `ReactionField`."
             )
-        pairs = Screened(reduced(self.charges, positions.dtype), 0.0, _EVERYTHING)
+        pairs = Screened(charges=reduced(self.charges, positions.dtype), alpha=0.0, cutoff=_EVERYTHING)
         return pairs.energy(positions, box) + corrections(pairs, self, positions, box)
 
 
@@ -234,7 +234,7 @@ class Ewald(AbstractElectrostatics):
             raise ValueError("`Ewald` got an `OpenBox`; wanted a periodic box. In open space use `Coulomb`.")
         box = box.astype(positions.dtype)
         q = reduced(self.charges, positions.dtype)
-        pairs = Screened(q, self.alpha, self.cutoff)
+        pairs = Screened(charges=q, alpha=self.alpha, cutoff=self.cutoff)
         waves = _reciprocal(q, positions, box, self.alpha, self.waves)
         itself = self.alpha / math.sqrt(math.pi) * jnp.sum(q**2)
         background = 0.5 * math.pi / self.alpha**2 * jnp.sum(q) ** 2 / box.volume

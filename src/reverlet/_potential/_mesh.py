@@ -99,7 +99,7 @@ class P3M(AbstractElectrostatics):
             raise ValueError("`P3M` got an `OpenBox`; wanted a periodic box. In open space use `Coulomb`.")
         box = box.astype(positions.dtype)
         q = reduced(self.charges, positions.dtype)
-        pairs = Screened(q, self.alpha, self.cutoff)
+        pairs = Screened(charges=q, alpha=self.alpha, cutoff=self.cutoff)
         from jaxpme.kspace import generate_kvectors, get_reciprocal
 
         vectors = box.vectors
