@@ -2,13 +2,14 @@
 
 import sys
 
-from benchmarks import batches, gradient_cost, large_systems, solvers
+from benchmarks import batches, gradient_cost, large_systems, solvers, water
 
 BENCHMARKS = {
     "gradient_cost": gradient_cost.main,
     "batches": batches.main,
     "large_systems": large_systems.main,
     "solvers": solvers.main,
+    "water": water.main,
 }
 
 
