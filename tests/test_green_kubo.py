@@ -160,7 +160,9 @@ def test_integral_of_an_ornstein_uhlenbeck_flux(observable):
     np.testing.assert_allclose(shifted, got, rtol=1e-9)  # rounding of the lags
 
 
-@pytest.mark.parametrize("observable", OBSERVABLES, ids=IDS)
+@pytest.mark.parametrize(
+    "observable", [pytest.param(OBSERVABLES[0], marks=pytest.mark.slow), *OBSERVABLES[1:]], ids=IDS
+)
 def test_gradient_against_finite_differences(observable):
     observable = type(observable)(TEMPERATURE, max_time=0.04)
     states = jax.vmap(lambda k: rv.State(argon_positions_of(k), velocities_of(k), argon_box()))(

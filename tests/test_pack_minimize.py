@@ -137,6 +137,7 @@ def test_crystal_as_scipy_finds_it():
     np.testing.assert_allclose(minimum.energy, found.fun, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_with_neighbor_lists_as_with_all_pairs():
     topology, state = argon_topology(3), argon_state(3, jitter=0.06)
     search = rv.CellList.fit(state.positions, state.box, cutoff=0.55, skin=0.1)
@@ -158,6 +159,7 @@ def test_under_jit_and_grad():
     np.testing.assert_array_equal(slope(state.positions), 0)  # by definition: it has no derivative
 
 
+@pytest.mark.slow
 def test_a_mixture_in_a_triclinic_box():
     box = rv.TriclinicBox(jnp.array([[1.3, 0, 0], [0.3, 1.3, 0], [-0.2, 0.3, 1.4]]))
     make = lambda seed: rv.pack([WATER, ATOM], [SHAPE, POINT], [20, 10], box=box, key=jax.random.key(seed))
