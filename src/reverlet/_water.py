@@ -140,22 +140,19 @@ def _three_sites(
         raise ValueError(f"`num_molecules` is {num_molecules}; wanted at least 1.")
     if cutoff is None:
         cutoff = min(0.9, 0.5 * float(np.min(np.asarray(box.heights))))
-    oxygen = 3 * np.arange(num_molecules)
-    bonds = np.stack([oxygen, oxygen + 1, oxygen, oxygen + 2], axis=1).reshape(-1, 2)
-    molecules = np.repeat(np.arange(num_molecules), 3)
-    topology = Topology.from_elements(
-        ["O", "H", "H"] * num_molecules,
-        masses=[15.99943, 1.007947, 1.007947] * num_molecules,
-        molecules=molecules,
-        bonds=bonds,
+    one = Topology.from_elements(
+        ["O", "H", "H"],
+        masses=np.array([15.99943, 1.007947, 1.007947]),
+        molecules=[0, 0, 0],
+        bonds=[(0, 1), (0, 2)],
     )
-    angles = np.stack([oxygen + 1, oxygen, oxygen + 2], axis=1)
-    charges = MolecularCharges([charge], jnp.tile(jnp.array([-1, 0, 0]), num_molecules), molecules)
-    within = np.concatenate([bonds, angles[:, ::2]])
+    topology = one.repeat(num_molecules)
+    kinds = jnp.tile(jnp.array([-1, 0, 0]), num_molecules)
+    charges = MolecularCharges(jnp.array([charge]), kinds, topology.molecules)
     potential = (
-        HarmonicBond(bonds, stiffness, length)
-        + HarmonicAngle(angles, angle_stiffness, angle)
-        + Among(LennardJones(sigma, epsilon, cutoff=cutoff, truncation=truncation), oxygen)
-        + Ewald.fit(charges, box, cutoff=cutoff, accuracy=accuracy, exclusions=within)
+        HarmonicBond(topology.bonds, stiffness, length)
+        + HarmonicAngle(topology.angles, angle_stiffness, angle)
+        + Among(LennardJones(sigma, epsilon, cutoff=cutoff, truncation=truncation), 3 * jnp.arange(num_molecules))
+        + Ewald.fit(charges, box, cutoff=cutoff, accuracy=accuracy, exclusions=topology.pairs_within(2))
     )
     return System(topology, potential)

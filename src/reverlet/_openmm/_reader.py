@@ -122,7 +122,7 @@ def _topology(system, topology) -> Topology:
     if topology is None:
         elements = [_element(k, mass) for k, mass in enumerate(masses)]
         bonds = [
-            force.getBondParameters(k)[:2]
+            tuple(force.getBondParameters(k)[:2])
             for force in system.getForces()
             if isinstance(force, openmm.HarmonicBondForce)
             for k in range(force.getNumBonds())
@@ -169,7 +169,7 @@ def _grouped(rows) -> tuple[list[np.ndarray], np.ndarray | None]:
     """The columns of the rows that differ, and of each row which it is; of a single one the numbers, and nothing."""
     unique, kinds = np.unique(np.asarray(rows, float), axis=0, return_inverse=True)
     if len(unique) == 1:
-        return list(unique[0]), None
+        return [np.asarray(x) for x in unique[0]], None
     return list(unique.T), kinds.reshape(-1)
 
 
@@ -178,7 +178,7 @@ def _bonds(force):
     if not terms:
         return []
     (length, stiffness), kinds = _grouped([[number(r), number(k)] for *_, r, k in terms])
-    return [HarmonicBond([[i, j] for i, j, *_ in terms], stiffness, length, kinds=kinds)]
+    return [HarmonicBond(np.array([term[:2] for term in terms]), stiffness, length, kinds=kinds)]
 
 
 def _angles(force):
@@ -186,7 +186,7 @@ def _angles(force):
     if not terms:
         return []
     (angle, stiffness), kinds = _grouped([[number(t), number(k)] for *_, t, k in terms])
-    return [HarmonicAngle([list(term[:3]) for term in terms], stiffness, angle, kinds=kinds)]
+    return [HarmonicAngle(np.array([term[:3] for term in terms]), stiffness, angle, kinds=kinds)]
 
 
 def _torsions(force):
@@ -194,7 +194,7 @@ def _torsions(force):
     if not terms:
         return []
     (n, phase, stiffness), kinds = _grouped([[n, number(p), number(k)] for *_, n, p, k in terms])
-    return [PeriodicTorsion([list(term[:4]) for term in terms], stiffness, n.astype(int), phase, kinds=kinds)]
+    return [PeriodicTorsion(np.array([term[:4] for term in terms]), stiffness, n.astype(int), phase, kinds=kinds)]
 
 
 def _nonbonded(force, topology, box):
@@ -406,9 +406,9 @@ def _sixth_powers(force, types: np.ndarray) -> np.ndarray:
             alone.updateParametersInContext(context)
             u = np.array([energy(r) for r in _GRID])
             # two distances give A and B, and the others judge
-            (a, b) = np.linalg.solve(powers[:2], u[:2])
-            # a number this much smaller than the rest is what rounding has left
-            if not np.allclose(powers @ [a, b], u, rtol=1e-7, atol=1e-9 * np.max(np.abs(u))) or (b <= 0) != (a <= 0):
+            a, b = np.linalg.solve(powers[:2], u[:2])
+            fits = np.allclose(powers @ [a, b], u, rtol=1e-7, atol=1e-9 * np.max(np.abs(u)))  # rounding near r = σ
+            if not fits or (np.any(u) and not (a > 0 and b > 0)):
                 raise ValueError(
                     f"A `CustomNonbondedForce` has the expression {force.getEnergyFunction()!r}, which is not of"
                     " Lennard-Jones form, 4ε[(σ/r)¹² - (σ/r)⁶], for all of its parameters; wanted one that is."
