@@ -454,7 +454,7 @@ def dimers(num=40):
     bonds = np.arange(2 * num).reshape(num, 2)
     topology = rv.Topology.from_elements(["O", "H"], bonds=[(0, 1)], molecules=[0, 0]).repeat(num)
     x = np.random.default_rng(0).normal(size=(2 * num, 3))
-    x[1::2] = x[::2] + [0.3, 0, 0]
+    x[1::2] = x[::2] + np.array([0.3, 0, 0])
     return rv.System(topology, rv.HarmonicBond(bonds, 2000.0, 0.3)), rv.State(x, np.zeros_like(x), rv.OpenBox())
 
 
@@ -545,7 +545,7 @@ def test_refused_states():
         sampler.sample(system, state, 1, key=key)
     with pytest.raises(ValueError, match="wanted a multiple of the chains"):
         sampler.sample(system, state.repeat(2), 3, key=key)
-    with pytest.raises(ValueError, match="outside `jax.jit`"):
+    with pytest.raises(ValueError, match=r"outside `jax\.jit`"):
         jax.jit(lambda key: sampler.sample(system, state.repeat(1), 1, key=key).energies)(key)
     pressed = rv.OpenMMSampler(300.0, 1.0, dt=0.001, num_steps=1, pressure=1.0)
     with pytest.raises(ValueError, match="`OpenBox`, which has no volume"):

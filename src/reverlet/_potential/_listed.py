@@ -125,9 +125,10 @@ def _listed(partners: Int[Array, "atoms width"]) -> Int[Array, "pairs 2"]:
 def _partner_table(pairs: ArrayLike, num_atoms: int | None) -> Int[Array, "atoms width"]:
     if not is_concrete(pairs):
         raise ValueError("`pairs` are traced; wanted known indices, since an array is laid out by them.")
-    pairs = jnp.asarray(pairs)
-    require_terms("pairs", pairs, 2)
-    return jnp.asarray(_partners(np.asarray(pairs), num_atoms))
+    with jax.ensure_compile_time_eval():  # parameters may be traced, in a loss that is compiled
+        pairs = jnp.asarray(pairs)
+        require_terms("pairs", pairs, 2)
+        return jnp.asarray(_partners(np.asarray(pairs), num_atoms))
 
 
 def _partners(pairs: np.ndarray, num_atoms: int | None) -> np.ndarray:

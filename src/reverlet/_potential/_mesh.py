@@ -3,6 +3,7 @@
 import math
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Int
@@ -82,7 +83,8 @@ class P3M(AbstractElectrostatics):
             charges, box, cutoff=cutoff, accuracy=accuracy, exclusions=exclusions, scaled=scaled, scale=scale
         )
         spacing = (accuracy / 4) ** (1 / _NODES) / ewald.alpha
-        edges = np.linalg.norm(np.asarray(box.vectors, float), axis=1)
+        with jax.ensure_compile_time_eval():
+            edges = np.linalg.norm(np.asarray(box.vectors, float), axis=1)
         n1, n2, n3 = (_smooth(max(_NODES, math.ceil(edge / spacing))) for edge in edges)
         return cls(
             ewald.charges,
@@ -100,10 +102,12 @@ class P3M(AbstractElectrostatics):
         box = box.astype(positions.dtype)
         q = reduced(self.charges, positions.dtype)
         pairs = Screened(q, self.alpha, self.cutoff)
-        from jaxpme.kspace import generate_kvectors, get_reciprocal
+        from jaxpme.kspace import generate_kvectors
 
         vectors = box.vectors
-        reciprocal = get_reciprocal(vectors)
+        a, b, c = vectors
+        # not by an inverse, whose derivative jaxlib 0.10 compiles wrongly for CPUs
+        reciprocal = 2 * math.pi * jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)]) / jnp.dot(a, jnp.cross(b, c))
         waves = generate_kvectors(reciprocal, self.mesh, for_ewald=False, dtype=positions.dtype)
         # with the self-interaction and a background for a net charge; the smearing is that of the charges
         potential = _solver().kspace(
