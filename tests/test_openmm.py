@@ -137,7 +137,8 @@ def test_dispersion_correction(switch):
 
 
 PEPTIDE = {  # alanine dipeptide: names and places in angstrom
-    "ACE": "H1 2.000 1.000 0 CH3 2.000 2.090 0 H2 1.486 2.454 .890 H3 1.486 2.454 -.890 C 3.427 2.641 0 O 4.391 1.877 0",
+    "ACE": "H1 2.000 1.000 0 CH3 2.000 2.090 0 H2 1.486 2.454 .890 H3 1.486 2.454 -.890"
+    " C 3.427 2.641 0 O 4.391 1.877 0",
     "ALA": "N 3.555 3.970 0 H 2.733 4.556 0 CA 4.853 4.614 0 HA 5.408 4.316 .890 CB 5.661 4.221 -1.232"
     " HB1 5.123 4.521 -2.131 HB2 6.630 4.719 -1.206 HB3 5.809 3.141 -1.241 C 4.713 6.129 0 O 3.601 6.653 0",
     "NME": "N 5.846 6.835 0 H 6.737 6.359 0 C 5.846 8.284 0 H1 4.819 8.648 0 H2 6.360 8.648 .890 H3 6.360 8.648 -.890",
@@ -304,6 +305,17 @@ def test_custom_forces_of_lennard_jones_form(name):
     assert_same([among], rv.openmm_box(system), x, in_openmm(system, x, 0), 1e-7)
 
 
+def with_offset(force):
+    force.addGlobalParameter("a", 1)
+    force.addParticleParameterOffset("a", 0, 1, 0, 0)
+
+
+def scaled_charges_with_reaction_field(system):
+    force = system.getForce(1)
+    force.setNonbondedMethod(force.CutoffNonPeriodic)
+    force.addException(0, 3, -0.03, 1, 0)
+
+
 def nonbonded(change):
     system = chain_in_openmm([])
     change(system.getForce(1))
@@ -334,22 +346,14 @@ def with_groups():
         (lambda: changed(lambda s: s.addForce(openmm.GBSAOBCForce())), "GBSAOBCForce"),
         (lambda: changed(lambda s: s.addForce(openmm.CustomBondForce("r"))), "CustomBondForce"),
         (lambda: nonbonded(lambda f: f.setNonbondedMethod(f.LJPME)), "LJPME"),
-        (
-            lambda: nonbonded(
-                lambda f: f.addParticleParameterOffset(f.getGlobalParameterName(f.addGlobalParameter("a", 1)), 0, 1, 0, 0)
-            ),
-            "1 parameter offsets",
-        ),
+        (lambda: nonbonded(with_offset), "1 parameter offsets"),
         (lambda: custom("eps1*eps2*exp(-r/sig1)*exp(-r/sig2)"), "not of Lennard-Jones form"),
         (lambda: custom("-4*sqrt(eps1*eps2)*((0.3/r)^12-(0.3/r)^6)"), "not of Lennard-Jones form"),
         (lambda: custom("4*eps1*eps2*((0.3/r)^12-(0.3/r)^6)*(1-delta(eps1-eps2))"), "with some types and not"),
         (with_groups, "interaction groups"),
         (lambda: chain_in_openmm([(0, 1, -0.02, 1, 0), (1, 2, -0.06, 1, 0)]), "one factor for all 1-4 pairs"),
         (lambda: chain_in_openmm([(0, 1, 0.1, 1, 0)], q=(0, 1, 0, -1)), "one of the atoms has none"),
-        (
-            lambda: changed(lambda s: [s.getForce(1).setNonbondedMethod(1), s.getForce(1).addException(0, 3, -0.03, 1, 0)]),
-            "1-4 pairs with charges",
-        ),
+        (lambda: changed(scaled_charges_with_reaction_field), "1-4 pairs with charges"),
     ],
 )  # fmt: skip
 def test_refused_systems(make, match):
@@ -390,7 +394,7 @@ BIG = rv.OrthorhombicBox(jnp.full(3, 2.0))
 @pytest.mark.parametrize(
     ("make", "match"),
     [
-        (lambda: rv.to_openmm(of_chain(rv.Mie(0.3, 0.5, 14.0, 6.0, cutoff=0.5)), BIG), "`Mie`, which has no counterpart"),
+        (lambda: rv.to_openmm(of_chain(rv.Mie(0.3, 0.5, 14.0, 6.0, cutoff=0.5)), BIG), "`Mie`, which has no counterpart"),  # noqa: E501
         (lambda: rv.to_openmm(of_chain(-1 * LJ), BIG), "`Scaled`"),
         (lambda: rv.to_openmm(of_chain(LJ + LJ), BIG), "more than one `LennardJones`"),
         (lambda: rv.to_openmm(of_chain(rv.ReactionField(np.ones(4), cutoff=0.5) + rv.ReactionField(np.ones(4), cutoff=0.5)), BIG), "more than one part with charges"),  # noqa: E501
@@ -404,12 +408,12 @@ BIG = rv.OrthorhombicBox(jnp.full(3, 2.0))
         (lambda: rv.to_openmm(of_chain(rv.ListedPairs(LJ, np.array([[0, 1], [1, 0]]))), BIG), "the pair .0, 1. twice"),
         (lambda: rv.to_openmm(of_chain(LJ), rv.TriclinicBox(jnp.array([[2.0, 0.1, 0], [0, 2, 0], [0, 0, 2]]))), "turn the box"),  # noqa: E501
         (lambda: jax.jit(lambda s: rv.to_openmm(of_chain(rv.LennardJones(s, 0.5, cutoff=0.5)), BIG))(0.3), "traced"),
-        (lambda: rv.to_openmm_xml(of_chain(rv.MorseBond(np.array([[0, 1]]), 1.0, 1.0, 0.1))), "`MorseBond`, which such a file"),
+        (lambda: rv.to_openmm_xml(of_chain(rv.MorseBond(np.array([[0, 1]]), 1.0, 1.0, 0.1))), "`MorseBond`, which such a file"),  # noqa: E501
         (lambda: rv.to_openmm_xml(of_chain(rv.HarmonicBond(np.array([[0, 2]]), 1e5, 0.15))), "does not bond"),
         (lambda: rv.to_openmm_xml(of_chain(BONDS + BONDS)), "two terms of `HarmonicBond`"),
         (lambda: rv.to_openmm_xml(of_chain(BONDS + LJ)), "multiplied by 1.0; wanted 0.0"),
         (lambda: rv.to_openmm_xml(of_chain(rv.Coulomb(np.ones(4)))), "multiplied by 1.0; wanted 0.0"),
-        (lambda: rv.to_openmm_xml(of_chain(rv.PeriodicTorsion(np.array([[1, 0, 2, 3]]), 1.0, 2, 0.0))), "neither along three bonds"),
+        (lambda: rv.to_openmm_xml(of_chain(rv.PeriodicTorsion(np.array([[1, 0, 2, 3]]), 1.0, 2, 0.0))), "neither along three bonds"),  # noqa: E501
         (lambda: rv.to_openmm_xml(of_chain(rv.ListedPairs(LJ, np.array([[0, 3]])))), "parameters of its own"),
         (lambda: rv.to_openmm_xml(rv.System(rv.Topology.from_elements(["C", "C"], bonds=[(0, 1)]), rv.HarmonicBond(np.array([[0, 1]]), 1.0, 0.1))), "different molecules"),  # noqa: E501
         (lambda: rv.to_openmm_topology(rv.Topology.from_elements(["C"] * 3, molecules=[0, 1, 0])), "scattered"),

@@ -40,7 +40,7 @@ def openmm_box(system: Any) -> AbstractBox:
     """The default box of an `openmm.System`: an `OpenBox` where none of its forces is periodic."""
     require_openmm()
     if not system.usesPeriodicBoundaryConditions():
-        return OpenBox()
+        return OpenBox()  # pyright: ignore[reportCallIssue]
     vectors = np.array([[float(number(x)) for x in v] for v in system.getDefaultPeriodicBoxVectors()])
     if np.count_nonzero(vectors - np.diag(np.diag(vectors))) == 0:
         return OrthorhombicBox(np.diag(vectors))

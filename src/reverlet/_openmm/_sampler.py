@@ -123,18 +123,18 @@ class OpenMMSampler(AbstractSampler):
             context.setPeriodicBoxVectors(*box_vectors(state.box))
         context.setPositions(np.asarray(state.positions, float))
         context.setVelocities(np.asarray(state.velocities, float))
-        kept = []
+        kept, dtype = [], state.positions.dtype
         for _ in range(rounds):
             try:
                 integrator.step(self.num_steps)
                 now = context.getState(getPositions=True, getVelocities=True)
             except openmm.OpenMMException as error:
                 raise FloatingPointError(f"{_EXPLODED} OpenMM says: {error}") from error
-            arrays = (number(now.getPositions(asNumpy=True)), number(now.getVelocities(asNumpy=True)))
-            if not all(np.all(np.isfinite(x)) for x in arrays):
+            x, v = number(now.getPositions(asNumpy=True)), number(now.getVelocities(asNumpy=True))
+            if not np.all(np.isfinite(x) & np.isfinite(v)):
                 raise FloatingPointError(_EXPLODED)
             box = state.box if self.pressure is None else _box_of(now, state.box)
-            kept.append(State(*(jnp.asarray(x, state.positions.dtype) for x in arrays), box))
+            kept.append(State(jnp.asarray(x, dtype), jnp.asarray(v, dtype), box))
         return kept
 
 

@@ -102,12 +102,10 @@ class P3M(AbstractElectrostatics):
         box = box.astype(positions.dtype)
         q = reduced(self.charges, positions.dtype)
         pairs = Screened(q, self.alpha, self.cutoff)
-        from jaxpme.kspace import generate_kvectors
+        from jaxpme.kspace import generate_kvectors, get_reciprocal
 
         vectors = box.vectors
-        a, b, c = vectors
-        # not by an inverse, whose derivative jaxlib 0.10 compiles wrongly for CPUs
-        reciprocal = 2 * math.pi * jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)]) / jnp.dot(a, jnp.cross(b, c))
+        reciprocal = get_reciprocal(vectors)
         waves = generate_kvectors(reciprocal, self.mesh, for_ewald=False, dtype=positions.dtype)
         # with the self-interaction and a background for a net charge; the smearing is that of the charges
         potential = _solver().kspace(
