@@ -132,6 +132,12 @@ from ._observable import (
 )
 from ._observable import filter_spectrum as filter_spectrum
 from ._observable import wavenumber_grid as wavenumber_grid
+from ._openmm import OpenMMSampler as OpenMMSampler
+from ._openmm import from_openmm as from_openmm
+from ._openmm import openmm_box as openmm_box
+from ._openmm import to_openmm as to_openmm
+from ._openmm import to_openmm_topology as to_openmm_topology
+from ._openmm import to_openmm_xml as to_openmm_xml
 from ._pack import pack as pack
 from ._potential import (
     P3M as P3M,
@@ -185,6 +191,7 @@ from ._potential import (
 from ._potential import (
     ReactionField as ReactionField,
 )
+from ._potential import Rescaling as Rescaling
 from ._potential import (
     Scaled as Scaled,
 )

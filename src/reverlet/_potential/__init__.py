@@ -40,6 +40,7 @@ from ._forms import Mie as Mie
 from ._forms import Morse as Morse
 from ._listed import Excluding as Excluding
 from ._listed import ListedPairs as ListedPairs
+from ._listed import Rescaling as Rescaling
 from ._mesh import P3M as P3M
 from ._pair import (
     AbstractPairPotential as AbstractPairPotential,

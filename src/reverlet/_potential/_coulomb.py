@@ -209,7 +209,9 @@ class Ewald(AbstractElectrostatics):
             raise ValueError("`Ewald.fit` got a traced box; wanted numbers: call it outside `jax.jit`.")
         if not 0 < accuracy < 0.1:
             raise ValueError(f"`accuracy` is {accuracy}; wanted a number between 0 and 0.1, such as 1e-5.")
-        half = 0.5 * float(np.min(np.asarray(box.heights)))
+        with jax.ensure_compile_time_eval():  # charges may be traced, in a loss that is compiled
+            half = 0.5 * float(np.min(np.asarray(box.heights)))
+            edges = np.linalg.norm(np.asarray(box.vectors, float), axis=1)
         cutoff = half if cutoff is None else cutoff
         if not 0 < cutoff <= half * (1 + 1e-6):
             raise ValueError(
@@ -217,7 +219,6 @@ class Ewald(AbstractElectrostatics):
             )
         x = math.sqrt(-math.log(accuracy))
         alpha = x / cutoff
-        edges = np.linalg.norm(np.asarray(box.vectors, float), axis=1)
         n1, n2, n3 = (max(1, math.ceil(alpha * x * edge / math.pi - 1e-6)) for edge in edges)
         return cls(
             charges, cutoff=cutoff, alpha=alpha, waves=(n1, n2, n3), exclusions=exclusions, scaled=scaled, scale=scale

@@ -1,5 +1,6 @@
 """Pairs of atoms that are named: left out of a pair potential, or the only ones in it."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,12 +30,8 @@ class Excluding(AbstractPairPotential, AbstractAtomIndexed):
     """With whom each atom does not interact; -1 where there is none."""
 
     def __init__(self, potential: AbstractPairPotential, pairs: ArrayLike, num_atoms: int | None = None):
-        if not is_concrete(pairs):
-            raise ValueError("`pairs` are traced; wanted known indices, since an array is laid out by them.")
-        pairs = jnp.asarray(pairs)
-        require_terms("pairs", pairs, 2)
         self.potential = potential
-        self.partners = jnp.asarray(_partners(np.asarray(pairs), num_atoms))
+        self.partners = _partner_table(pairs, num_atoms)
 
     @property
     def cutoff(self) -> float:
@@ -47,23 +44,91 @@ class Excluding(AbstractPairPotential, AbstractAtomIndexed):
     @property
     def pairs(self) -> Int[Array, "pairs 2"]:
         """The excluded pairs, each once."""
-        partners = np.asarray(self.partners)
-        atoms, slots = np.nonzero(partners > np.arange(len(partners))[:, None])
-        return jnp.asarray(np.stack([atoms, partners[atoms, slots]], axis=1))
+        return _listed(self.partners)
 
     def require_atoms(self, num_atoms):
         require_atoms(self.potential, num_atoms)
         require_indices(self, self.partners, num_atoms)
 
     def pair_energy(self, r2, i, j):
-        # an atom beyond the table has no partners; one by one, which the compiler fuses with the formula
-        partners = self.partners.at[i].get(mode="fill", fill_value=-1)
-        excluded = jnp.zeros((), bool)
-        for k in range(self.partners.shape[1]):
-            excluded |= partners[k] == j
+        excluded = _are_partners(self.partners, i, j)
         # first a harmless distance: the atoms may be so near that the formula overflows
         energy = self.potential.pair_energy(jnp.where(excluded, self.cutoff**2, r2), i, j)
         return jnp.where(excluded, 0, energy)
+
+
+class Rescaling(AbstractPairPotential, AbstractAtomIndexed):
+    """A pair potential in which the interaction of some pairs is multiplied by a constant, such as 1-4 pairs.
+
+    So these pairs share the parameters of all others. As `ListedPairs` with `Excluding` they would have a copy of their
+    own, for a fit to move apart, which is right only where a force field says so. The potential may be an
+    `Excluding`. Costs as much as `Excluding`.
+
+    **Arguments:** `potential`; `pairs`, atoms i and j, in any order; `factor`, a constant; `num_atoms`, as of
+    `Excluding`.
+
+    **Errors:** as of `Excluding`; `ValueError` for a factor that is not finite.
+    """
+
+    potential: AbstractPairPotential
+    partners: Int[Array, "atoms width"]
+    """With whom each atom interacts that much; -1 where there is none."""
+    factor: float = eqx.field(static=True)
+
+    def __init__(self, potential: AbstractPairPotential, pairs: ArrayLike, factor: float, num_atoms: int | None = None):
+        self.potential = potential
+        self.partners = _partner_table(pairs, num_atoms)
+        self.factor = float(factor)
+
+    def __check_init__(self):
+        if not np.isfinite(self.factor):
+            raise ValueError(f"`factor` is {self.factor}; wanted a finite number.")
+
+    @property
+    def cutoff(self) -> float:
+        return self.potential.cutoff
+
+    @property
+    def truncation(self) -> AbstractTruncation:
+        return self.potential.truncation
+
+    @property
+    def pairs(self) -> Int[Array, "pairs 2"]:
+        """The pairs, each once."""
+        return _listed(self.partners)
+
+    def require_atoms(self, num_atoms):
+        require_atoms(self.potential, num_atoms)
+        require_indices(self, self.partners, num_atoms)
+
+    def pair_energy(self, r2, i, j):
+        factor = jnp.where(_are_partners(self.partners, i, j), self.factor, 1).astype(r2.dtype)
+        return factor * self.potential.pair_energy(r2, i, j)
+
+
+def _are_partners(partners, i, j):
+    # an atom beyond the table has no partners; one by one, which the compiler fuses with the formula
+    row = partners.at[i].get(mode="fill", fill_value=-1)
+    found = jnp.zeros((), bool)
+    for k in range(partners.shape[1]):
+        found |= row[k] == j
+    return found
+
+
+def _listed(partners: Int[Array, "atoms width"]) -> Int[Array, "pairs 2"]:
+    """The pairs of a table, each once."""
+    table = np.asarray(partners)
+    atoms, slots = np.nonzero(table > np.arange(len(table))[:, None])
+    return jnp.asarray(np.stack([atoms, table[atoms, slots]], axis=1))
+
+
+def _partner_table(pairs: ArrayLike, num_atoms: int | None) -> Int[Array, "atoms width"]:
+    if not is_concrete(pairs):
+        raise ValueError("`pairs` are traced; wanted known indices, since an array is laid out by them.")
+    with jax.ensure_compile_time_eval():  # parameters may be traced, in a loss that is compiled
+        pairs = jnp.asarray(pairs)
+        require_terms("pairs", pairs, 2)
+        return jnp.asarray(_partners(np.asarray(pairs), num_atoms))
 
 
 def _partners(pairs: np.ndarray, num_atoms: int | None) -> np.ndarray:

@@ -3,6 +3,7 @@
 import math
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Int
@@ -82,7 +83,8 @@ class P3M(AbstractElectrostatics):
             charges, box, cutoff=cutoff, accuracy=accuracy, exclusions=exclusions, scaled=scaled, scale=scale
         )
         spacing = (accuracy / 4) ** (1 / _NODES) / ewald.alpha
-        edges = np.linalg.norm(np.asarray(box.vectors, float), axis=1)
+        with jax.ensure_compile_time_eval():
+            edges = np.linalg.norm(np.asarray(box.vectors, float), axis=1)
         n1, n2, n3 = (_smooth(max(_NODES, math.ceil(edge / spacing))) for edge in edges)
         return cls(
             ewald.charges,

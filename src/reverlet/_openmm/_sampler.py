@@ -1,0 +1,158 @@
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from .. import units
+from .._box import AbstractBox, OpenBox, OrthorhombicBox, TriclinicBox
+from .._misc import as_float_array, is_concrete, require_count, require_positive
+from .._sampler import AbstractSampler, Samples
+from .._state import State
+from .._system import check_energies, explosion_limit
+from ._optional import number, require_openmm
+from ._writer import box_vectors, to_openmm
+
+
+class OpenMMSampler(AbstractSampler):
+    """Langevin dynamics run by OpenMM, at constant volume or constant pressure, of what `to_openmm` can express.
+
+    By its `LangevinMiddleIntegrator`, whose velocities are those half a step before the positions they come with: for
+    trajectories draw new ones with `maxwell_boltzmann`. With a `pressure`, a `MonteCarloBarostat` scales the box, all
+    directions alike, every 25 steps; each sample has a box of its own, and molecules may come back as other images.
+
+    The energies of the samples are those of our own potential, so that they can be reweighted. OpenMM's forces differ
+    from ours by what mesh and precision cost there: `Ewald` and `P3M` are its PME with their accuracy.
+
+    Chains run one after the other. Samples follow from the key on OpenMM's Reference platform; others, which add up
+    forces in any order, give different trajectories with the same distribution.
+
+    **Arguments:** `temperature` (K), `friction` (1/ps), `dt` (ps), `num_steps` between two samples of a chain;
+    `pressure` (kJ/mol/nm³, such as `1 * units.BAR`); `platform`, the name of one, by default what OpenMM takes for
+    the fastest.
+
+    **Errors:** `ValueError` for numbers that are not positive and for a platform that there is not; when sampling, as
+    of `to_openmm`, for a pressure in an open box, and inside `jax.jit`.
+
+    **Reference:** Z. Zhang et al., J. Phys. Chem. A 123, 6056 (2019).
+    """
+
+    temperature: Float[Array, ""]
+    friction: Float[Array, ""]
+    dt: Float[Array, ""]
+    num_steps: int = eqx.field(static=True)
+    pressure: Float[Array, ""] | None
+    platform: str | None = eqx.field(static=True)
+
+    def __init__(
+        self,
+        temperature: ArrayLike,
+        friction: ArrayLike,
+        *,
+        dt: ArrayLike,
+        num_steps: int,
+        pressure: ArrayLike | None = None,
+        platform: str | None = None,
+    ):
+        self.temperature = as_float_array(temperature)
+        self.friction = as_float_array(friction)
+        self.dt = as_float_array(dt)
+        self.num_steps = num_steps
+        self.pressure = None if pressure is None else as_float_array(pressure)
+        self.platform = platform
+
+    def __check_init__(self):
+        require_positive("temperature", self.temperature, "K", zero=True)
+        require_positive("friction", self.friction, "1/ps", zero=True)
+        require_positive("dt", self.dt, "ps")
+        require_count("num_steps", self.num_steps)
+        if self.pressure is not None and is_concrete(self.pressure) and not np.isfinite(self.pressure):
+            raise ValueError(f"`pressure` is {self.pressure}; wanted a finite number, in kJ/mol/nm³.")
+        if self.platform is not None:
+            openmm = require_openmm()
+            known = [openmm.Platform.getPlatform(k).getName() for k in range(openmm.Platform.getNumPlatforms())]
+            if self.platform not in known:
+                raise ValueError(f"`platform` is {self.platform!r}; wanted one of {', '.join(known)}.")
+
+    def sample(self, system, states, num_samples, *, key):
+        if not is_concrete((self, system, states, key)):
+            raise ValueError("`OpenMMSampler` got traced values; wanted numbers: call it outside `jax.jit`.")
+        if states.positions.ndim != 3:
+            raise ValueError(
+                f"`states` has positions of shape {states.positions.shape}; wanted (chains, atoms, 3). For chains that"
+                " all start from one configuration: `state.repeat(chains)`."
+            )
+        chains = len(states.positions)
+        if num_samples < 1 or num_samples % chains != 0:
+            raise ValueError(
+                f"`num_samples` is {num_samples} of {chains} chains; wanted a multiple of the chains, such as"
+                f" {max(1, round(num_samples / chains)) * chains}."
+            )
+        if self.pressure is not None and isinstance(states.box, OpenBox):
+            raise ValueError("`pressure` is given for an `OpenBox`, which has no volume; wanted a periodic box.")
+        states = system.check_shape_and_cutoff(states)
+        seeds = np.asarray(jax.random.randint(key, (chains, 2), 1, 2**31 - 1)).tolist()
+        rounds = num_samples // chains
+        # [chain][round]
+        runs = [self._run(system, jax.tree.map(lambda x, c=c: x[c], states), rounds, seeds[c]) for c in range(chains)]
+        stack = lambda kept: jax.tree.map(lambda *x: jnp.stack(x), *kept)
+        kept = stack([run[k] for k in range(rounds) for run in runs])
+        energies = _energies(system, kept)
+        kept = check_energies(kept, energies, guard=kept)
+        n = system.topology.num_atoms
+        kinetic = np.asarray(jax.vmap(system.kinetic_energy)(kept.velocities))
+        if np.any(kinetic > explosion_limit(units.BOLTZMANN * self.temperature * n, n)):
+            raise FloatingPointError(_EXPLODED)
+        return Samples(kept, energies, self.temperature, stack([run[-1] for run in runs]))
+
+    def _run(self, system, state, rounds, seeds) -> list[State]:
+        openmm = require_openmm()
+        simulated = to_openmm(system, state.box)
+        temperature = float(self.temperature)
+        if self.pressure is not None:
+            barostat = openmm.MonteCarloBarostat(float(self.pressure) / units.BAR, temperature)
+            barostat.setRandomNumberSeed(seeds[1])
+            simulated.addForce(barostat)
+        integrator = openmm.LangevinMiddleIntegrator(temperature, float(self.friction), float(self.dt))
+        integrator.setRandomNumberSeed(seeds[0])
+        platform = () if self.platform is None else (openmm.Platform.getPlatformByName(self.platform),)
+        context = openmm.Context(simulated, integrator, *platform)
+        if not isinstance(state.box, OpenBox):
+            context.setPeriodicBoxVectors(*box_vectors(state.box))
+        context.setPositions(np.asarray(state.positions, float))
+        context.setVelocities(np.asarray(state.velocities, float))
+        kept, dtype = [], state.positions.dtype
+        for _ in range(rounds):
+            try:
+                integrator.step(self.num_steps)
+                now = context.getState(getPositions=True, getVelocities=True)
+            except openmm.OpenMMException as error:
+                raise FloatingPointError(f"{_EXPLODED} OpenMM says: {error}") from error
+            x, v = number(now.getPositions(asNumpy=True)), number(now.getVelocities(asNumpy=True))
+            if not np.all(np.isfinite(x) & np.isfinite(v)):
+                raise FloatingPointError(_EXPLODED)
+            box = state.box if self.pressure is None else _box_of(now, state.box)
+            kept.append(State(jnp.asarray(x, dtype), jnp.asarray(v, dtype), box))
+        return kept
+
+
+_EXPLODED = (
+    "A chain of `OpenMMSampler` exploded. Chains explode when they start from overlapping atoms, when the time step is"
+    " too long, or when parameters have run away."
+)
+
+
+def _box_of(now: Any, like: AbstractBox) -> AbstractBox:
+    vectors = np.asarray(number(now.getPeriodicBoxVectors(asNumpy=True)), float)
+    dtype = like.vectors.dtype
+    if isinstance(like, OrthorhombicBox):
+        return OrthorhombicBox(jnp.asarray(np.diag(vectors), dtype))
+    return TriclinicBox(jnp.asarray(vectors, dtype))
+
+
+@eqx.filter_jit
+def _energies(system, states):
+    # one at a time: nothing is gained on a CPU by more, and memory is saved
+    return jax.lax.map(lambda state: system.potential_energy(state.positions, state.box), states)

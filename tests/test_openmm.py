@@ -1,0 +1,556 @@
+"""OpenMM both ways: energies and forces of every term, round trips, refusals, and samples drawn there."""
+
+import io
+import sys
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import reverlet as rv
+
+openmm = pytest.importorskip("openmm")
+app = pytest.importorskip("openmm.app")
+nm = openmm.unit.nanometer
+energy = eqx.filter_jit(lambda potential, x, box: potential.energy(x, box))
+value_and_gradient = eqx.filter_jit(
+    lambda parts, x, box: jax.value_and_grad(lambda x: rv.Sum(tuple(parts)).energy(x, box))(x)
+)
+
+SAME = 1e-9  # the same formulas in double precision on both sides; OpenMM's Coulomb constant differs by 7e-10
+GOAL = 1e-5  # with Ewald's sum, whose real-space part ends at 1e-7 of itself on both sides, at different places
+
+WATERS = 27
+LENGTH = (WATERS * 0.0299) ** (1 / 3)  # nm; a liquid's density
+BOX = rv.OrthorhombicBox(jnp.full(3, LENGTH))
+CUTOFF = 0.46
+
+
+def water_positions(seed=0):
+    grid = np.stack(np.meshgrid(*[np.arange(3)] * 3), -1).reshape(-1, 1, 3) * LENGTH / 3
+    one = np.array([[0, 0, 0], [0.1, 0, 0], [-0.04, 0.09, 0.01]])
+    return (grid + one + 0.006 * np.random.default_rng(seed).normal(size=(WATERS, 3, 3))).reshape(-1, 3)
+
+
+def in_openmm(system, x, k):
+    """Energy and forces of the force with index k, on OpenMM's Reference platform."""
+    for group, force in enumerate(system.getForces()):
+        force.setForceGroup(group)
+    platform = openmm.Platform.getPlatformByName("Reference")
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
+    context.setPositions(np.asarray(x))
+    state = context.getState(getEnergy=True, getForces=True, groups={k})
+    return state.getPotentialEnergy()._value, np.array(state.getForces(asNumpy=True)._value)
+
+
+def assert_same(parts, box, x, wanted, rtol):
+    u, f = wanted
+    value, gradient = value_and_gradient(parts, jnp.asarray(x), box)
+    np.testing.assert_allclose(value, u, rtol=rtol)
+    np.testing.assert_allclose(-gradient, f, atol=rtol * np.abs(f).max())
+
+
+def water_in_openmm(method, cutoff=CUTOFF):
+    """q-SPC/Fw from its table, written for OpenMM by hand: bonds, angles, Lennard-Jones, charges."""
+    system = openmm.System()
+    system.setDefaultPeriodicBoxVectors(*np.diag([LENGTH] * 3).tolist())
+    bonds, angles = openmm.HarmonicBondForce(), openmm.HarmonicAngleForce()
+    oxygens, charges = openmm.NonbondedForce(), openmm.NonbondedForce()
+    for k in range(0, 3 * WATERS, 3):
+        for mass, q, epsilon in ((15.99943, -0.84, 0.6502990368), (1.007947, 0.42, 0), (1.007947, 0.42, 0)):
+            system.addParticle(mass)
+            oxygens.addParticle(0, 0.3165492, epsilon)
+            charges.addParticle(q, 1, 0)
+        bonds.addBond(k, k + 1, 0.1, 443153.3808)
+        bonds.addBond(k, k + 2, 0.1, 443153.3808)
+        angles.addAngle(k + 1, k, k + 2, 1.9547687622336491, 317.5656)
+        for force in (oxygens, charges):
+            for i, j in ((k, k + 1), (k, k + 2), (k + 1, k + 2)):
+                force.addException(i, j, 0, 1, 0)
+    for force in (oxygens, charges):
+        force.setNonbondedMethod(method if force is charges else openmm.NonbondedForce.CutoffPeriodic)
+        force.setCutoffDistance(cutoff)
+        force.setEwaldErrorTolerance(1e-7)
+        force.setUseDispersionCorrection(False)
+    for force in (bonds, angles, oxygens, charges):
+        system.addForce(force)
+    return system
+
+
+def test_water_against_openmm():
+    """The goal: energy and forces of every term to 1e-5."""
+    system, x = water_in_openmm(openmm.NonbondedForce.Ewald), water_positions()
+    potential = rv.qspcfw(WATERS, BOX, cutoff=CUTOFF, accuracy=1e-7).potential
+    read = rv.from_openmm(system)
+    assert [type(p) for p in read.potential.parts] == [rv.HarmonicBond, rv.HarmonicAngle, rv.Among, rv.Ewald]
+    for k in range(4):
+        wanted = in_openmm(system, x, k)
+        assert_same([potential.parts[k]], BOX, x, wanted, GOAL if k == 3 else SAME)
+        assert_same([read.potential.parts[k]], BOX, x, wanted, GOAL if k == 3 else SAME)
+    # every parameter once: what is equal is one
+    sizes = [leaf.size for leaf in jax.tree.leaves(eqx.filter(read.potential, eqx.is_inexact_array))]
+    assert sizes == [1] * 7
+    assert list(read.topology.elements[:3]) == ["O", "H", "H"]
+    np.testing.assert_array_equal(read.topology.molecules, np.repeat(np.arange(WATERS), 3))
+    np.testing.assert_array_equal(rv.openmm_box(system).lengths, BOX.lengths)
+
+
+def test_reaction_field_and_switch():
+    system, x = water_in_openmm(openmm.NonbondedForce.CutoffPeriodic), water_positions(1)
+    system.getForce(2).setUseSwitchingFunction(True)
+    system.getForce(2).setSwitchingDistance(0.35)
+    system.getForce(3).setReactionFieldDielectric(30.0)
+    potential = rv.from_openmm(system).potential
+    for k in range(4):
+        assert_same([potential.parts[k]], BOX, x, in_openmm(system, x, k), SAME)
+    back = rv.to_openmm(rv.from_openmm(system), BOX)
+    wanted = [sum(u) for u in zip(in_openmm(system, x, 2), in_openmm(system, x, 3), strict=True)]
+    assert_same(potential.parts[2:], BOX, x, in_openmm(back, x, 2), SAME)
+    np.testing.assert_allclose(in_openmm(back, x, 2)[0], wanted[0], rtol=SAME)
+
+
+@pytest.mark.parametrize("switch", [None, 0.35])
+def test_dispersion_correction(switch):
+    """OpenMM counts an atom as a pair with itself: its tail is N/(N-1) of ours."""
+    num = 27
+    system, force = openmm.System(), openmm.NonbondedForce()
+    system.setDefaultPeriodicBoxVectors(*np.diag([1.1] * 3).tolist())
+    for _ in range(num):
+        system.addParticle(39.948)
+        force.addParticle(0, 0.33, 0.9)
+    force.setNonbondedMethod(force.CutoffPeriodic)
+    force.setCutoffDistance(0.5)
+    if switch is not None:
+        force.setUseSwitchingFunction(True)
+        force.setSwitchingDistance(switch)
+    system.addForce(force)
+    x = jnp.asarray(np.stack(np.meshgrid(*[np.arange(3)] * 3), -1).reshape(-1, 3) * 1.1 / 3)
+    read = rv.from_openmm(system).potential.parts[0]
+    box = rv.openmm_box(system)
+    assert isinstance(read, rv.TailCorrected)
+    plain = energy(read.potential, x, box)
+    tail = in_openmm(system, x, 0)[0] - plain
+    # OpenMM integrates the switched part numerically to a relative 1e-6 or so
+    np.testing.assert_allclose(energy(read, x, box) - plain, tail * (num - 1) / num, rtol=1e-5)
+
+
+PEPTIDE = {  # alanine dipeptide: names and places in angstrom
+    "ACE": "H1 2.000 1.000 0 CH3 2.000 2.090 0 H2 1.486 2.454 .890 H3 1.486 2.454 -.890"
+    " C 3.427 2.641 0 O 4.391 1.877 0",
+    "ALA": "N 3.555 3.970 0 H 2.733 4.556 0 CA 4.853 4.614 0 HA 5.408 4.316 .890 CB 5.661 4.221 -1.232"
+    " HB1 5.123 4.521 -2.131 HB2 6.630 4.719 -1.206 HB3 5.809 3.141 -1.241 C 4.713 6.129 0 O 3.601 6.653 0",
+    "NME": "N 5.846 6.835 0 H 6.737 6.359 0 C 5.846 8.284 0 H1 4.819 8.648 0 H2 6.360 8.648 .890 H3 6.360 8.648 -.890",
+}
+
+
+def peptide(periodic):
+    """Alanine dipeptide, its positions, and its Amber force field as OpenMM makes it."""
+    topology, x = app.Topology(), []
+    chain = topology.addChain()
+    for name, text in PEPTIDE.items():
+        residue, words = topology.addResidue(name, chain), text.split()
+        for k in range(0, len(words), 4):
+            topology.addAtom(words[k], app.Element.getBySymbol(words[k][0]), residue)
+            x.append([float(word) / 10 for word in words[k + 1 : k + 4]])
+    topology.createStandardBonds()
+    x = np.array(x) + 0.003 * np.random.default_rng(0).normal(size=(22, 3))  # not flat: torsions have forces
+    if periodic:
+        topology.setPeriodicBoxVectors(np.diag([2.2] * 3).tolist() * nm)
+    return topology, x, created(app.ForceField("amber14-all.xml"), topology, periodic)
+
+
+def created(field, topology, periodic):
+    kind = {"nonbondedMethod": app.NoCutoff}
+    if periodic:
+        kind = {"nonbondedMethod": app.Ewald, "nonbondedCutoff": 1 * nm, "ewaldErrorTolerance": 1e-7}
+        kind["switchDistance"] = 0.8 * nm
+    return field.createSystem(topology, constraints=None, rigidWater=False, useDispersionCorrection=False, **kind)
+
+
+@pytest.mark.parametrize("periodic", [False, True], ids=["vacuum", "ewald"])
+def test_peptide_both_ways(periodic):
+    topology, x, system = peptide(periodic)
+    read = rv.from_openmm(system, topology)
+    box = rv.openmm_box(system)
+    assert isinstance(box, rv.OrthorhombicBox if periodic else rv.OpenBox)
+    counterparts = {
+        "HarmonicBondForce": [rv.HarmonicBond],
+        "HarmonicAngleForce": [rv.HarmonicAngle],
+        "PeriodicTorsionForce": [rv.PeriodicTorsion],
+        "NonbondedForce": [rv.Rescaling, rv.Ewald if periodic else rv.Coulomb],
+    }
+    assert sum(map(len, counterparts.values())) == len(read.potential.parts)
+    written = rv.to_openmm(read, box)
+    if periodic:
+        force = next(f for f in written.getForces() if isinstance(f, openmm.NonbondedForce))
+        force.setNonbondedMethod(force.Ewald)  # rather than PME
+    text = rv.to_openmm_xml(read)
+    residues = rv.to_openmm_topology(read.topology)
+    residues.setPeriodicBoxVectors(topology.getPeriodicBoxVectors())
+    from_text = created(app.ForceField(io.StringIO(text)), residues, periodic)
+    for name, classes in counterparts.items():
+        tolerance = GOAL if name == "NonbondedForce" and periodic else SAME
+        parts = [read.potential.part(cls) for cls in classes]
+        for other in (system, written, from_text):
+            (k,) = [k for k, force in enumerate(other.getForces()) if type(force).__name__ == name]
+            assert_same(parts, box, x, in_openmm(other, x, k), tolerance)
+    # one charge follows from the others; a change keeps the molecule neutral
+    charges = read.potential.part(counterparts["NonbondedForce"][1]).charges
+    assert isinstance(charges, rv.MolecularCharges)
+    assert len(charges.charges) < 22
+    changed = eqx.tree_at(lambda c: c.charges, charges, charges.charges + 0.1)
+    np.testing.assert_allclose(jnp.sum(changed.values), 0, atol=1e-12)
+    assert read.topology.elements == tuple(atom.element.symbol for atom in topology.atoms())
+
+
+def test_xml_of_trained_parameters():
+    """What was refined is what is written, and read again it is the same potential."""
+    system = rv.qspcfw(2, rv.OrthorhombicBox(jnp.full(3, 2.0)))
+    where = lambda s: (s.potential.part(rv.HarmonicBond).length, s.potential.part(rv.Ewald).charges.charges)
+    system = eqx.tree_at(where, system, (jnp.asarray(0.0987654321), jnp.asarray([0.4321])))
+    topology = rv.to_openmm_topology(system.topology)
+    made = app.ForceField(io.StringIO(rv.to_openmm_xml(system))).createSystem(topology, rigidWater=False)
+    assert made.getForce(0).getBondParameters(0)[2]._value == 0.0987654321
+    charges = rv.from_openmm(made, topology).potential.part(rv.Coulomb).charges
+    np.testing.assert_allclose(charges.values, system.potential.part(rv.Ewald).charges.values, rtol=1e-15)
+    assert [r.name for r in topology.residues()] == ["OH2", "OH2"]
+
+
+def chain_in_openmm(exceptions, sigma=(0.3, 0.25, 0.3, 0.25), epsilon=(0.5, 0.3, 0.5, 0.3), q=(0.2, -0.2, 0.3, -0.3)):
+    """Four atoms in a row, with exceptions of one's own."""
+    system, bonds, force = openmm.System(), openmm.HarmonicBondForce(), openmm.NonbondedForce()
+    for k in range(4):
+        system.addParticle(12.0)
+        force.addParticle(q[k], sigma[k], epsilon[k])
+        if k > 0:
+            bonds.addBond(k - 1, k, 0.15, 1e5)
+    for i, j, *numbers in exceptions:
+        force.addException(i, j, *numbers)
+    system.addForce(bonds)
+    system.addForce(force)
+    return system
+
+
+X4 = jnp.array([[0.0, 0, 0], [0.15, 0, 0], [0.2, 0.14, 0], [0.35, 0.15, 0.05]])
+
+
+@pytest.mark.parametrize(
+    ("pair", "classes"),
+    [
+        ((0, 3, -0.03, 0.275, 0.5 * np.sqrt(0.15)), [rv.Rescaling, rv.Coulomb]),  # as the atoms, times a half
+        ((0, 3, -0.06, 0.275, np.sqrt(0.15)), [rv.Excluding, rv.Coulomb]),  # as the atoms
+        ((0, 3, -0.03, 0.31, 0.2), [rv.Excluding, rv.ListedPairs, rv.Coulomb]),  # parameters of its own
+    ],
+)
+def test_exceptions(pair, classes):
+    excluded = [(i, j, 0, 1, 0) for i, j in ((0, 1), (1, 2), (2, 3), (0, 2), (1, 3))]
+    system = chain_in_openmm([*excluded, pair])
+    read = rv.from_openmm(system)
+    assert [type(p) for p in read.potential.parts[1:]] == classes
+    wanted = in_openmm(system, X4, 1)
+    assert_same(read.potential.parts[1:], rv.OpenBox(), X4, wanted, SAME)
+    assert_same(read.potential.parts[1:], rv.OpenBox(), X4, in_openmm(rv.to_openmm(read, rv.OpenBox()), X4, 1), SAME)
+
+
+def test_charges_that_are_no_whole_molecule():
+    system = chain_in_openmm([], q=(0.2, -0.2, 0.3, 0.3))
+    charges = rv.from_openmm(system).potential.part(rv.Coulomb).charges
+    assert isinstance(charges, rv.AtomCharges)
+    np.testing.assert_allclose(charges.values, [0.2, -0.2, 0.3, 0.3], rtol=1e-15)
+    ion = chain_in_openmm([], q=(0.2, -0.2, 0.3, 0.7))
+    charges = rv.from_openmm(ion).potential.part(rv.Coulomb).charges
+    assert isinstance(charges, rv.MolecularCharges)
+    assert charges.net.tolist() == [1]
+    np.testing.assert_allclose(charges.values, [0.2, -0.2, 0.3, 0.7], rtol=1e-15)
+    assert charges.charges.tolist() == [0.2, -0.2, 0.3]
+
+
+FORMS = {
+    "berthelot": "4*eps*(x^12-x^6); x=sig/r; eps=sqrt(eps1*eps2); sig=(sig1+sig2)/2",
+    "other form": "e*((d/r)^12-2*(d/r)^6); e=sqrt(eps1*eps2); d=1.122462048309373*(sig1+sig2)/2",
+    "geometric": "4*sqrt(eps1*eps2)*((sig1*sig2/r^2)^6-(sig1*sig2/r^2)^3)",
+}
+
+
+def custom(expression, epsilon=(0.9, 0.9, 0.4, 0.0)):
+    system, force = openmm.System(), openmm.CustomNonbondedForce(expression)
+    system.setDefaultPeriodicBoxVectors(*np.diag([1.2] * 3).tolist())
+    for name in ("sig", "eps"):
+        force.addPerParticleParameter(name)
+    for k in range(4):
+        system.addParticle(39.948)
+        force.addParticle([(0.33, 0.33, 0.25, 0.1)[k], epsilon[k]])
+    force.addExclusion(1, 2)
+    force.setNonbondedMethod(force.CutoffPeriodic)
+    force.setCutoffDistance(0.55)
+    force.setUseSwitchingFunction(True)
+    force.setSwitchingDistance(0.4)
+    system.addForce(force)
+    return system
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_custom_forces_of_lennard_jones_form(name):
+    """Told by their numbers; an atom without an interaction is left out."""
+    system = custom(FORMS[name])
+    read = rv.from_openmm(system)
+    (among,) = read.potential.parts
+    assert isinstance(among, rv.Among)
+    assert among.atoms.tolist() == [0, 1, 2]
+    assert among.potential.potential.sigma.ndim == (2 if name == "geometric" else 1)
+    x = 2.5 * X4  # 0.2 to 0.55 nm apart or so, and images
+    # σ and ε come from two distances, with powers that cost some digits
+    assert_same([among], rv.openmm_box(system), x, in_openmm(system, x, 0), 1e-7)
+
+
+def with_offset(force):
+    force.addGlobalParameter("a", 1)
+    force.addParticleParameterOffset("a", 0, 1, 0, 0)
+
+
+def scaled_charges_with_reaction_field(system):
+    force = system.getForce(1)
+    force.setNonbondedMethod(force.CutoffNonPeriodic)
+    force.addException(0, 3, -0.03, 1, 0)
+
+
+def nonbonded(change):
+    system = chain_in_openmm([])
+    change(system.getForce(1))
+    return system
+
+
+def changed(change):
+    system = chain_in_openmm([])
+    change(system)
+    return system
+
+
+def with_groups():
+    system = custom(FORMS["berthelot"])
+    system.getForce(0).addInteractionGroup([0], [1])
+    return system
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: changed(lambda s: s.addConstraint(0, 1, 0.1)), "1 constraints"),
+        (lambda: changed(lambda s: s.setVirtualSite(3, openmm.TwoParticleAverageSite(0, 1, 0.5, 0.5))), "virtual site"),
+        (lambda: changed(lambda s: s.setParticleMass(2, 0)), "Atom 2 has no mass"),
+        (lambda: changed(lambda s: s.setParticleMass(2, 300)), "mass of 300"),
+        (lambda: changed(lambda s: s.addForce(openmm.CMAPTorsionForce())), "CMAPTorsionForce"),
+        (lambda: changed(lambda s: s.addForce(openmm.RBTorsionForce())), "RBTorsionForce"),
+        (lambda: changed(lambda s: s.addForce(openmm.GBSAOBCForce())), "GBSAOBCForce"),
+        (lambda: changed(lambda s: s.addForce(openmm.CustomBondForce("r"))), "CustomBondForce"),
+        (lambda: nonbonded(lambda f: f.setNonbondedMethod(f.LJPME)), "LJPME"),
+        (lambda: nonbonded(with_offset), "1 parameter offsets"),
+        (lambda: custom("eps1*eps2*exp(-r/sig1)*exp(-r/sig2)"), "not of Lennard-Jones form"),
+        (lambda: custom("-4*sqrt(eps1*eps2)*((0.3/r)^12-(0.3/r)^6)"), "not of Lennard-Jones form"),
+        (lambda: custom("4*eps1*eps2*((0.3/r)^12-(0.3/r)^6)*(1-delta(eps1-eps2))"), "with some types and not"),
+        (with_groups, "interaction groups"),
+        (lambda: chain_in_openmm([(0, 1, -0.02, 1, 0), (1, 2, -0.06, 1, 0)]), "one factor for all 1-4 pairs"),
+        (lambda: chain_in_openmm([(0, 1, 0.1, 1, 0)], q=(0, 1, 0, -1)), "one of the atoms has none"),
+        (lambda: changed(scaled_charges_with_reaction_field), "1-4 pairs with charges"),
+    ],
+)  # fmt: skip
+def test_refused_systems(make, match):
+    with pytest.raises(ValueError, match=match):
+        rv.from_openmm(make())
+
+
+def test_refused_topologies():
+    topology, _, _ = peptide(False)
+    with pytest.raises(ValueError, match="`topology` has 22 atoms but the system 4"):
+        rv.from_openmm(chain_in_openmm([]), topology)
+    topology = app.Topology()
+    residue = topology.addResidue("X", topology.addChain())
+    for _ in range(4):
+        topology.addAtom("X", None, residue)
+    with pytest.raises(ValueError, match="has no element"):
+        rv.from_openmm(chain_in_openmm([]), topology)
+
+
+def test_what_is_no_surface_is_left_out():
+    system = chain_in_openmm([])
+    system.addForce(openmm.CMMotionRemover())
+    system.addForce(openmm.AndersenThermostat(300, 1))
+    system.addForce(openmm.MonteCarloBarostat(1, 300))
+    assert len(rv.from_openmm(system).potential.parts) == 3
+
+
+def of_chain(potential, num=4):
+    bonds = [(k, k + 1) for k in range(num - 1)]
+    return rv.System(rv.Topology.from_elements(["C"] * num, bonds=bonds, molecules=[0] * num), potential)
+
+
+LJ = rv.LennardJones(0.3, 0.5, cutoff=0.5)
+BONDS = rv.HarmonicBond(np.array([[0, 1], [1, 2], [2, 3]]), 1e5, 0.15)
+BIG = rv.OrthorhombicBox(jnp.full(3, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: rv.to_openmm(of_chain(rv.Mie(0.3, 0.5, 14.0, 6.0, cutoff=0.5)), BIG), "`Mie`, which has no counterpart"),  # noqa: E501
+        (lambda: rv.to_openmm(of_chain(-1 * LJ), BIG), "`Scaled`"),
+        (lambda: rv.to_openmm(of_chain(LJ + LJ), BIG), "more than one `LennardJones`"),
+        (lambda: rv.to_openmm(of_chain(rv.ReactionField(np.ones(4), cutoff=0.5) + rv.ReactionField(np.ones(4), cutoff=0.5)), BIG), "more than one part with charges"),  # noqa: E501
+        (lambda: rv.to_openmm(of_chain(LJ + rv.ReactionField(np.ones(4), cutoff=0.6)), BIG), "wanted one"),
+        (lambda: rv.to_openmm(of_chain(rv.ReactionField(np.ones(4), cutoff=0.6, truncation=rv.SmoothSwitch(0.5))), BIG), "wanted `PlainCutoff`"),  # noqa: E501
+        (lambda: rv.to_openmm(of_chain(rv.Rescaling(rv.ReactionField(np.ones(4), cutoff=0.6), np.array([[0, 1]]), 0.5)), BIG), "scaled pairs"),  # noqa: E501
+        (lambda: rv.to_openmm(of_chain(LJ + rv.Coulomb(np.ones(4))), rv.OpenBox()), "beside `Coulomb`"),
+        (lambda: rv.to_openmm(of_chain(rv.LennardJones(np.full((1, 1), 0.3), np.ones((1, 1)), cutoff=1.0, species=np.zeros(4, int))), BIG), "pairs of species"),  # noqa: E501
+        (lambda: rv.to_openmm(of_chain(rv.LennardJones(0.3, 0.5, cutoff=1.0, truncation=rv.ShiftedCutoff())), BIG), "ShiftedCutoff"),  # noqa: E501
+        (lambda: rv.to_openmm(of_chain(LJ + rv.ListedPairs(LJ, np.array([[0, 1]]))), BIG), "wanted it excluded"),
+        (lambda: rv.to_openmm(of_chain(rv.ListedPairs(LJ, np.array([[0, 1], [1, 0]]))), BIG), "the pair .0, 1. twice"),
+        (lambda: rv.to_openmm(of_chain(LJ), rv.TriclinicBox(jnp.array([[2.0, 0.1, 0], [0, 2, 0], [0, 0, 2]]))), "turn the box"),  # noqa: E501
+        (lambda: jax.jit(lambda s: rv.to_openmm(of_chain(rv.LennardJones(s, 0.5, cutoff=0.5)), BIG))(0.3), "traced"),
+        (lambda: rv.to_openmm_xml(of_chain(rv.MorseBond(np.array([[0, 1]]), 1.0, 1.0, 0.1))), "`MorseBond`, which such a file"),  # noqa: E501
+        (lambda: rv.to_openmm_xml(of_chain(rv.HarmonicBond(np.array([[0, 2]]), 1e5, 0.15))), "does not bond"),
+        (lambda: rv.to_openmm_xml(of_chain(BONDS + BONDS)), "two terms of `HarmonicBond`"),
+        (lambda: rv.to_openmm_xml(of_chain(BONDS + LJ)), "multiplied by 1.0; wanted 0.0"),
+        (lambda: rv.to_openmm_xml(of_chain(rv.Coulomb(np.ones(4)))), "multiplied by 1.0; wanted 0.0"),
+        (lambda: rv.to_openmm_xml(of_chain(rv.PeriodicTorsion(np.array([[1, 0, 2, 3]]), 1.0, 2, 0.0))), "neither along three bonds"),  # noqa: E501
+        (lambda: rv.to_openmm_xml(of_chain(rv.ListedPairs(LJ, np.array([[0, 3]])))), "parameters of its own"),
+        (lambda: rv.to_openmm_xml(rv.System(rv.Topology.from_elements(["C", "C"], bonds=[(0, 1)]), rv.HarmonicBond(np.array([[0, 1]]), 1.0, 0.1))), "different molecules"),  # noqa: E501
+        (lambda: rv.to_openmm_topology(rv.Topology.from_elements(["C"] * 3, molecules=[0, 1, 0])), "scattered"),
+        (lambda: rv.to_openmm_xml(rv.System(rv.Topology.from_elements(["C"] * 2), rv.Coulomb(np.array([1.0, -1.0])))), "other parameters"),  # noqa: E501
+        (lambda: rv.to_openmm_xml(of_chain(rv.Coulomb(np.ones(5), exclusions=np.array([[i, j] for i in range(5) for j in range(i) if i - j < 3]), scaled=np.array([[0, 3]]), scale=0.5), 5)), "by 0.5 and by 1.0"),  # noqa: E501
+    ],
+)  # fmt: skip
+def test_refused_potentials(make, match):
+    with pytest.raises(ValueError, match=match):
+        make()
+
+
+def test_without_openmm(monkeypatch):
+    system = of_chain(LJ)
+    monkeypatch.setitem(sys.modules, "openmm", None)
+    for call in (
+        lambda: rv.from_openmm(None),
+        lambda: rv.to_openmm(system, BIG),
+        lambda: rv.to_openmm_xml(system),
+        lambda: rv.to_openmm_topology(system.topology),
+        lambda: rv.OpenMMSampler(300, 1.0, dt=0.001, num_steps=1, platform="CPU"),
+    ):
+        with pytest.raises(ImportError, match=r"pip install reverlet\[openmm\]"):
+            call()
+
+
+def test_morse_and_urey_bradley_and_sums():
+    bonds = rv.MorseBond(
+        np.array([[0, 1], [1, 2], [2, 3]]), np.array([300.0, 200]), 20.0, 0.15, kinds=np.array([0, 1, 0])
+    )
+    potential = (bonds + rv.UreyBradley(np.array([[0, 1, 2]]), 1e4, 0.24)) + rv.ReactionField(
+        np.array([1.0, -1, 1, -1]), cutoff=0.9
+    )
+    nested = rv.Sum((rv.Sum(potential.parts[:2]), potential.parts[2]))
+    written = rv.to_openmm(of_chain(nested), BIG)
+    for k, part in enumerate(potential.parts):
+        assert_same([part], BIG, X4, in_openmm(written, X4, k), SAME)
+
+
+def dimers(num=40):
+    """Weak springs between pairs of atoms in open space, whose energies have a closed distribution."""
+    bonds = np.arange(2 * num).reshape(num, 2)
+    topology = rv.Topology.from_elements(["O", "H"], bonds=[(0, 1)], molecules=[0, 0]).repeat(num)
+    x = np.random.default_rng(0).normal(size=(2 * num, 3))
+    x[1::2] = x[::2] + np.array([0.3, 0, 0])
+    return rv.System(topology, rv.HarmonicBond(bonds, 2000.0, 0.3)), rv.State(x, np.zeros_like(x), rv.OpenBox())
+
+
+def test_samples_are_of_the_ensemble():
+    system, state = dimers()
+    sampler = rv.OpenMMSampler(300.0, 5.0, dt=0.002, num_steps=100, platform="Reference")
+    samples = sampler.sample(system, state.repeat(2), 240, key=jax.random.key(0))
+    assert samples.states.positions.shape == (240, 80, 3)
+    states, energies = jax.tree.map(
+        lambda x: x[20:], (samples.states, samples.energies)
+    )  # of 24 ps, the first 2 to forget where they started
+    r = np.linspace(1e-3, 0.8, 4001)
+    beta = 1 / (rv.units.BOLTZMANN * 300)
+    u = 1000 * (r - 0.3) ** 2
+    weights = r**2 * np.exp(-beta * u)
+    mean = 40 * np.sum(u * weights) / np.sum(weights)
+    # 8800 energies of single dimers, correlated over fewer than 4 samples: each spreads by √2 times half of kT
+    error = np.sqrt(2 * 4 / 8800)
+    np.testing.assert_allclose(jnp.mean(energies), mean, rtol=4 * error)
+    kinetic = jnp.mean(jax.vmap(system.kinetic_energy)(states.velocities))
+    # of velocities half a step off, which for this spring (ωh)² = 0.01 changes by less than the error
+    np.testing.assert_allclose(kinetic * 2 / 240 * beta, 1, rtol=4 * np.sqrt(2 * 4 / (220 * 240)) + 0.01)
+    np.testing.assert_allclose(samples.energies[7], energy(system.potential, samples.states.positions[7], state.box))
+    last = jax.tree.map(lambda x: x[-2:], samples.states)
+    assert eqx.tree_equal(samples.last, last)
+
+
+def test_same_key_same_samples():
+    system, state = dimers(3)
+    sampler = rv.OpenMMSampler(300.0, 5.0, dt=0.002, num_steps=10, platform="Reference")
+    draw = lambda seed: sampler.sample(system, state.repeat(2), 4, key=jax.random.key(seed)).states.positions
+    np.testing.assert_array_equal(draw(1), draw(1))
+    assert np.all(np.abs(draw(1) - draw(2)).max(axis=(1, 2)) > 1e-3)
+    assert np.abs(draw(1)[0] - draw(1)[1]).max() > 1e-3  # chains differ
+
+
+def test_water_at_constant_pressure():
+    system = rv.qspcfw(WATERS, BOX, cutoff=0.4)  # room to shrink
+    state = rv.State(jnp.asarray(water_positions()), jnp.zeros((3 * WATERS, 3)), BOX)
+    sampler = lambda pressure: rv.OpenMMSampler(
+        298.15, 5.0, dt=0.0005, num_steps=200, pressure=pressure, platform="CPU"
+    )
+    samples = sampler(rv.units.BAR).sample(system, state.repeat(2), 4, key=jax.random.key(0))
+    lengths = np.asarray(samples.states.box.lengths)
+    assert len(np.unique(lengths[:, 0])) == 4  # each sample has its own
+    np.testing.assert_array_equal(lengths, lengths[:, :1].repeat(3, axis=1))
+    high = sampler(2e4 * rv.units.BAR).sample(system, state.repeat(2), 4, key=jax.random.key(0))
+    assert np.mean(high.states.box.lengths[2:]) < np.mean(lengths[2:])  # units: pressed, it shrinks
+    k = 3
+    box = jax.tree.map(lambda x: x[k], samples.states.box)
+    x = samples.states.positions[k]
+    np.testing.assert_allclose(samples.energies[k], energy(system.potential, x, box), rtol=1e-12)
+    written = rv.to_openmm(system, box)
+    wanted = sum(in_openmm(written, x, force)[0] for force in range(3))
+    np.testing.assert_allclose(samples.energies[k], wanted, rtol=1e-3)  # `accuracy` 1e-4 of parts that cancel
+
+
+def test_explosions_are_told():
+    system, state = dimers(3)
+    sampler = rv.OpenMMSampler(300.0, 0.0, dt=0.1, num_steps=1000, platform="Reference")
+    stretched = rv.State(state.positions * 1.3, state.velocities, state.box)
+    with pytest.raises(FloatingPointError, match="exploded"):
+        sampler.sample(system, stretched.repeat(1), 1, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        ({"temperature": -1.0}, ValueError, "`temperature` is -1"),
+        ({"friction": -1.0}, ValueError, "`friction` is -1"),
+        ({"dt": 0.0}, ValueError, "`dt` is 0"),
+        ({"num_steps": 0}, ValueError, "`num_steps` is 0"),
+        ({"pressure": np.nan}, ValueError, "`pressure` is nan"),
+        ({"platform": "Abacus"}, ValueError, "`platform` is 'Abacus'; wanted one of Reference"),
+    ],
+)
+def test_refused_settings(change, error, match):
+    settings = {"temperature": 300.0, "friction": 1.0, "dt": 0.001, "num_steps": 1} | change
+    with pytest.raises(error, match=match):
+        rv.OpenMMSampler(settings.pop("temperature"), settings.pop("friction"), **settings)
+
+
+def test_refused_states():
+    system, state = dimers(3)
+    key = jax.random.key(0)
+    sampler = rv.OpenMMSampler(300.0, 1.0, dt=0.001, num_steps=1, platform="Reference")
+    with pytest.raises(ValueError, match=r"`state.repeat\(chains\)`"):
+        sampler.sample(system, state, 1, key=key)
+    with pytest.raises(ValueError, match="wanted a multiple of the chains"):
+        sampler.sample(system, state.repeat(2), 3, key=key)
+    with pytest.raises(ValueError, match=r"outside `jax\.jit`"):
+        jax.jit(lambda key: sampler.sample(system, state.repeat(1), 1, key=key).energies)(key)
+    pressed = rv.OpenMMSampler(300.0, 1.0, dt=0.001, num_steps=1, pressure=1.0)
+    with pytest.raises(ValueError, match="`OpenBox`, which has no volume"):
+        pressed.sample(system, state.repeat(1), 1, key=key)
