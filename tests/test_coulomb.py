@@ -264,7 +264,9 @@ def test_special_pairs_beyond_the_cutoff():
     np.testing.assert_allclose([along(0.35), along(0.5)], [pair(0.35), pair(0.5)], rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["Ewald, triclinic", pytest.param("P3M", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["ReactionField", *(pytest.param(n, marks=pytest.mark.slow) for n in ("Ewald, triclinic", "P3M"))]
+)
 def test_neighbor_lists_change_nothing(name):
     make, box = INSTANCES[name]
     x, potential = positions(8, box), make()
