@@ -419,9 +419,7 @@ class Water:
         c = self.config
         wavenumbers = np.arange(0, c.highest * (1 + 1e-9), c.spacing)
         lags = c.frames(length) + 1
-        # an array of a dtype: as a number it would have a weak one, which gets lost on the way through `jax.vjp`
-        temperature = jnp.asarray(c.temperature, float)
-        return rv.InfraredSpectrum(rv.PointCharges.of, temperature, wavenumbers, window, num_lags=lags)
+        return rv.InfraredSpectrum(rv.PointCharges.of, c.temperature, wavenumbers, window, num_lags=lags)
 
     def first(self, fit: str) -> rv.Sum:
         """The potential that a fit starts from."""
