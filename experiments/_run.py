@@ -162,6 +162,13 @@ def _cores(trajectories: int) -> jax.sharding.Mesh | None:
     return rv.device_mesh()
 
 
+def on_all(tree: Any, mesh: jax.sharding.Mesh | None) -> Any:
+    """Arrays on every device, as updates return them: what was compiled for others would be compiled again."""
+    if mesh is None:
+        return tree
+    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+
+
 def leads() -> bool:
     """Whether this is the process that writes and talks: the first, or the only one."""
     return jax.process_index() == 0

@@ -7,8 +7,12 @@ run from samples into both directions of time, are differentiated, and the param
 fitted.
 
 Where this differs from the original: many chains run at once, one sample each per update, and go on from where the last
-update left them; velocities are drawn anew for each trajectory; the loss has no bias from the noise of the spectrum; and
-the parameters reported are the mean of the last updates, measured once more by an independent evaluation.
+update left them; velocities are drawn anew for each trajectory; the loss has no bias from the noise of the spectrum;
+the logarithms of the parameters are optimized, so that learning rates are relative; and the parameters reported are the
+mean of the last updates, measured once more by an independent evaluation.
+
+Single precision: trajectories as short as those of the loss are walked back well within the noise of the gradient, in
+less time. The check against finite differences is in double precision.
 
 On-step velocities and steps of 0.5 fs are used throughout, for the target too: the line of the stretch lies 17 cm⁻¹ too
 high and has 3 % less intensity than with infinitely short steps.
@@ -121,61 +125,34 @@ class Config:
     """How many trajectories that is done with."""
 
     def __post_init__(self):
+        def require(fine: bool, name: str, wanted: str, fits: Any = None) -> None:
+            _run.require(fine, name, getattr(self, name), wanted, Config.__dict__[name] if fits is None else fits)
+
         positive = ("waters", "density", "temperature", *NAMES, "time_step", "correlation", "highest", "spacing")
-        positive += ("interval", "nvt", "validation")
-        for name in positive:
-            _run.require(
-                getattr(self, name) > 0, name, getattr(self, name), "a number above zero", Config.__dict__[name]
-            )
+        for name in (*positive, "interval", "nvt", "validation"):
+            require(getattr(self, name) > 0, name, "a number above zero")
         for name in ("friction", "equilibration", *(f"{n}_rate" for n in NAMES)):
-            _run.require(getattr(self, name) >= 0, name, getattr(self, name), "zero or more", Config.__dict__[name])
-        for name, least in (
-            ("trajectories", 2),
-            ("updates", 1),
-            ("average", 1),
-            ("save_every", 1),
-            ("check_trajectories", 2),
-        ):
-            got = getattr(self, name)
-            _run.require(got >= least, name, got, f"at least {least}", Config.__dict__[name])
-        _run.require(0 < self.final_rate <= 1, "final_rate", self.final_rate, "more than 0, at most 1", 0.1)
-        _run.require(0 <= self.momentum < 1, "momentum", self.momentum, "zero or more, less than 1", 0.7)
-        _run.require(self.seed >= 0, "seed", self.seed, "zero or more", 0)
-        for name in ("reference_samples", "final_samples"):
-            _run.require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1", self.trajectories)
+            require(getattr(self, name) >= 0, name, "zero or more")
+        for name in ("updates", "average", "save_every", "reference_samples", "final_samples"):
+            require(getattr(self, name) >= 1, name, "at least 1")
+        for name in ("trajectories", "check_trajectories"):
+            require(getattr(self, name) >= 2, name, "at least 2, since only products of different ones have no bias")
+        require(0 < self.final_rate <= 1, "final_rate", "more than 0, at most 1")
+        require(0 <= self.momentum < 1, "momentum", "zero or more, less than 1")
+        require(self.seed >= 0, "seed", "zero or more")
+
         frame = self.dt * self.save_every
-        for name, time_ in (
-            ("correlation", self.correlation),
-            ("validation", self.validation),
-            *(("check", t) for t in self.check),
-        ):
-            points = time_ / frame
-            fine = round(points) >= 1 and abs(points - round(points)) < 1e-6
-            wanted = f"a multiple of {frame:g} ps, which is save_every time steps"
-            _run.require(fine, name, time_, wanted, max(1, round(points)) * frame)
-        longest = self.nvt / self.interval
-        _run.require(
-            longest >= self.trajectories,
-            "nvt",
-            self.nvt,
-            "at least trajectories times interval",
-            self.trajectories * self.interval,
-        )
-        _run.require(
-            max(self.check, default=0) <= self.validation,
-            "check",
-            max(self.check, default=0),
-            "at most validation",
-            self.validation,
-        )
-        aliased = 1 / (2 * 0.0299792458 * frame)
-        _run.require(
-            self.highest <= aliased,
-            "highest",
-            self.highest,
-            f"at most the {aliased:.5g} 1/cm that frames {frame:g} ps apart resolve",
-            aliased,
-        )
+        aliased = 0.01 * rv.units.METER / (2 * rv.units.SPEED_OF_LIGHT * frame)
+        require(self.highest <= aliased, "highest", f"what frames {frame:g} ps apart resolve, at most", aliased)
+        for name in ("correlation", "validation", "check"):
+            for length in np.atleast_1d(getattr(self, name)):
+                points = length / frame
+                fine = round(points) >= 1 and abs(points - round(points)) < 1e-6
+                wanted = f"multiples of {frame:g} ps, which is save_every time steps"
+                require(fine, name, wanted, max(1, round(points)) * frame)
+        require(max(self.check, default=0) <= self.validation, "check", "at most --validation", self.validation)
+        shortest = self.trajectories * self.interval
+        require(self.nvt >= shortest * (1 - 1e-9), "nvt", "at least an interval for every trajectory", shortest)
 
     @property
     def dt(self) -> float:
@@ -267,7 +244,9 @@ def run(command: Command) -> None:
     out = command.out or _run.free_folder(Path("results/water_ir"))
     folder = _run.Folder(out, {"experiment": "water_ir", **described}, resume=command.resume)
 
-    chains_of = lambda a: jax.vmap(lambda x, v: rv.State(x, v, state.box))(a["positions"], a["velocities"])
+    chains_of = lambda a: _run.on_all(
+        jax.vmap(lambda x, v: rv.State(x, v, state.box))(a["positions"], a["velocities"]), mesh
+    )
     chains = chains_of(folder.array_stage("start.npz", lambda: start_stage(water, state, keys[1])))
     target = folder.array_stage("reference.npz", lambda: reference_stage(water, chains, keys[2]))
     fitted = {}
@@ -463,14 +442,12 @@ def start_stage(water: Water, state: rv.State, key: PRNGKeyArray) -> dict[str, n
     c, keys = water.config, jax.random.split(key, 4)
     chains = dataclasses.replace(water.chains, mesh=None)  # a single one
     one = chains.with_new_velocities(state.repeat(1), keys[0])
-    system, rounds = rv.System(water.topology, water.target), round(c.nvt / c.interval)
     one = chains.equilibrate(water.target, one, c.nvt / 4, keys[1], "equilibrating")
     parts = []
-    for k in bar(c.trajectories, "one long chain"):
-        steps = rounds // c.trajectories
-        one = chains.equilibrate(water.target, one, steps * c.interval, jax.random.fold_in(keys[2], k), "")
+    for k in range(c.trajectories):
+        label = f"start {k + 1} of {c.trajectories}"
+        one = chains.equilibrate(water.target, one, c.nvt / c.trajectories, jax.random.fold_in(keys[2], k), label)
         parts.append(one)
-    del system
     states = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
     return _arrays(water.chains.with_new_velocities(states, keys[3]))
 
@@ -511,14 +488,14 @@ def fit(
         report = {
             **measured.each(),
             "loss": estimate.value,
-            # of the gradients this takes the spectrum's distance from the target as known
             "loss_error": estimate.error,
+            # errors of gradients that take the spectrum's distance from the target, a factor in them, as known
             "dynamical": both(parts.dynamical, parts.dynamical_error),
             "thermodynamic": both(parts.thermodynamic, parts.thermodynamic_error),
         }
         return rv.linearize(estimate.value, gradient, parameters), (samples.last, report)
 
-    start = Parameters.of(water.first(name))
+    start = _run.on_all(Parameters.of(water.first(name)), water.chains.mesh)
     rates = Parameters(*(getattr(c, f"{n}_rate") if n in FITS[name] else 0.0 for n in NAMES))  # pyright: ignore
     adam = lambda rate: optax.adam(optax.cosine_decay_schedule(rate, c.updates, c.final_rate), b1=c.momentum)
     show = lambda line: f"loss {line['loss']:.2e}, " + ", ".join(f"{n} {line[n]:.4g}" for n in NAMES)
@@ -679,9 +656,7 @@ def summarize(config, water, lines, target, before, final, check) -> dict[str, A
     }
     for kind in spectra.values():
         kind["improvement"] = kind["before"]["relative_l2"] / kind["after"]["relative_l2"]
-    temperatures = {
-        k: float(a["temperature"].mean()) for k, a in (("target", target), ("before", before), ("final", final))
-    }
+    runs = {"target": target, "before": before, "final": final}
     summary = {
         "units": UNITS,
         "waters": water.topology.num_atoms // 3,
@@ -689,7 +664,7 @@ def summarize(config, water, lines, target, before, final, check) -> dict[str, A
         "fits": fits,
         "parameters_are": f"the geometric mean of the last {config.average} updates",
         "spectra": spectra,
-        "temperature": temperatures,
+        "temperature": {name: float(arrays["temperature"].mean()) for name, arrays in runs.items()},
         "gradient": config.gradient,
     }
     if check:
@@ -709,14 +684,14 @@ def five_lines(config, summary, seconds, folder, figures) -> list[str]:
     moves = ", ".join(f"{n} {last['initial'][n]:.4g} -> {last['final'][n]:.4g}" for n in last["recovered"])
     back = ", ".join(f"{n} {r:.0%}" for n, r in last["recovered"].items())
     aims = ", ".join(f"{summary['target'][n]:.4g}" for n in last["recovered"])
-    full = spectra["full"]
+    a, b, times = spectra["full"]["before"], spectra["full"]["after"], spectra["full"]["improvement"]
     devices = ", ".join(sorted({d.device_kind for d in jax.devices()}))
     return [
         f"Fitted: {', '.join(last['recovered'])} of {summary['waters']} q-SPC/Fw waters at {config.temperature:g} K to"
         f" their infrared spectrum cut at {config.correlation:g} ps, by the {config.gradient} gradient.",
         f"From, to: {moves} (target {aims}).",
-        f"How well: of the way back {back}; uncut spectrum's relative L2 {full['before']['relative_l2']:.3f} ->"
-        f" {full['after']['relative_l2']:.3f} (noise {full['after']['noise']:.3f}), {full['improvement']:.1f} times less.",
+        f"How well: of the way back {back}; relative L2 of the uncut spectrum {a['relative_l2']:.3f} ->"
+        f" {b['relative_l2']:.3f} (of it noise {b['noise']:.3f}), {times:.1f} times less.",
         f"How long: {seconds:.0f} s; {last['updates']} updates with {config.trajectories} trajectories of"
         f" {config.correlation:g} ps each way, on {devices}.",
         f"Figures: {len(figures)} in {folder}/ ({', '.join(p.name for p in figures)}).",
