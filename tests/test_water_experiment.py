@@ -26,7 +26,8 @@ SMOKE = ("water_ir", "--preset", "smoke")
 
 def environment():
     path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
+    # compiled quickly rather than well: most of the time of so small a run is compiling
+    return {**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 def command(*arguments):
@@ -63,9 +64,7 @@ def test_smoke_end_to_end(tmp_path):
     parts = {f"{name}{e}" for name in NAMES for e in ("", "_error")}
     assert all(set(line[part]) == parts for line in history for part in ("dynamical", "thermodynamic"))
     assert set(summary["fits"]["all"]["recovered"]) == set(NAMES)
-    # differences of a step of 1e-5 are right to about 1e-6, where the derivative is not near zero
-    assert all(entry[name] < 1e-4 for entry in summary["gradient_check"] for name in NAMES)
-    for name in ("parameters", "loss", "spectra", "gradients", "check"):
+    for name in ("parameters", "loss", "spectra", "gradients"):
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert not list(folder.glob("*.part"))
 
@@ -91,13 +90,15 @@ def test_both_fits_own_structure_and_trajectory(tmp_path):
     pytest.importorskip("ase")
     topology, state = molecules(8)
     rv.io.write(tmp_path / "water.extxyz", topology, state)
-    flags = ("--structure", tmp_path / "water.extxyz", "--fits", "both", "--gradient", "total", "--check")
+    flags = ("--structure", tmp_path / "water.extxyz", "--fits", "both", "--gradient", "total", "--check", "0.008")
     done = launch(*SMOKE, *flags, "--out", tmp_path / "run", "--trajectory", tmp_path / "nve.extxyz")
     assert done.returncode == 0, done.stderr
     summary, _ = numbers(tmp_path / "run")
     assert set(summary["fits"]["pair"]["recovered"]) == {"charge", "sigma"}
     assert summary["fits"]["pair"]["final"]["bond"] == pytest.approx(summary["target"]["bond"], rel=1e-6)  # float32
-    assert "gradient_check" not in summary
+    # differences of a step of 1e-5 are right to about 1e-6, where the derivative is not near zero
+    assert all(entry[name] < 1e-4 for entry in summary["gradient_check"] for name in NAMES)
+    assert (tmp_path / "run" / "check.png").read_bytes().startswith(b"\x89PNG")
     assert len((tmp_path / "run" / "history-pair.jsonl").read_text().splitlines()) == 2
     _, trajectory = rv.io.read(tmp_path / "nve.extxyz")
     assert trajectory.records.positions.shape == (501, 24, 3)
