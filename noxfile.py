@@ -60,7 +60,7 @@ def gpu(session: nox.Session) -> None:
 def experiments(session: nox.Session) -> None:
     """Run every experiment in its smallest size."""
     session.install("-e", ".[experiments]")
-    for name in ["gradient_horizon", "lj_diffusion", "reversal_error"]:
+    for name in ["gradient_horizon", "lj_diffusion", "reversal_error", "water_ir"]:
         folder = f"{session.create_tmp()}/{name}"
         session.run("python", "-m", "experiments", name, "--preset", "smoke", "--out", folder)
 

@@ -3,13 +3,11 @@
 import sys
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from ._lj_figures import DYNAMICAL, PARAMETERS, PATH, SLOPE_SCALE, SLOPE_UNITS, STYLE, TARGET, THERMODYNAMIC
+from ._figures import DYNAMICAL, PATH, TARGET, THERMODYNAMIC, save_figures
+from ._lj_figures import PARAMETERS, SLOPE_SCALE, SLOPE_UNITS
 from ._run import read_arrays, read_json
 
 
@@ -17,14 +15,7 @@ def draw(folder: Path) -> Path:
     """Draws the figure into the folder of a run; returns its file."""
     a = {k: v if v.dtype.kind == "U" else v.astype(float) for k, v in read_arrays(folder / "horizon.npz").items()}
     config, summary = read_json(folder / "config.json")["config"], read_json(folder / "summary.json")
-    path = folder / "gradient_horizon.png"
-    part = folder / "gradient_horizon.png.part"
-    with plt.rc_context(STYLE):
-        figure = _panels(a, config, summary)
-        figure.savefig(part, format="png")
-        plt.close(figure)
-    part.replace(path)
-    return path
+    return save_figures(folder, {"gradient_horizon": lambda: _panels(a, config, summary)})[0]
 
 
 def _panels(a, config, summary):

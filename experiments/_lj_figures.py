@@ -5,26 +5,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from ._figures import DYNAMICAL, PATH, TARGET, THERMODYNAMIC, save_figures
 from ._run import read_arrays, read_json
 
 BOLTZMANN = 8.31446261815324e-3  # kJ/mol/K
-DYNAMICAL, THERMODYNAMIC, TARGET, PATH = "#0072b2", "#d55e00", "#009e73", "#222222"  # told apart by the color-blind
-STYLE: dict[Any, Any] = {
-    "figure.dpi": 150,
-    "figure.constrained_layout.use": True,
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-}
 PARAMETERS = (("sigma", r"\sigma", "nm"), ("epsilon", r"\epsilon", "kJ mol$^{-1}$"))
 SLOPE_UNITS = {"sigma": r"nm ps$^{-1}$", "epsilon": r"$10^{-9}$ m$^2$s$^{-1}$ / (kJ mol$^{-1}$)"}
 # of nm²/ps per nm or per kJ/mol, to the units above
@@ -66,17 +53,7 @@ def draw(folder: Path) -> list[Path]:
         "gradients": draw_gradients,
         "horizon": draw_horizon,
     }
-    files = []
-    with plt.rc_context(STYLE):
-        for name, function in figures.items():
-            figure = function(run)
-            path = folder / f"{name}.png"
-            part = folder / f"{name}.png.part"
-            figure.savefig(part, format="png")
-            part.replace(path)
-            plt.close(figure)
-            files.append(path)
-    return files
+    return save_figures(folder, {name: lambda f=function: f(run) for name, function in figures.items()})
 
 
 def draw_path(run: Run):

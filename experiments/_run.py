@@ -21,8 +21,11 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 import tyro
 from jax.experimental import multihost_utils
+from jaxtyping import PRNGKeyArray
+from tqdm import tqdm
 
 import reverlet as rv
 
@@ -90,6 +93,12 @@ def _leave(status: int) -> int:
     return status
 
 
+def require(fine: bool, name: str, got: Any, wanted: str, fits: Any) -> None:
+    """Refuses the value of the flag of a field `name`, unless it is `fine`; NaN never is."""
+    if not fine:
+        raise BadInput(f"--{name.replace('_', '-')} is {got}; wanted {wanted}, such as {fits:g}.")
+
+
 HEARTBEAT = 30
 """Seconds without a sign of life after which JAX's runtime takes a process for lost, and ends the others."""
 
@@ -121,6 +130,43 @@ def join(devices: str | None, distributed: str | None) -> jax.sharding.Mesh | No
         raise BadInput(f"--devices is {devices!r}; wanted all, or how many, such as 2.")
     with refusing():
         return rv.device_mesh(None if devices in (None, "all") else int(devices))
+
+
+def mesh_for(command: Any, trajectories: int, *, cores: bool = False) -> jax.sharding.Mesh | None:
+    """The devices of a command with `out`, `resume`, `devices` and `distributed`, for so many trajectories.
+
+    **Arguments:** `cores`, whether without `devices` every core of a CPU is one: a small system keeps one core busy,
+    and no more, however many of it there are.
+    """
+    if command.resume and command.out is None:
+        raise BadInput("--resume came without --out; wanted the folder of the run to go on with.")
+    if cores and command.devices is None and command.distributed is None:
+        return _cores(trajectories)
+    mesh = join(command.devices, command.distributed)
+    if mesh is not None and trajectories % mesh.size != 0:
+        raise BadInput(
+            f"--trajectories is {trajectories} for {mesh.size} devices; wanted a multiple of the devices, such"
+            f" as {-(-trajectories // mesh.size) * mesh.size}."
+        )
+    return mesh
+
+
+def _cores(trajectories: int) -> jax.sharding.Mesh | None:
+    """As many cores as divide the trajectories, each a device."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = max(n for n in range(1, available + 1) if trajectories % n == 0)
+    with contextlib.suppress(RuntimeError):  # JAX has counted its devices already
+        jax.config.update("jax_num_cpu_devices", count)
+    if jax.default_backend() != "cpu" or jax.device_count() != count or count == 1:
+        return None
+    return rv.device_mesh()
+
+
+def on_all(tree: Any, mesh: jax.sharding.Mesh | None) -> Any:
+    """Arrays on every device, as updates return them: what was compiled for others would be compiled again."""
+    if mesh is None:
+        return tree
+    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
 
 def leads() -> bool:
@@ -294,6 +340,57 @@ class History:
         """Writes all lines, with wall times in seconds (`null` where a kill came between checkpoint and history)."""
         text = "".join(json.dumps({**line, "wall_time": self.seconds.get(line["update"])}) + "\n" for line in lines)
         write_atomically(self.path, text)
+
+
+def fit(
+    loss_fn: Callable[..., Any],
+    model: Any,
+    optimizer: optax.GradientTransformation,
+    *,
+    updates: int,
+    key: PRNGKeyArray,
+    carry: Any,
+    checkpoint: Path,
+    history: Path,
+    lines: Callable[[Any], list[dict[str, Any]]],
+    show: Callable[[dict[str, Any]], str],
+    check: Callable[[rv.FitState], None] = lambda state: None,
+    positive: Callable[[Any], Any] | None = None,
+) -> rv.FitState:
+    """`rv.fit`, going on from the checkpoint if there is one, with a line in `history` for every update.
+
+    **Arguments:** `lines`, from the history of a fit to what is written of every update; `show`, from the last of these
+    to what stands beside the progress bar; `check`, which may refuse to go on.
+    """
+    file = History(history)
+    resume = checkpoint if checkpoint.exists() else None
+    bar = tqdm(total=updates, desc="update", unit="", file=sys.stderr, disable=not leads())
+
+    def note(state: rv.FitState) -> None:
+        file.tick(state.step)
+        written = lines(state.history)
+        file.write(written)
+        if leads():
+            bar.initial = bar.initial or (state.step - 1 if resume else 0)
+        bar.set_postfix_str(show(written[-1]), refresh=False)
+        bar.update(state.step - bar.n)
+        check(state)
+
+    with bar:
+        fitted = rv.fit(
+            loss_fn,
+            model,
+            optimizer,
+            num_steps=updates,
+            key=key,
+            carry=carry,
+            positive=positive,
+            callback=note,
+            checkpoint=checkpoint,
+            resume=resume,
+        )
+    file.write(lines(fitted.history))
+    return fitted
 
 
 def free_folder(base: Path) -> Path:

@@ -133,10 +133,10 @@ def horizon_stage(
     """All fields of the diagnosis, from freshly equilibrated chains."""
     liquid = lj_diffusion.Liquid(config.liquid, topology, potential)
     keys = jax.random.split(jax.random.key(config.seed), 5)
-    chains = liquid.with_new_velocities(state.repeat(config.trajectories), keys[0])
-    chains = liquid.equilibrate(potential, chains, config.melt, keys[1], "melting", factor=3.0)
-    chains = liquid.equilibrate(potential, chains, config.equilibration, keys[2], "equilibrating")
-    samples = liquid.draw(potential, chains, keys[3])
+    chains = liquid.chains.with_new_velocities(state.repeat(config.trajectories), keys[0])
+    chains = liquid.chains.equilibrate(potential, chains, config.melt, keys[1], "melting", factor=3.0)
+    chains = liquid.chains.equilibrate(potential, chains, config.equilibration, keys[2], "equilibrating")
+    samples = liquid.chains.draw(potential, chains, keys[3])
     print("gradients against the integration time ...", file=sys.stderr)
     diagnosis = eqx.filter_jit(rv.gradient_horizon)(
         rv.SelfDiffusion(),

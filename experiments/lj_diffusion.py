@@ -12,7 +12,6 @@ D alone cannot fix two parameters: what is found is a point on the line D = D*.
 import dataclasses
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,11 +23,11 @@ import numpy as np
 import optax
 import tyro
 from jaxtyping import Array, Float, PRNGKeyArray
-from tqdm import tqdm
 
 import reverlet as rv
 
 from . import _lj_figures, _run
+from ._chains import Chains, bar
 
 SI = rv.units.SQUARE_METER_PER_SECOND
 """1 m²/s in nm²/ps: files and flags have D in m²/s."""
@@ -114,26 +113,28 @@ class Config:
             "interval",
             "horizon",
         ):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "a number above zero", Config.__dict__[name])
-        _require(self.target is None or self.target > 0, "target", self.target, "D* above zero, in m²/s", 2.36e-9)
+            _run.require(
+                getattr(self, name) > 0, name, getattr(self, name), "a number above zero", Config.__dict__[name]
+            )
+        _run.require(self.target is None or self.target > 0, "target", self.target, "D* above zero, in m²/s", 2.36e-9)
         if self.target is not None and not 1e-12 < self.target < 1e-5:
             raise _run.BadInput(f"--target is {self.target}; wanted m²/s, as 2.36e-9, between 1e-12 and 1e-5.")
         for name in ("temperature", "target_error", "friction", "melt", "equilibration", "sigma_rate", "epsilon_rate"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "zero or more", Config.__dict__[name])
-        _require(self.temperature > 0, "temperature", self.temperature, "more than 0 K for a liquid", 94.4)
-        _require(self.cutoff is None or self.cutoff > 0, "cutoff", self.cutoff, "a distance above zero, in nm", 1.0)
-        _require(self.atoms >= 2, "atoms", self.atoms, "at least 2", 108)
-        _require(self.trajectories >= 2, "trajectories", self.trajectories, "at least 2, for an error bar", 64)
-        _require(self.updates >= 1, "updates", self.updates, "at least 1", 40)
-        _require(self.save_every >= 1, "save_every", self.save_every, "at least 1", 2)
-        _require(0 < self.final_rate <= 1, "final_rate", self.final_rate, "more than 0, at most 1", 0.3)
-        _require(0 <= self.momentum < 1, "momentum", self.momentum, "zero or more, less than 1", 0.9)
-        _require(self.average >= 1, "average", self.average, "at least 1", 20)
-        _require(self.seed >= 0, "seed", self.seed, "zero or more", 0)
+            _run.require(getattr(self, name) >= 0, name, getattr(self, name), "zero or more", Config.__dict__[name])
+        _run.require(self.temperature > 0, "temperature", self.temperature, "more than 0 K for a liquid", 94.4)
+        _run.require(self.cutoff is None or self.cutoff > 0, "cutoff", self.cutoff, "a distance above zero, in nm", 1.0)
+        _run.require(self.atoms >= 2, "atoms", self.atoms, "at least 2", 108)
+        _run.require(self.trajectories >= 2, "trajectories", self.trajectories, "at least 2, for an error bar", 64)
+        _run.require(self.updates >= 1, "updates", self.updates, "at least 1", 40)
+        _run.require(self.save_every >= 1, "save_every", self.save_every, "at least 1", 2)
+        _run.require(0 < self.final_rate <= 1, "final_rate", self.final_rate, "more than 0, at most 1", 0.3)
+        _run.require(0 <= self.momentum < 1, "momentum", self.momentum, "zero or more, less than 1", 0.9)
+        _run.require(self.average >= 1, "average", self.average, "at least 1", 20)
+        _run.require(self.seed >= 0, "seed", self.seed, "zero or more", 0)
         for name in ("reference_samples", "final_samples"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1", self.trajectories)
+            _run.require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1", self.trajectories)
         points = self.horizon / self.dt / self.save_every
-        _require(
+        _run.require(
             round(points) >= 1 and abs(points - round(points)) < 1e-6,
             "horizon",
             self.horizon,
@@ -149,11 +150,6 @@ class Config:
     def rounds(self, samples: int) -> int:
         """How often all chains give a sample, for at least so many samples."""
         return -(-samples // self.trajectories)
-
-
-def _require(fine: bool, name: str, got: Any, wanted: str, fits: Any) -> None:
-    if not fine:  # NaN never is
-        raise _run.BadInput(f"--{name.replace('_', '-')} is {got}; wanted {wanted}, such as {fits:g}.")
 
 
 PRESETS = {
@@ -231,14 +227,7 @@ def run(command: Command) -> None:
     """The whole experiment; ends with five lines on the standard output."""
     started = time.perf_counter()
     config = command.config
-    if command.resume and command.out is None:
-        raise _run.BadInput("--resume came without --out; wanted the folder of the run to go on with.")
-    mesh = _run.join(command.devices, command.distributed)
-    if mesh is not None and config.trajectories % mesh.size != 0:
-        raise _run.BadInput(
-            f"--trajectories is {config.trajectories} for {mesh.size} devices; wanted a multiple of the devices, such"
-            f" as {-(-config.trajectories // mesh.size) * mesh.size}."
-        )
+    mesh = _run.mesh_for(command, config.trajectories)
     with _run.refusing():
         topology, state = read_structure(config.structure) if config.structure else crystal(config)
         half = 0.5 * float(jnp.min(state.box.heights))
@@ -337,6 +326,7 @@ class Liquid:
         self.mesh = mesh
         self.topology = topology
         self.potential = potential
+        self.chains = Chains(topology, config.temperature, config.friction, config.dt, config.interval, mesh)
         self.observable = WithTemperature(rv.SelfDiffusion())
         steps = round(config.horizon / config.dt)
         self.dynamics = rv.NVE(dt=config.dt, num_steps=steps, save_every=config.save_every, mesh=mesh)
@@ -349,34 +339,6 @@ class Liquid:
         """The potential with other parameters."""
         return rv.LennardJones(sigma, epsilon, cutoff=self.potential.cutoff)
 
-    def sampler(self, factor: float = 1.0) -> rv.LangevinBAOAB:
-        """Chains at `factor` times the temperature; one interval between samples."""
-        c = self.config
-        steps = max(1, round(c.interval / c.dt))
-        return rv.LangevinBAOAB(factor * c.temperature, c.friction, dt=c.dt, num_steps=steps, mesh=self.mesh)
-
-    def draw(self, potential: rv.LennardJones, chains: rv.State, key: PRNGKeyArray) -> rv.Samples:
-        """One sample of every chain, with fresh velocities without motion of the center of mass."""
-        chain_key, velocity_key = jax.random.split(key)
-        n = self.config.trajectories
-        samples = self.sampler().sample(rv.System(self.topology, potential), chains, n, key=chain_key)
-        return eqx.tree_at(lambda s: s.states, samples, self.with_new_velocities(samples.states, velocity_key))
-
-    def with_new_velocities(self, states: rv.State, key: PRNGKeyArray) -> rv.State:
-        """The states with velocities from the Maxwell–Boltzmann distribution, without motion of the center of mass."""
-        draw = lambda k: rv.maxwell_boltzmann(self.topology, self.config.temperature, key=k)
-        velocities = jax.vmap(draw)(jax.random.split(key, len(states.positions)))
-        return eqx.tree_at(lambda s: s.velocities, states, velocities.astype(states.positions.dtype))
-
-    def equilibrate(
-        self, potential: rv.LennardJones, chains: rv.State, duration: float, key: PRNGKeyArray, label: str, factor=1.0
-    ) -> rv.State:
-        """The chains after `duration` (ps) at `factor` times the temperature."""
-        system, sampler = rv.System(self.topology, potential), self.sampler(factor)
-        for k in _bar(round(duration / self.config.interval), label):
-            chains = sampler.sample(system, chains, self.config.trajectories, key=jax.random.fold_in(key, k)).last
-        return chains
-
     def evaluate(
         self, potential: rv.LennardJones, chains: rv.State, samples: int, key: PRNGKeyArray, label: str
     ) -> dict[str, np.ndarray]:
@@ -388,8 +350,8 @@ class Liquid:
         system = rv.System(self.topology, potential)
         rounds = []
         times = np.zeros(0)
-        for k in _bar(self.config.rounds(samples), label):
-            drawn = self.draw(potential, chains, jax.random.fold_in(key, k))
+        for k in bar(self.config.rounds(samples), label):
+            drawn = self.chains.draw(potential, chains, jax.random.fold_in(key, k))
             chains = drawn.last
             estimate = _measure(self.observable, system, drawn, self.dynamics)
             times = np.asarray(estimate.times)
@@ -429,10 +391,10 @@ def start_stage(liquid: Liquid, state: rv.State, key: PRNGKeyArray) -> dict[str,
     """Equilibrated chains with the first parameters, and D before the fit."""
     config = liquid.config
     keys = jax.random.split(key, 4)
-    chains = liquid.with_new_velocities(state.repeat(config.trajectories), keys[0])
+    chains = liquid.chains.with_new_velocities(state.repeat(config.trajectories), keys[0])
     if config.structure is None:
-        chains = liquid.equilibrate(liquid.potential, chains, config.melt, keys[1], "melting", factor=3.0)
-    chains = liquid.equilibrate(liquid.potential, chains, config.equilibration, keys[2], "equilibrating")
+        chains = liquid.chains.equilibrate(liquid.potential, chains, config.melt, keys[1], "melting", factor=3.0)
+    chains = liquid.chains.equilibrate(liquid.potential, chains, config.equilibration, keys[2], "equilibrating")
     curves = liquid.evaluate(liquid.potential, chains, max(1, config.final_samples // 4), keys[3], "before the fit")
     return {"positions": np.asarray(chains.positions), "velocities": np.asarray(chains.velocities), **curves}
 
@@ -444,7 +406,7 @@ def reference_stage(liquid: Liquid, chains: rv.State, key: PRNGKeyArray) -> dict
         return {"diffusion": config.target, "diffusion_error": config.target_error, "source": "given"}
     potential = liquid.with_parameters(config.target_sigma, config.target_epsilon)
     keys = jax.random.split(key)
-    chains = liquid.equilibrate(potential, chains, config.equilibration, keys[0], "equilibrating the reference")
+    chains = liquid.chains.equilibrate(potential, chains, config.equilibration, keys[0], "equilibrating the reference")
     curves = liquid.evaluate(potential, chains, config.reference_samples, keys[1], "reference")
     value, error = diffusion_of(curves)
     temperature, temperature_error = mean_over_chains(curves["temperature"])
@@ -467,7 +429,7 @@ def fit(liquid: Liquid, chains: rv.State, target: float, folder: _run.Folder, ke
     def loss_fn(potential, chains, key):
         # all of this is measured, not traced: its derivative is put in by `linearize`
         measured = jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, potential)
-        samples = liquid.draw(measured, chains, key)
+        samples = liquid.chains.draw(measured, chains, key)
         system = rv.System(liquid.topology, measured)
         estimate, parts = rv.expectation_gradients(liquid.observable, system, samples, dynamics=liquid.dynamics)
         gradient = parts.total if config.gradient == "total" else parts.dynamical
@@ -490,21 +452,12 @@ def fit(liquid: Liquid, chains: rv.State, target: float, folder: _run.Folder, ke
     schedule = lambda rate: optax.cosine_decay_schedule(rate, config.updates, config.final_rate)
     adam = lambda rate: optax.adam(schedule(rate), b1=config.momentum)
     rates = eqx.tree_at(lambda p: (p.sigma, p.epsilon), liquid.potential, (config.sigma_rate, config.epsilon_rate))
-    history = _run.History(folder / "history.jsonl")
-    resume = folder.checkpoint if folder.checkpoint.exists() else None
-    bar = tqdm(total=config.updates, desc="update", unit="", file=sys.stderr, disable=not _run.leads())
 
-    def show(state: rv.FitState) -> None:
-        history.tick(state.step)
-        lines = report_lines(state.history)
-        history.write(lines)
-        if _run.leads():
-            bar.initial = bar.initial or (state.step - 1 if resume else 0)
-        now = lines[-1]
-        d, error = now["diffusion"] * 1e9, now["diffusion_error"] * 1e9
-        text = f"loss {now['loss']:.2e}, D {d:.3f} ± {error:.3f} (target {target / SI * 1e9:.3f}) 1e-9 m²/s"
-        bar.set_postfix_str(text, refresh=False)
-        bar.update(state.step - bar.n)
+    def show(line: dict[str, Any]) -> str:
+        d, error = line["diffusion"] * 1e9, line["diffusion_error"] * 1e9
+        return f"loss {line['loss']:.2e}, D {d:.3f} ± {error:.3f} (target {target / SI * 1e9:.3f}) 1e-9 m²/s"
+
+    def require_positive(state: rv.FitState) -> None:
         sigma, epsilon = float(state.model.sigma), float(state.model.epsilon)
         if not (sigma > 0 and epsilon > 0):  # the energy knows only even powers of σ, and would go on without a sign
             raise FloatingPointError(
@@ -512,20 +465,19 @@ def fit(liquid: Liquid, chains: rv.State, target: float, folder: _run.Folder, ke
                 " zero. Try a smaller --sigma-rate or --epsilon-rate."
             )
 
-    with bar:
-        fitted = rv.fit(
-            loss_fn,
-            liquid.potential,
-            rv.per_parameter(adam, rates),
-            num_steps=config.updates,
-            key=key,
-            carry=chains,
-            callback=show,
-            checkpoint=folder.checkpoint,
-            resume=resume,
-        )
-    history.write(report_lines(fitted.history))
-    return fitted
+    return _run.fit(
+        loss_fn,
+        liquid.potential,
+        rv.per_parameter(adam, rates),
+        updates=config.updates,
+        key=key,
+        carry=chains,
+        checkpoint=folder.checkpoint,
+        history=folder / "history.jsonl",
+        lines=report_lines,
+        show=show,
+        check=require_positive,
+    )
 
 
 def final_parameters(config: Config, history: list[dict[str, Any]], target: float) -> tuple[float, float]:
@@ -557,7 +509,7 @@ def final_stage(
     """An independent evaluation of the final parameters."""
     config = liquid.config
     keys = jax.random.split(key)
-    chains = liquid.equilibrate(potential, chains, config.equilibration / 2, keys[0], "equilibrating the result")
+    chains = liquid.chains.equilibrate(potential, chains, config.equilibration / 2, keys[0], "equilibrating the result")
     return liquid.evaluate(potential, chains, config.final_samples, keys[1], "after the fit")
 
 
@@ -568,7 +520,7 @@ def gradient_stage(
 
     **Returns:** arrays (trajectories, frames): `diffusion` (nm²/ps), `sigma` and `epsilon` (its derivatives).
     """
-    samples = liquid.draw(potential, chains, key)
+    samples = liquid.chains.draw(potential, chains, key)
     if _run.leads():
         print("gradients against the integration time ...", file=sys.stderr)
     times, diffusion, sigma, epsilon = _curves(rv.SelfDiffusion(), liquid.tangents, liquid.topology, potential, samples)
@@ -725,7 +677,3 @@ def five_lines(config, liquid, summary, seconds, seconds_of_updates, folder, fig
         f" {config.trajectories} trajectories over {config.horizon:g} ps each, on {devices}.",
         f"Figures: {len(figures)} in {folder}/ ({', '.join(p.name for p in figures)}).",
     ]
-
-
-def _bar(n: int, label: str) -> Iterator[int]:
-    return iter(tqdm(range(n), desc=label, unit="", file=sys.stderr, leave=False, disable=not _run.leads()))

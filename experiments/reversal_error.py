@@ -21,7 +21,7 @@ import tyro
 import reverlet as rv
 
 from . import _run
-from ._lj_figures import DYNAMICAL, STYLE, TARGET, THERMODYNAMIC
+from ._figures import DYNAMICAL, STYLE, TARGET, THERMODYNAMIC
 
 matplotlib.use("Agg")
 import diffrax

@@ -281,7 +281,9 @@ def _run(dynamics, system, state, record):
     if not dynamics.both_directions:
         return _solve(dynamics, system, state, record)
     one = lambda sign: _solve(dynamics, system, _directed(state, sign), _Directed(record, sign))
-    both, health = jax.vmap(one)(jnp.array([-1, 1], state.positions.dtype))
+    # of an array that is spread over the devices, as constants are not: on the way back the two would not match
+    nothing = jax.lax.stop_gradient(0 * state.positions[0, 0])
+    both, health = jax.vmap(one)(jnp.array([-1, 1], state.positions.dtype) + nothing)
     worse = jax.tree.map(lambda x: jnp.max(x, axis=0), health)  # NaN wins
     return _join(both), worse
 

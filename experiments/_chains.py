@@ -1,0 +1,68 @@
+"""Langevin chains that give one sample each per update, and go on from where the last update left them."""
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+
+import equinox as eqx
+import jax
+from jaxtyping import PRNGKeyArray
+from tqdm import tqdm
+
+import reverlet as rv
+
+from . import _run
+
+
+@dataclasses.dataclass(frozen=True)
+class Chains:
+    """How a run samples its liquid.
+
+    **Arguments:** `temperature` (K), `friction` (1/ps), the time step `dt` (ps), the `interval` between two samples of
+    a chain (ps).
+    """
+
+    topology: rv.Topology
+    temperature: float
+    friction: float
+    dt: float
+    interval: float
+    mesh: jax.sharding.Mesh | None = None
+
+    def sampler(self, factor: float = 1.0) -> rv.LangevinBAOAB:
+        """Chains at `factor` times the temperature; one interval between samples."""
+        steps = max(1, round(self.interval / self.dt))
+        return rv.LangevinBAOAB(factor * self.temperature, self.friction, dt=self.dt, num_steps=steps, mesh=self.mesh)
+
+    def draw(self, potential: rv.AbstractPotential, chains: rv.State, key: PRNGKeyArray) -> rv.Samples:
+        """One sample of every chain, with fresh velocities without motion of the center of mass."""
+        chain_key, velocity_key = jax.random.split(key)
+        n = len(chains.positions)
+        samples = self.sampler().sample(rv.System(self.topology, potential), chains, n, key=chain_key)
+        return eqx.tree_at(lambda s: s.states, samples, self.with_new_velocities(samples.states, velocity_key))
+
+    def with_new_velocities(self, states: rv.State, key: PRNGKeyArray) -> rv.State:
+        """The states with velocities from the Maxwell–Boltzmann distribution, without motion of the center of mass."""
+        draw = lambda k: rv.maxwell_boltzmann(self.topology, self.temperature, key=k)
+        velocities = jax.vmap(draw)(jax.random.split(key, len(states.positions)))
+        return eqx.tree_at(lambda s: s.velocities, states, velocities.astype(states.positions.dtype))
+
+    def equilibrate(
+        self,
+        potential: rv.AbstractPotential,
+        chains: rv.State,
+        duration: float,
+        key: PRNGKeyArray,
+        label: str,
+        factor: float = 1.0,
+    ) -> rv.State:
+        """The chains after `duration` (ps) at `factor` times the temperature."""
+        system, sampler = rv.System(self.topology, potential), self.sampler(factor)
+        for k in bar(round(duration / self.interval), label):
+            chains = sampler.sample(system, chains, len(chains.positions), key=jax.random.fold_in(key, k)).last
+        return chains
+
+
+def bar(n: int, label: str) -> Iterator[int]:
+    """The numbers below `n`, with a progress bar."""
+    return iter(tqdm(range(n), desc=label, unit="", file=sys.stderr, leave=False, disable=not _run.leads()))

@@ -1,0 +1,36 @@
+"""What all figures look like, and how they come into the folder of a run."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+DYNAMICAL, THERMODYNAMIC, TARGET, PATH = "#0072b2", "#d55e00", "#009e73", "#222222"  # told apart by the color-blind
+STYLE: dict[Any, Any] = {
+    "figure.dpi": 150,
+    "figure.constrained_layout.use": True,
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+}
+
+
+def save_figures(folder: Path, figures: dict[str, Callable[[], Any]]) -> list[Path]:
+    """Draws each figure into a PNG of its name, in one piece; returns the files."""
+    files = []
+    with plt.rc_context(STYLE):
+        for name, function in figures.items():
+            figure = function()
+            path, part = folder / f"{name}.png", folder / f"{name}.png.part"
+            figure.savefig(part, format="png")
+            part.replace(path)
+            plt.close(figure)
+            files.append(path)
+    return files
