@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Int
 
-from .._box import AbstractBox, OpenBox
+from .._box import AbstractBox, OpenBox, TriclinicBox
 from .._misc import require_positive
 from ._charges import AbstractCharges, as_charges
 from ._coulomb import AbstractElectrostatics, Ewald, Screened, as_pairs, corrections, reduced, require_special_pairs
@@ -23,6 +23,9 @@ class P3M(AbstractElectrostatics):
     Its cost grows like N log N; from some thousand atoms on it is the faster one. Twice continuously differentiable, so
     that gradients through trajectories are right. The energy depends a little (as `accuracy` says) on where the atoms
     are relative to the mesh, and their forces do not sum to zero exactly.
+
+    Derivatives with respect to a `TriclinicBox`, as in its stress, are NaN: compiled in reverse mode for a CPU, jaxlib
+    0.10.1 gets them wrong. Those with respect to positions and charges, and those of right-angled boxes, are right.
 
     **Arguments:** as of `Ewald`; `mesh`, how many points along each lattice vector. Make it with `P3M.fit`.
 
@@ -100,6 +103,8 @@ class P3M(AbstractElectrostatics):
         if isinstance(box, OpenBox):
             raise ValueError("`P3M` got an `OpenBox`; wanted a periodic box. In open space use `Coulomb`.")
         box = box.astype(positions.dtype)
+        if isinstance(box, TriclinicBox):
+            box = jax.tree.map(_nan_derivative, box)
         q = reduced(self.charges, positions.dtype)
         pairs = Screened(charges=q, alpha=self.alpha, cutoff=self.cutoff)
         from jaxpme.kspace import generate_kvectors, get_reciprocal
@@ -124,6 +129,17 @@ class P3M(AbstractElectrostatics):
             + corrections(pairs, self, positions, box)
             + jnp.sum(q * potential).astype(positions.dtype)
         )
+
+
+@jax.custom_jvp
+def _nan_derivative(x):
+    """`x`, with derivatives of NaN."""
+    return x
+
+
+@_nan_derivative.defjvp
+def _nan_derivative_jvp(primals, tangents):
+    return primals[0], jnp.nan * tangents[0]
 
 
 def _solver():
