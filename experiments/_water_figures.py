@@ -87,7 +87,7 @@ def draw_loss(run: Run):
         )
     axes.axhline(0, color="0.5", lw=0.8)
     first = max(history[0]["loss"] for history in run.histories.values())
-    axes.set_yscale("symlog", linthresh=max(1e-3 * first, 1e-12))
+    axes.set_yscale("symlog", linthresh=max(1e-2 * first, 1e-12))
     axes.set(
         xlabel="update",
         ylabel=r"$\sum(I-I^*)^2\,/\,\sum I^{*2}$",

@@ -49,6 +49,7 @@ def numbers(folder):
     return summary, lines
 
 
+@pytest.mark.slow
 def test_smoke_end_to_end(tmp_path):
     folder = tmp_path / "run"
     done = launch(*SMOKE, "--out", folder)
