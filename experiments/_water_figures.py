@@ -87,7 +87,7 @@ def draw_loss(run: Run):
         )
     axes.axhline(0, color="0.5", lw=0.8)
     first = max(history[0]["loss"] for history in run.histories.values())
-    axes.set_yscale("symlog", linthresh=max(1e-2 * first, 1e-12))
+    axes.set_yscale("symlog", linthresh=_decade(max(1e-2 * first, 1e-12)))
     axes.set(
         xlabel="update",
         ylabel=r"$\sum(I-I^*)^2\,/\,\sum I^{*2}$",
@@ -153,7 +153,7 @@ def draw_check(run: Run):
         left.plot(check["times"], adjoint, "-", color=color, label=symbol)
         left.plot(check["times"], difference, "x", color=color, ms=6)
         right.semilogy(check["times"], abs(adjoint / difference - 1), "o-", color=color, ms=4, label=symbol)
-    left.set_yscale("symlog", linthresh=0.1 * float(np.min(abs(check["difference"]).max(1))))
+    left.set_yscale("symlog", linthresh=_decade(0.1 * float(np.min(abs(check["difference"]).max(1)))))
     left.set(xlabel="correlation time / ps", ylabel=r"$\partial L/\partial\ln\theta$")
     left.set_title(
         f"{run.what}, {run.config['check_trajectories']} trajectories:\nadjoint (lines), differences (crosses)"
@@ -168,3 +168,8 @@ def draw_check(run: Run):
 if __name__ == "__main__":
     for file in draw(Path(sys.argv[1])):
         print(file)
+
+
+def _decade(x: float) -> float:
+    """The power of ten from `x` on: between others, ticks of a symmetric logarithmic axis overlap around zero."""
+    return 10.0 ** np.ceil(np.log10(x))
