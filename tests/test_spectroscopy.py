@@ -442,3 +442,28 @@ def test_bad_references():
         rv.wavenumber_grid(40000.0, step=0.0005, num_lags=401)
     with pytest.raises(ValueError, match="wanted at least 2"):
         rv.wavenumber_grid(4000.0, step=0.0005, num_lags=1)
+
+
+def test_filters_are_refused_alike():
+    nu = jnp.linspace(0.0, 4000.0, 401)
+    intensities, window = jnp.ones(401), rv.HannWindow(0.5)
+    for step, lags, match in ((0.001, 20, "window"), (-0.001, 20, "step"), (0.001, 1, "num_lags")):
+        with pytest.raises(ValueError, match=match):
+            rv.filter_spectrum(nu, intensities, window, step=step, num_lags=lags)
+    spectrum = rv.InfraredSpectrum(rv.PointCharges(jnp.ones(1)), 300.0, nu, rv.HannWindow(0.01))
+    times, records, weights = 1e-5 * jnp.arange(40.0) ** 2, jnp.ones((2, 40, 3)), jnp.full(2, 0.5)
+    with pytest.raises(ValueError, match="wanted equal steps"):
+        spectrum.reduce(times, records, weights)
+    with pytest.raises(ValueError, match="`num_origins` is 41 of 40 frames"):
+        rv.InfraredSpectrum(spectrum.dipole, 300.0, nu, spectrum.window, num_origins=41).reduce(
+            0.001 * jnp.arange(40.0), records, weights
+        )
+
+
+def test_a_product_of_windows_may_be_traced():
+    times, records, weights = 0.001 * jnp.arange(40.0), jnp.ones((2, 40, 3)), jnp.full(2, 0.5)
+    nu = jnp.array([0.0, 100.0])
+    window = rv.HannWindow(0.02) * rv.GaussianWindow(0.05)
+    spectrum = rv.InfraredSpectrum(rv.PointCharges(jnp.ones(1)), 300.0, nu, window)
+    traced = jax.jit(lambda s: s.reduce(times, records, weights))(spectrum)
+    np.testing.assert_allclose(traced, spectrum.reduce(times, records, weights), rtol=1e-12)

@@ -33,6 +33,9 @@ class AbstractWindow(eqx.Module):
 class GaussianWindow(AbstractWindow):
     """exp(-(t/σ)²/2): a Gaussian resolution of 2√(2 ln 2)/(2πcσ), full width at half maximum.
 
+    It has no end, so nothing refuses a trajectory too short for it: what is left of it there is cut off, and leaves
+    ripples. Multiply by a `CutoffWindow` to say so.
+
     **Arguments:** `width` σ, ps; 1/3 ps makes lines 37.5 cm⁻¹ wide.
     """
 
@@ -107,8 +110,8 @@ class WindowProduct(AbstractWindow):
     second: AbstractWindow
 
     @property
-    def length(self) -> float:
-        return min(self.first.length, self.second.length)
+    def length(self) -> float | Array:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return jnp.minimum(self.first.length, self.second.length)
 
     def __call__(self, lags):
         return self.first(lags) * self.second(lags)

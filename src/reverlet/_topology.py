@@ -68,6 +68,9 @@ class Topology(eqx.Module):
                 raise ValueError(
                     f"`bonds` bind atom {first[first == second][0]} to itself; wanted two different atoms."
                 )
+            unique, counts = np.unique(np.sort(np.asarray(self.bonds), axis=1), axis=0, return_counts=True)
+            if np.any(counts > 1):
+                raise ValueError(f"`bonds` has {unique[counts > 1][0].tolist()} more than once; wanted each bond once.")
 
     @staticmethod
     def concatenate(topologies: "Sequence[Topology]") -> "Topology":

@@ -1,12 +1,13 @@
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from .._misc import as_float_array, require_finite, require_shape
+from .._misc import as_float_array, require_finite
+from .._potential._base import AbstractAtomIndexed, require_indices
+from .._potential._bonded import as_kinds, require_kinds, require_terms, steps_between
 from ._base import AbstractPolarizability
 
 
-class BondPolarizability(AbstractPolarizability):
+class BondPolarizability(AbstractPolarizability, AbstractAtomIndexed):
     """The sum of polarizabilities of bonds, each linear in the stretch of its bond.
 
     α = Σ α⊥(r) 1 + [α∥(r) - α⊥(r)] û ûᵀ over the bonds, û along the bond, α∥(r) = α∥ + α∥' (r - r₀), and α⊥(r)
@@ -46,12 +47,10 @@ class BondPolarizability(AbstractPolarizability):
         self.parallel_slope = as_float_array(parallel_slope)
         self.perpendicular_slope = as_float_array(perpendicular_slope)
         self.length = as_float_array(length)
-        self.kinds = None if kinds is None else jnp.asarray(kinds)
+        self.kinds = as_kinds(kinds)
 
     def __check_init__(self):
-        require_shape("bonds", self.bonds, (None, 2), "One pair of atoms for every bond.")
-        if self.kinds is not None:
-            require_shape("kinds", self.kinds, (len(self.bonds),), "One for every bond.")
+        require_terms("bonds", self.bonds, 2)
         parameters = {
             "parallel": self.parallel,
             "perpendicular": self.perpendicular,
@@ -61,17 +60,15 @@ class BondPolarizability(AbstractPolarizability):
         }
         for name, value in parameters.items():
             require_finite(name, value)
-            if value.ndim > 0:
-                require_shape(name, value, (None,), "A scalar, or one for every kind.")
-                if self.kinds is None:
-                    raise ValueError(
-                        f"`{name}` has shape {value.shape} and `kinds` is missing; wanted both, or scalars."
-                    )
+        require_kinds(self.kinds, len(self.bonds), *parameters.items())
+
+    def require_atoms(self, num_atoms):
+        require_indices(self, self.bonds, num_atoms)
 
     def polarizability(self, positions, box):
         dtype = positions.dtype
-        i, j = self.bonds.T
-        d = jax.vmap(box.astype(dtype).displacement)(positions[i], positions[j])
+        (steps,) = steps_between(positions, self.bonds, box.astype(dtype))
+        d = jnp.stack(steps, axis=1)
         r = jnp.sqrt(jnp.sum(d**2, axis=1))
         of_bond = lambda p: (p if p.ndim == 0 else p[self.kinds]).astype(dtype)
         stretch = r - of_bond(self.length)

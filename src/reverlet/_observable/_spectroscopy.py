@@ -192,14 +192,18 @@ def filter_spectrum(
     known, values = as_float_array(wavenumbers), as_float_array(intensities)
     at = known if at is None else as_float_array(at)
     require_wavenumbers(at, "at")
-    step = as_float_array(step).astype(values.dtype)
-    longest = jnp.minimum(window.length, (num_lags - 1) * step)
+    require_positive("step", step, "ps")
+    if num_lags < 2:
+        raise ValueError(f"`num_lags` is {num_lags}; wanted at least 2.")
+    spacing = as_float_array(step).astype(values.dtype)
+    longest = jnp.minimum(window.length, (num_lags - 1) * spacing)
+    step = _refuse_long_window(window, (num_lags - 1) * step, guard=step)
     gap = jnp.max(jnp.diff(known))
     # at half of what the longest lag can resolve its cosine is not a sum over the table any more; up to rounding
     known = _refuse_if(gap * 2 * _PER_PICOSECOND * longest > 1 + 1e-5, _describe_coarse, gap, longest, guard=known)
-    known = _refuse_aliasing(known, step, guard=known)
-    correlation = correlation_of_density(known * units.WAVENUMBER, values, step, num_lags)
-    return spectral_density(correlation, step, at.astype(values.dtype) * units.WAVENUMBER, window, quadrature)
+    known = _refuse_aliasing(known, spacing, guard=known)
+    correlation = correlation_of_density(known * units.WAVENUMBER, values, spacing, num_lags)
+    return spectral_density(correlation, spacing, at.astype(values.dtype) * units.WAVENUMBER, window, quadrature)
 
 
 def wavenumber_grid(highest: float, *, step: float, num_lags: int, zero_padding: int = 1) -> Float[Array, " points"]:
@@ -239,6 +243,8 @@ def mean_correlation(
     frames = records.shape[1]
     if frames < 2:
         raise ValueError("A spectrum got a single frame; wanted trajectories: pass `dynamics=rv.NVE(...)`.")
+    if num_origins is not None and not 1 <= num_origins < frames:
+        raise ValueError(f"`num_origins` is {num_origins} of {frames} frames; wanted 1 to {frames - 1}.")
     most = frames if num_origins is None else frames - num_origins + 1
     lags = most if num_lags is None else num_lags
     if not 2 <= lags <= most:
@@ -258,10 +264,19 @@ def step_of(times, wavenumbers, window, num_lags):
     """The time between frames, ps, unless it is too long for the wavenumbers or the lags too short for the window."""
     step = (times[-1] - times[0]) / (len(times) - 1)
     step = _refuse_aliasing(wavenumbers, step, guard=step)
-    longest = (num_lags - 1) * step
+    if is_concrete(times):
+        steps = np.diff(np.asarray(times))
+        if np.max(abs(steps - steps.mean())) > 1e-2 * abs(steps.mean()):  # times in float32 are rounded
+            raise ValueError(
+                f"The frames are from {steps.min():.6g} to {steps.max():.6g} ps apart; wanted equal steps in time."
+            )
+    return _refuse_long_window(window, (num_lags - 1) * step, guard=step)
+
+
+def _refuse_long_window(window, longest, *, guard):
     length = jnp.asarray(window.length)
     short = jnp.isfinite(length) & (length > longest * (1 + 1e-5))
-    return _refuse_if(short, _describe_window, length, longest, guard=step)
+    return _refuse_if(short, _describe_window, length, longest, guard=guard)
 
 
 def require_wavenumbers(wavenumbers: ArrayLike, name: str = "wavenumbers") -> None:

@@ -22,6 +22,11 @@ def as_kinds(kinds: ArrayLike | None) -> Int[Array, " terms"] | None:
     return None if kinds is None else jnp.asarray(kinds)
 
 
+def as_pairs(pairs: ArrayLike | None) -> Int[Array, "pairs 2"]:
+    """Pairs of atoms, none by default."""
+    return jnp.zeros((0, 2), int) if pairs is None or np.size(pairs) == 0 else jnp.asarray(pairs)
+
+
 class AbstractBondedPotential(AbstractPotential, AbstractAtomIndexed):
     """A sum over terms of a few atoms each, which are named once and for all: bonds, angles, torsions.
 
@@ -99,7 +104,7 @@ class HarmonicBond(AbstractBondedPotential):
         require_terms("bonds", self.bonds, 2)
         require_positive("stiffness", self.stiffness, "kJ/mol/nm²", zero=True)
         require_positive("length", self.length, "nm", zero=True)
-        require_kinds(self, ("stiffness", self.stiffness), ("length", self.length))
+        require_kinds(self.kinds, len(self.atoms), ("stiffness", self.stiffness), ("length", self.length))
 
     @property
     def atoms(self) -> Int[Array, "bonds 2"]:
@@ -144,7 +149,9 @@ class MorseBond(AbstractBondedPotential):
         require_positive("depth", self.depth, "kJ/mol", zero=True)
         require_positive("width", self.width, "1/nm")
         require_positive("length", self.length, "nm", zero=True)
-        require_kinds(self, ("depth", self.depth), ("width", self.width), ("length", self.length))
+        require_kinds(
+            self.kinds, len(self.atoms), ("depth", self.depth), ("width", self.width), ("length", self.length)
+        )
 
     @property
     def atoms(self) -> Int[Array, "bonds 2"]:
@@ -189,7 +196,7 @@ class HarmonicAngle(AbstractBondedPotential):
             raise ValueError(
                 f"`angle` is {np.max(np.asarray(self.angle))}; wanted at most π, in rad. From degrees: `jnp.radians`."
             )
-        require_kinds(self, ("stiffness", self.stiffness), ("angle", self.angle))
+        require_kinds(self.kinds, len(self.atoms), ("stiffness", self.stiffness), ("angle", self.angle))
 
     @property
     def atoms(self) -> Int[Array, "angles 3"]:
@@ -231,7 +238,7 @@ class UreyBradley(AbstractBondedPotential):
         require_terms("angles", self.angles, 3)
         require_positive("stiffness", self.stiffness, "kJ/mol/nm²", zero=True)
         require_positive("length", self.length, "nm", zero=True)
-        require_kinds(self, ("stiffness", self.stiffness), ("length", self.length))
+        require_kinds(self.kinds, len(self.atoms), ("stiffness", self.stiffness), ("length", self.length))
 
     @property
     def atoms(self) -> Int[Array, "angles 3"]:
@@ -288,7 +295,13 @@ class PeriodicTorsion(AbstractBondedPotential):
         if not jnp.issubdtype(self.multiplicity.dtype, jnp.integer):
             raise TypeError(f"`multiplicity` has dtype {self.multiplicity.dtype}; wanted integers.")
         require_positive("multiplicity", self.multiplicity, "turns")
-        require_kinds(self, ("stiffness", self.stiffness), ("multiplicity", self.multiplicity), ("phase", self.phase))
+        require_kinds(
+            self.kinds,
+            len(self.atoms),
+            ("stiffness", self.stiffness),
+            ("multiplicity", self.multiplicity),
+            ("phase", self.phase),
+        )
 
     @property
     def atoms(self) -> Int[Array, "torsions 4"]:
@@ -324,9 +337,8 @@ def require_terms(name: str, atoms: Int[Array, "terms each"], each: int) -> None
         )
 
 
-def require_kinds(potential: AbstractBondedPotential, *parameters: tuple[str, Array]) -> None:
+def require_kinds(kinds: Int[Array, " terms"] | None, num_terms: int, *parameters: tuple[str, Array]) -> None:
     """Refuses parameters that are neither scalars nor one per kind, and kinds that have no parameters."""
-    kinds = potential.kinds
     lengths = {len(x) for _, x in parameters if x.ndim == 1}
     shapes = ", ".join(f"`{name}` {x.shape}" for name, x in parameters)
     if any(x.ndim > 1 for _, x in parameters) or len(lengths) > 1:
@@ -339,7 +351,7 @@ def require_kinds(potential: AbstractBondedPotential, *parameters: tuple[str, Ar
         )
     if kinds is None:
         return
-    require_shape("kinds", kinds, (len(potential.atoms),), "One per term.")
+    require_shape("kinds", kinds, (num_terms,), "One per term.")
     if not jnp.issubdtype(kinds.dtype, jnp.integer):
         raise TypeError(f"`kinds` has dtype {kinds.dtype}; wanted integers.")
     if is_concrete(kinds) and kinds.size:

@@ -3,6 +3,8 @@
 import functools
 import itertools
 import math
+import operator
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
@@ -13,8 +15,9 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from .. import units
 from .._box import AbstractBox, OpenBox
-from .._misc import cast_floats, is_concrete, require_positive, require_shape
+from .._misc import cast_floats, is_concrete, require_positive
 from ._base import AbstractAtomIndexed, AbstractPotential, require_indices
+from ._bonded import as_pairs, require_terms, steps_between
 from ._charges import AbstractCharges, as_charges
 from ._pair import AbstractPairPotential, AbstractTruncation, PlainCutoff, require_cutoff
 
@@ -166,13 +169,13 @@ class Ewald(AbstractElectrostatics):
         *,
         cutoff: float,
         alpha: float,
-        waves: tuple[int, int, int],
+        waves: Sequence[int],
         exclusions: ArrayLike | None = None,
         scaled: ArrayLike | None = None,
         scale: float = 1.0,
     ):
         self.charges = as_charges(charges)
-        self.cutoff, self.alpha, self.waves = float(cutoff), float(alpha), waves
+        self.cutoff, self.alpha, self.waves = float(cutoff), float(alpha), whole(waves)
         self.exclusions, self.scaled, self.scale = as_pairs(exclusions), as_pairs(scaled), float(scale)
 
     def __check_init__(self):
@@ -248,27 +251,23 @@ class Ewald(AbstractElectrostatics):
         )
 
 
+def whole(numbers: Sequence[int]) -> tuple[int, int, int]:
+    """Three whole numbers as Python's own, which are hashable."""
+    a, b, c = map(operator.index, numbers)
+    return a, b, c
+
+
 def reduced(charges: AbstractCharges, dtype) -> Float[Array, " atoms"]:
     """Charges in units in which two of them a distance r apart have the energy q q′/r, √(kJ/mol nm)."""
     return math.sqrt(units.COULOMB) * cast_floats(charges, dtype).values.astype(dtype)
 
 
-def as_pairs(pairs: ArrayLike | None) -> Int[Array, "pairs 2"]:
-    """Pairs of atoms, none by default."""
-    return jnp.zeros((0, 2), int) if pairs is None or np.size(pairs) == 0 else jnp.asarray(pairs)
-
-
 def require_special_pairs(exclusions: Int[Array, "exclusions 2"], scaled: Int[Array, "scaled 2"]) -> None:
     """Refuses what are no pairs of different atoms, and pairs that are named twice."""
-    for name, pairs in (("exclusions", exclusions), ("scaled", scaled)):
-        require_shape(name, pairs, (None, 2), "One row for every pair.")
-        if not jnp.issubdtype(pairs.dtype, jnp.integer):
-            raise TypeError(f"`{name}` has dtype {pairs.dtype}; wanted integers, the indices of atoms.")
+    require_terms("exclusions", exclusions, 2)
+    require_terms("scaled", scaled, 2)
     if is_concrete((exclusions, scaled)):
         both = np.sort(np.concatenate([np.asarray(exclusions), np.asarray(scaled)]), axis=1)
-        same = both[both[:, 0] == both[:, 1]]
-        if len(same) > 0:
-            raise ValueError(f"An excluded or scaled pair is {same[0].tolist()}; wanted two different atoms.")
         unique, counts = np.unique(both, axis=0, return_counts=True)
         if np.any(counts > 1):
             raise ValueError(
@@ -287,9 +286,8 @@ def corrections(
     total = jnp.zeros((), positions.dtype)
     for special, missing in ((potential.exclusions, 1.0), (potential.scaled, 1 - potential.scale)):
         if len(special) > 0 and missing != 0:
-            x = positions[special]
-            d = box.minimum_image(*(x[:, 0] - x[:, 1]).T)
-            r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
+            ((x, y, z),) = steps_between(positions, special, box)
+            r2 = x * x + y * y + z * z
             q = pairs.charges[special]
             beyond = jnp.where(r2 < pairs.cutoff**2, 0, _inverse_distance(r2, pairs.alpha, 0))
             total = total - missing * jnp.sum(q[:, 0] * q[:, 1] * (jax.lax.rsqrt(r2) - beyond))

@@ -8,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._misc import as_float_array, cast_floats, is_concrete, require_finite, require_shape
 from ._base import AbstractAtomIndexed, AbstractPotential, require_atoms, require_indices
-from ._bonded import as_kinds, require_terms, steps_between
+from ._bonded import as_kinds, as_pairs, require_terms, steps_between
 from ._pair import AbstractPairPotential, AbstractTruncation
 
 
@@ -126,7 +126,7 @@ def _partner_table(pairs: ArrayLike, num_atoms: int | None) -> Int[Array, "atoms
     if not is_concrete(pairs):
         raise ValueError("`pairs` are traced; wanted known indices, since an array is laid out by them.")
     with jax.ensure_compile_time_eval():  # parameters may be traced, in a loss that is compiled
-        pairs = jnp.asarray(pairs)
+        pairs = as_pairs(pairs)
         require_terms("pairs", pairs, 2)
         return jnp.asarray(_partners(np.asarray(pairs), num_atoms))
 
@@ -137,7 +137,7 @@ def _partners(pairs: np.ndarray, num_atoms: int | None) -> np.ndarray:
     if num_atoms is not None and needed > num_atoms:
         raise ValueError(f"`pairs` name atom {needed - 1}; wanted indices from 0 to {num_atoms - 1}.")
     both = np.unique(np.concatenate([pairs, pairs[:, ::-1]]), axis=0)
-    counts = np.bincount(both[:, 0], minlength=num_atoms or needed)
+    counts = np.bincount(both[:, 0], minlength=max(1, num_atoms or needed))
     table = np.full((len(counts), np.max(counts, initial=0)), -1)
     table[both[:, 0], np.arange(len(both)) - np.repeat(np.cumsum(counts) - counts, counts)] = both[:, 1]
     return table
@@ -183,8 +183,13 @@ class ListedPairs(AbstractPotential, AbstractAtomIndexed):
             require_shape("factor", self.factor, (len(self.pairs),), "A scalar, or one number per pair.")
         if self.kinds is not None:
             require_shape("kinds", self.kinds, (len(self.pairs),), "One per pair.")
+            if not jnp.issubdtype(self.kinds.dtype, jnp.integer):
+                raise TypeError(f"`kinds` has dtype {self.kinds.dtype}; wanted integers.")
             if is_concrete(self.kinds) and self.kinds.size:
-                require_atoms(self.potential, int(np.max(np.asarray(self.kinds))) + 1)
+                low, high = int(np.min(np.asarray(self.kinds))), int(np.max(np.asarray(self.kinds)))
+                num = min((len(x) for x in _per_atom(self.potential)), default=high + 1)
+                if low < 0 or high >= num:
+                    raise ValueError(f"`kinds` has indices from {low} to {high}; wanted from 0 to {num - 1}.")
 
     @property
     def cutoff(self) -> None:
@@ -205,3 +210,10 @@ class ListedPairs(AbstractPotential, AbstractAtomIndexed):
             i = j = this.kinds
         energies = jax.vmap(this.potential.pair_energy)(x * x + y * y + z * z, i, j)
         return jnp.sum(this.factor * energies)
+
+
+def _per_atom(potential: AbstractPotential) -> list[Array]:
+    """Whatever a potential has one of for every atom: species, charges."""
+    names = ("species", "kinds")
+    found = (getattr(x, name, None) for x in (potential, getattr(potential, "charges", None)) for name in names)
+    return [x for x in found if x is not None]

@@ -1,6 +1,7 @@
 """Electrostatics on a mesh, by the optional package `jax-pme` (the extra `pme`)."""
 
 import math
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
@@ -10,8 +11,9 @@ from jaxtyping import Array, ArrayLike, Int
 
 from .._box import AbstractBox, OpenBox, TriclinicBox
 from .._misc import require_positive
+from ._bonded import as_pairs
 from ._charges import AbstractCharges, as_charges
-from ._coulomb import AbstractElectrostatics, Ewald, Screened, as_pairs, corrections, reduced, require_special_pairs
+from ._coulomb import AbstractElectrostatics, Ewald, Screened, corrections, reduced, require_special_pairs, whole
 
 _NODES = 5
 """Of the interpolation: with fewer, second derivatives are not continuous enough to train on."""
@@ -48,13 +50,13 @@ class P3M(AbstractElectrostatics):
         *,
         cutoff: float,
         alpha: float,
-        mesh: tuple[int, int, int],
+        mesh: Sequence[int],
         exclusions: ArrayLike | None = None,
         scaled: ArrayLike | None = None,
         scale: float = 1.0,
     ):
         self.charges = as_charges(charges)
-        self.cutoff, self.alpha, self.mesh = float(cutoff), float(alpha), mesh
+        self.cutoff, self.alpha, self.mesh = float(cutoff), float(alpha), whole(mesh)
         self.exclusions, self.scaled, self.scale = as_pairs(exclusions), as_pairs(scaled), float(scale)
 
     def __check_init__(self):

@@ -1,0 +1,67 @@
+"""Indices that name what there is not, or twice, are refused wherever they are given."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import reverlet as rv
+
+X = jnp.array([[0.0, 0, 0], [0.1, 0, 0], [0.5, 0.1, 0], [0.5, 0.3, 0.2]])
+ARGON = rv.LennardJones(0.34, 1.0, cutoff=1.0)
+THREE = rv.LennardJones(jnp.array([0.3, 0.32, 0.34]), jnp.ones(3), cutoff=1.0, species=jnp.arange(3))
+
+
+@pytest.mark.parametrize("pairs", [[[0, -1]], [[0, -1], [0, 3]], [[1, 1]], [[0, 1], [1, 0]]])
+def test_special_pairs_of_charges(pairs):
+    with pytest.raises(ValueError, match=r"atom|once"):
+        rv.Coulomb(jnp.ones(4), exclusions=jnp.array(pairs))
+
+
+def test_an_atom_that_does_not_exist_is_not_another():
+    # without a `System`, which refuses it
+    energy = rv.Coulomb(jnp.ones(4), exclusions=jnp.array([[0, 9]])).energy(X, rv.OpenBox())
+    assert jnp.isnan(energy)
+    bonds = rv.BondPolarizability(jnp.array([[0, 9]]), 1e-3, 5e-4, 0.0, 0.0, 0.1)
+    assert jnp.all(jnp.isnan(bonds.polarizability(X, rv.OpenBox())))
+
+
+def test_bonds_of_a_polarizability():
+    make = lambda bonds, parallel=1e-3, kinds=None: rv.BondPolarizability(
+        jnp.array(bonds), parallel, 5e-4, 0.0, 0.0, 0.1, kinds=kinds
+    )
+    for bonds in ([[0, -1]], [[0, 0]]):
+        with pytest.raises(ValueError, match="wanted"):
+            make(bonds)
+    with pytest.raises(ValueError, match="kinds"):
+        make([[0, 1]], jnp.array([1e-3, 2e-3]), jnp.array([7]))
+
+
+def test_kinds_of_listed_pairs(without_type_checks):
+    pairs = jnp.array([[0, 1], [2, 3]])
+    rv.ListedPairs(THREE, pairs, kinds=jnp.array([0, 1]))  # not all kinds need be used
+    for kinds in ([2, -1], [0, 3]):
+        with pytest.raises(ValueError, match="wanted from 0 to 2"):
+            rv.ListedPairs(THREE, pairs, kinds=jnp.array(kinds))
+    with pytest.raises(TypeError, match="integers"):
+        rv.ListedPairs(THREE, pairs, kinds=jnp.array([0.0, 1.0]))
+
+
+def test_no_pairs_to_exclude():
+    none = jnp.zeros((0, 2), int)
+    wanted = ARGON.energy(X, rv.OpenBox())
+    for potential in (rv.Excluding(ARGON, none), rv.Rescaling(ARGON, none, 0.5)):
+        np.testing.assert_array_equal(potential.energy(X, rv.OpenBox()), wanted)
+
+
+def test_bonds_twice():
+    with pytest.raises(ValueError, match="more than once"):
+        rv.Topology.from_elements(["Ar"] * 2, bonds=[(0, 1), (1, 0)])
+
+
+def test_numbers_of_waves_may_be_of_numpy(without_type_checks):
+    box = rv.OrthorhombicBox(jnp.full(3, 1.2))
+    plain = rv.Ewald(jnp.array([1.0, -1, 1, -1]), cutoff=0.6, alpha=5.0, waves=(3, 3, 3))
+    other = rv.Ewald(jnp.array([1.0, -1, 1, -1]), cutoff=0.6, alpha=5.0, waves=list(np.full(3, 3)))
+    energy = jax.jit(lambda potential: potential.energy(X, box))
+    np.testing.assert_array_equal(energy(other), energy(plain))
