@@ -349,7 +349,7 @@ PAIR = np.array([[0, 1]])
 @pytest.mark.parametrize(
     ("make", "error", "match"),
     [
-        (lambda: rv.Coulomb(np.ones(2), exclusions=np.array([[1, 1]])), ValueError, "wanted two different atoms"),
+        (lambda: rv.Coulomb(np.ones(2), exclusions=np.array([[1, 1]])), ValueError, "wanted 2 different atoms"),
         (lambda: rv.Coulomb(np.ones(2), exclusions=PAIR, scaled=PAIR[:, ::-1]), ValueError, "more than once"),
         (lambda: rv.Coulomb(np.ones(2), exclusions=np.array([0, 1])), ValueError, "`exclusions` has shape"),
         (lambda: rv.Coulomb(np.ones(2), scaled=np.array([[0.0, 1.0]])), TypeError, "`scaled` has dtype"),

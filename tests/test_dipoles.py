@@ -290,5 +290,5 @@ def test_bad_input():
         rv.PolarizableDipole(CHARGES, ALPHAS[:3])
     with pytest.raises(ValueError, match="`kinds` is missing"):
         rv.BondPolarizability(BONDS, np.array([1.0, 2.0]), 1.0, 1.0, 1.0, 0.1)
-    with pytest.raises(ValueError, match="One pair of atoms"):
+    with pytest.raises(ValueError, match="2 atom indices per term"):
         rv.BondPolarizability(np.array([0, 1, 2]), 1.0, 1.0, 1.0, 1.0, 0.1)

@@ -319,7 +319,7 @@ class PeriodicTorsion(AbstractBondedPotential):
         return of_kind(self.stiffness, kind) * (1 + jnp.cos(n * phi - of_kind(self.phase, kind)))
 
 
-def require_terms(name: str, atoms: Int[Array, "terms each"], each: int) -> None:
+def require_terms(name: str, atoms: Array, each: int) -> None:
     """Refuses index arrays of the wrong shape, negative indices, and terms that name an atom twice."""
     require_shape(name, atoms, (None, each), f"{each} atom indices per term.")
     if not jnp.issubdtype(atoms.dtype, jnp.integer):
