@@ -197,7 +197,7 @@ def filter_spectrum(
         raise ValueError(f"`num_lags` is {num_lags}; wanted at least 2.")
     spacing = as_float_array(step).astype(values.dtype)
     longest = jnp.minimum(window.length, (num_lags - 1) * spacing)
-    step = _refuse_long_window(window, (num_lags - 1) * step, guard=step)
+    known = _refuse_long_window(window, (num_lags - 1) * spacing, guard=known)
     gap = jnp.max(jnp.diff(known))
     # at half of what the longest lag can resolve its cosine is not a sum over the table any more; up to rounding
     known = _refuse_if(gap * 2 * _PER_PICOSECOND * longest > 1 + 1e-5, _describe_coarse, gap, longest, guard=known)
@@ -266,7 +266,8 @@ def step_of(times, wavenumbers, window, num_lags):
     step = _refuse_aliasing(wavenumbers, step, guard=step)
     if is_concrete(times):
         steps = np.diff(np.asarray(times))
-        if np.max(abs(steps - steps.mean())) > 1e-2 * abs(steps.mean()):  # times in float32 are rounded
+        rounding = 4 * float(jnp.finfo(times.dtype).eps) * np.max(abs(np.asarray(times)))
+        if np.max(abs(steps - steps.mean())) > 1e-2 * abs(steps.mean()) + rounding:
             raise ValueError(
                 f"The frames are from {steps.min():.6g} to {steps.max():.6g} ps apart; wanted equal steps in time."
             )

@@ -138,6 +138,7 @@ def _topology(system, topology) -> Topology:
                 raise ValueError(f"Atom {atom.index} ({atom.name}) of `topology` has no element; wanted one.")
         elements = [atom.element.symbol for atom in topology.atoms()]
         bonds = [(bond[0].index, bond[1].index) for bond in topology.bonds()]
+    bonds = sorted({(min(i, j), max(i, j)) for i, j in bonds})  # there may be two springs on one pair
     return Topology.from_elements(elements, masses=masses, molecules=_molecules(len(masses), bonds), bonds=bonds)
 
 

@@ -113,7 +113,7 @@ def topology_of(
         [SYMBOLS[z - 1] for z in numbers],
         masses=masses,
         molecules=_joined(np.arange(len(numbers)) if molecules is None else molecules, bonds).tolist(),
-        bonds=[(int(i), int(j)) for i, j in bonds],
+        bonds=sorted({(int(min(b)), int(max(b))) for b in bonds}),  # some files have them in both directions
     )
 
 
