@@ -200,6 +200,10 @@ def test_units_by_dimension():
     assert joule / second / meter == pytest.approx(units.WATT_PER_METER_KELVIN)
 
 
+def test_a_time_of_numpy_is_a_number():
+    assert type(rv.Viscosity(300.0, np.float64(0.1)).max_time) is float
+
+
 def test_refusals():
     state = argon_state()
     opened = rv.State(state.positions, state.velocities, rv.OpenBox())

@@ -209,6 +209,11 @@ TWO = lambda: rv.LennardJones(np.ones(2), np.ones(2), cutoff=0.5, species=np.arr
         (lambda: rv.ListedPairs(ONE(), np.array([[0, 1]]), np.nan), ValueError, "`factor` holds 1 values"),
         (lambda: rv.ListedPairs(ONE(), np.array([[0, 1]]), kinds=np.array([0, 1])), ValueError, "`kinds` has shape"),
         (lambda: rv.ListedPairs(TWO(), np.array([[0, 1]]), kinds=np.array([3])), ValueError, "wanted from 0 to 2"),
+        (
+            lambda: rv.ListedPairs(rv.Excluding(TWO(), np.array([[0, 1]])), np.array([[0, 1]]), kinds=np.array([7])),
+            ValueError,
+            "wanted from 0 to 2",
+        ),
         (lambda: rv.Among(ONE(), np.array([0, 1, 0])), ValueError, "names atom 0 more than once"),
         (lambda: rv.Among(ONE(), np.array([0, -1])), ValueError, "names atom -1; wanted indices from 0"),
         (lambda: rv.Among(ONE(), np.array([0.0])), TypeError, "`atoms` has dtype float64"),

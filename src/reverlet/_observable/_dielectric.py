@@ -5,9 +5,9 @@ from jaxtyping import Array, ArrayLike, Float
 from .. import units
 from .._misc import as_float_array, require_positive
 from .._statistics import weighted_mean
-from .._timeseries import running_integral
 from ._base import AbstractObservable
-from ._spectroscopy import DipoleOrRule, current_density, dipole_of, mean_correlation, require_volume
+from ._green_kubo import AbstractGreenKubo, as_time, require_time
+from ._spectroscopy import DipoleOrRule, current_density, dipole_of, require_volume
 
 
 class DielectricConstant(AbstractObservable):
@@ -15,6 +15,8 @@ class DielectricConstant(AbstractObservable):
 
     ε = 1 + (⟨M²⟩ - ⟨M⟩²)/(3 ε₀ V kT), in conducting surroundings, which is what an Ewald sum without a surface term
     simulates. For fixed electrons; of a polarizable dipole it lacks what electrons alone contribute (ε∞ - 1).
+
+    The dipole of a system with a net charge depends on the origin, and the result is then meaningless.
 
     Molecules must be whole and stay so: atoms wrapped into the box one by one change M by charge times the box. Long
     runs are wanted (ns for water): the error is that of the fluctuations of M, and samples are correlated.
@@ -52,40 +54,32 @@ class DielectricConstant(AbstractObservable):
         return 1 + 4 * jnp.pi * units.COULOMB * fluctuation / (3 * thermal)
 
 
-class Conductivity(AbstractObservable):
-    """The static electrical conductivity of a liquid, σ = 1/(3 V kT) ∫ ⟨J(0)·J(t)⟩ dt from zero to infinity.
+class Conductivity(AbstractGreenKubo):
+    """The static electrical conductivity of a liquid, σ = 1/(3 V kT) ∫ ⟨J(0)·J(t)⟩ dt from zero to `max_time`.
 
-    By Green and Kubo, with the current J = dM/dt, correlated over all origins and integrated by the trapezoid rule over
-    `num_lags`. In e² mol/kJ/ps/nm; divide by `units.SIEMENS_PER_METER`.
+    By Green and Kubo, with the current J = dM/dt. In e² mol/kJ/ps/nm; divide by `units.SIEMENS_PER_METER`.
 
     **Arguments:** `dipole`, an `AbstractDipole`, or a function from the potential of the system to one, such as
-    `rv.PointCharges.of`; `temperature` (K); `num_lags`, how many frames to integrate over, all of a trajectory's by
-    default: fewer are better, as the last lags are mostly noise.
+    `rv.PointCharges.of`; `temperature` (K); `max_time` (ps), where the integral ends.
 
-    **Errors:** `ValueError` for a temperature that is not positive; of `record`, for an open box; of `reduce`, for a
-    single frame or more lags than frames.
+    **Errors:** as of `Viscosity`.
 
     **Reference:** R. Kubo, J. Phys. Soc. Jpn. 12, 570 (1957).
     """
 
     dipole: DipoleOrRule
     temperature: Float[Array, ""]
-    num_lags: int | None = eqx.field(static=True)
+    max_time: float | None = eqx.field(static=True)
 
-    def __init__(self, dipole: DipoleOrRule, temperature: ArrayLike, *, num_lags: int | None = None):
+    def __init__(self, dipole: DipoleOrRule, temperature: ArrayLike, max_time: float | None = None):
         self.dipole = dipole
         self.temperature = as_float_array(temperature)
-        self.num_lags = num_lags
+        self.max_time = as_time(max_time)
 
     def __check_init__(self):
         require_positive("temperature", self.temperature, "K")
+        require_time(self.max_time)
 
-    def record(self, system, state, initial):
-        del initial
-        return current_density(self.dipole, system, state)
-
-    def reduce(self, times, records, weights):
-        correlation = mean_correlation(records, weights, self.num_lags)
-        lags = times[: len(correlation)]  # equally spaced: where they begin does not matter
-        thermal = units.BOLTZMANN * self.temperature.astype(records.dtype)
-        return running_integral(lags, correlation)[-1] / (3 * thermal)
+    def flux(self, system, state):
+        current = current_density(self.dipole, system, state)
+        return current / jnp.sqrt(3 * units.BOLTZMANN * self.temperature.astype(current.dtype))

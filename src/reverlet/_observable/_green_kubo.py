@@ -4,17 +4,17 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from equinox import AbstractVar
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from .. import units
-from .._box import OpenBox
-from .._misc import raise_if, require_positive
+from .._misc import as_float_array, raise_if, require_positive
 from .._potential import AbstractPairPotential, heat_flow
 from .._state import State, relative_to_center_of_mass
 from .._statistics import weighted_mean
 from .._system import System
 from .._timeseries import correlation_all_origins, running_integral
 from ._base import AbstractObservable
+from ._spectroscopy import require_equal_steps, require_volume
 
 
 class AbstractGreenKubo(AbstractObservable):
@@ -34,8 +34,7 @@ class AbstractGreenKubo(AbstractObservable):
 
     def record(self, system, state, initial):
         del initial
-        if isinstance(state.box, OpenBox):
-            raise ValueError(f"`{type(self).__name__}` got an `OpenBox`, which has no volume; wanted a periodic box.")
+        require_volume(state)
         return self.flux(system, state)
 
     def running(
@@ -49,6 +48,7 @@ class AbstractGreenKubo(AbstractObservable):
             raise ValueError(
                 f"`{type(self).__name__}` got a single frame; wanted trajectories: pass `dynamics=rv.NVE(...)`."
             )
+        require_equal_steps(times)
         correlations = jax.vmap(lambda flux: correlation_all_origins(flux, flux))(records)
         return running_integral(times, weighted_mean(weights, correlations))
 
@@ -78,17 +78,22 @@ class Viscosity(AbstractGreenKubo):
 
     **Arguments:** `temperature` (K), `max_time` (ps), where the integral ends.
 
-    **Errors:** `ValueError` for a temperature or a time that is not positive, an open box, or a single frame;
-    `FloatingPointError` for a `max_time` longer than the trajectories.
+    **Errors:** `ValueError` for a temperature or a time that is not positive, an open box, a single frame, or frames
+    that are not equally far apart; `FloatingPointError` for a `max_time` longer than the trajectories.
 
     **Reference:** P. J. Daivis and D. J. Evans, J. Chem. Phys. 100, 541 (1994).
     """
 
-    temperature: float
-    max_time: float | None = eqx.field(static=True, default=None)
+    temperature: Float[Array, ""]
+    max_time: float | None = eqx.field(static=True)
+
+    def __init__(self, temperature: ArrayLike, max_time: float | None = None):
+        self.temperature = as_float_array(temperature)
+        self.max_time = as_time(max_time)
 
     def __check_init__(self):
-        _check(self.temperature, self.max_time)
+        require_positive("temperature", self.temperature, "K")
+        require_time(self.max_time)
 
     def flux(self, system, state):
         neighbors = system.find_neighbors(state.positions, state.box)
@@ -100,7 +105,7 @@ class Viscosity(AbstractGreenKubo):
         pressure = kinetic / volume - system.potential.stress(state.positions, state.box, neighbors=neighbors)
         symmetric = 0.5 * (pressure + pressure.T)
         traceless = symmetric - jnp.trace(symmetric) / 3 * jnp.eye(3, dtype=v.dtype)
-        return traceless * jnp.sqrt(volume / (10 * units.BOLTZMANN * self.temperature))
+        return traceless * jnp.sqrt(volume / (10 * units.BOLTZMANN * self.temperature.astype(v.dtype)))
 
 
 class ThermalConductivity(AbstractGreenKubo):
@@ -120,15 +125,21 @@ class ThermalConductivity(AbstractGreenKubo):
     Computer Simulation of Liquids, 2nd ed. (Oxford 2017), section 2.7.
     """
 
-    temperature: float
-    max_time: float | None = eqx.field(static=True, default=None)
+    temperature: Float[Array, ""]
+    max_time: float | None = eqx.field(static=True)
+
+    def __init__(self, temperature: ArrayLike, max_time: float | None = None):
+        self.temperature = as_float_array(temperature)
+        self.max_time = as_time(max_time)
 
     def __check_init__(self):
-        _check(self.temperature, self.max_time)
+        require_positive("temperature", self.temperature, "K")
+        require_time(self.max_time)
 
     def flux(self, system, state):
         volume = state.box.volume.astype(state.positions.dtype)
-        return heat_current(system, state) / jnp.sqrt(3 * volume * units.BOLTZMANN * self.temperature**2)
+        temperature = self.temperature.astype(volume.dtype)
+        return heat_current(system, state) / jnp.sqrt(3 * volume * units.BOLTZMANN * temperature**2)
 
 
 def heat_current(system: System, state: State) -> Float[Array, "3"]:
@@ -146,7 +157,12 @@ def heat_current(system: System, state: State) -> Float[Array, "3"]:
     return jnp.sum(energies[:, None] * v, axis=0) + flow
 
 
-def _check(temperature, max_time):
-    require_positive("temperature", temperature, "K")
+def as_time(max_time: float | None) -> float | None:
+    """`max_time` as a static field wants it, which is no array of NumPy or JAX."""
+    return None if max_time is None else float(max_time)
+
+
+def require_time(max_time: float | None) -> None:
+    """Refuses a `max_time` that is not positive."""
     if max_time is not None:
         require_positive("max_time", max_time, "ps")

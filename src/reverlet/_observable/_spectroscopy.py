@@ -40,8 +40,8 @@ def require_volume(state: State) -> Float[Array, ""]:
     """The volume of the box, nm³, in the dtype of the positions."""
     if isinstance(state.box, OpenBox):
         raise ValueError(
-            "The box is an `OpenBox`, which has no volume to refer a dipole to; wanted a periodic box. A molecule in a"
-            " large one is a dilute gas."
+            "The box is an `OpenBox`, which has no volume; wanted a periodic box. A molecule in a large one is a dilute"
+            " gas."
         )
     return state.box.volume.astype(state.positions.dtype)
 
@@ -64,7 +64,7 @@ class InfraredSpectrum(AbstractObservable):
     - `temperature` (K).
     - `wavenumbers` (1/cm): any increasing ones; `wavenumber_grid` makes those of a Fourier transform with zero padding.
     - `window`: what ends the correlation function. It sets the resolution, and filters measured spectra alike: see
-      `filtered`.
+      `filtered`. A `GaussianWindow` is not checked: wider than the trajectory, it leaves a jump at the last lag.
     - `num_lags`: how many frames the correlation goes, all of a trajectory's by default.
     - `num_origins`: average over so many first frames as origins, the same for every lag; by default over all that a
       lag has.
@@ -72,7 +72,8 @@ class InfraredSpectrum(AbstractObservable):
 
     **Errors:** `ValueError` for wavenumbers that are negative or do not increase, and a temperature that is not
     positive; of `record`, for an open box; of `reduce`, for a single frame, correlations or windows longer than the
-    trajectory, and frames too far apart for the highest wavenumber (`FloatingPointError` where times are traced).
+    trajectory, frames that are not equally far apart, and frames too far apart for the highest wavenumber
+    (`FloatingPointError` where times are traced).
 
     **Reference:** D. A. McQuarrie, Statistical Mechanics (1976), ch. 21; as in B. Han and K. Yu, Nat. Commun. 16
     (2025).
@@ -262,8 +263,14 @@ def mean_correlation(
 
 def step_of(times, wavenumbers, window, num_lags):
     """The time between frames, ps, unless it is too long for the wavenumbers or the lags too short for the window."""
+    require_equal_steps(times)
     step = (times[-1] - times[0]) / (len(times) - 1)
     step = _refuse_aliasing(wavenumbers, step, guard=step)
+    return _refuse_long_window(window, (num_lags - 1) * step, guard=step)
+
+
+def require_equal_steps(times: Float[Array, " frames"]) -> None:
+    """Refuses frames that are not equally far apart, of which no correlation is made; traced times are let through."""
     if is_concrete(times):
         steps = np.diff(np.asarray(times))
         rounding = 4 * float(jnp.finfo(times.dtype).eps) * np.max(abs(np.asarray(times)))
@@ -271,7 +278,6 @@ def step_of(times, wavenumbers, window, num_lags):
             raise ValueError(
                 f"The frames are from {steps.min():.6g} to {steps.max():.6g} ps apart; wanted equal steps in time."
             )
-    return _refuse_long_window(window, (num_lags - 1) * step, guard=step)
 
 
 def _refuse_long_window(window, longest, *, guard):

@@ -1,11 +1,12 @@
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from .. import units
 from .._dipole import AbstractPolarizability
 from .._elements import atomic_number
-from .._misc import as_float_array, require_positive
+from .._misc import as_float_array, is_concrete, require_positive
 from .._spectra import AbstractQuadrature, AbstractWindow, Trapezoid, spectral_density
 from .._state import relative_to_center_of_mass
 from ._base import AbstractObservable
@@ -91,8 +92,18 @@ class RamanSpectra(eqx.Module):
 
         The reduced ones times (ν₀ - ν)⁴/(ν₀³ ν (1 - exp(-hcν/kT))): with the harmonic quantum correction.
 
-        **Arguments:** `wavenumbers` (1/cm) of the spectra, none zero; `temperature` (K); `laser` ν₀ (1/cm).
+        **Arguments:** `wavenumbers` (1/cm) of the spectra; `temperature` (K); `laser` ν₀ (1/cm).
+
+        **Errors:** `ValueError` for a temperature that is not positive, and for wavenumbers that are not between zero
+        and the laser's.
         """
+        require_positive("temperature", temperature, "K")
+        require_positive("wavenumbers", wavenumbers, "1/cm")
+        if is_concrete((wavenumbers, laser)) and np.any(np.asarray(wavenumbers) >= np.asarray(laser)):
+            raise ValueError(
+                f"`wavenumbers` go up to {np.max(np.asarray(wavenumbers)):.6g} 1/cm; wanted less than the laser's,"
+                f" {float(jnp.asarray(laser)):.6g} 1/cm."
+            )
         x = units.HBAR * units.WAVENUMBER * wavenumbers / (units.BOLTZMANN * jnp.asarray(temperature))
         light = jnp.asarray(laser)
         factor = (light - wavenumbers) ** 4 / (light**3 * wavenumbers * -jnp.expm1(-x))

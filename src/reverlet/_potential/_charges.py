@@ -38,10 +38,10 @@ class AtomCharges(AbstractCharges):
 
     def __init__(self, charges: ArrayLike, kinds: ArrayLike | None = None):
         self.charges = as_float_array(charges)
+        require_shape("charges", self.charges, (None,), "One for every kind, or for every atom.")
         self.kinds = jnp.arange(len(self.charges)) if kinds is None else jnp.asarray(kinds)
 
     def __check_init__(self):
-        require_shape("charges", self.charges, (None,), "One for every kind.")
         require_finite("charges", self.charges)
         require_shape("kinds", self.kinds, (None,), "One for every atom.")
         _require_kinds(self.kinds, len(self.charges), lowest=0)

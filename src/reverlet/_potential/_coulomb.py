@@ -3,8 +3,8 @@
 import functools
 import itertools
 import math
-import operator
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import SupportsIndex
 
 import equinox as eqx
 import jax
@@ -81,7 +81,7 @@ class Coulomb(AbstractElectrostatics):
                 f"`Coulomb` got a periodic box, `{type(box).__name__}`; wanted an `OpenBox`. For periodic boxes use"
                 " `Ewald.fit(charges, box, cutoff=...)`, or `ReactionField`."
             )
-        pairs = Screened(charges=reduced(self.charges, positions.dtype), alpha=0.0, cutoff=_EVERYTHING)
+        pairs = Screened(charges=reduced(self.charges, positions), alpha=0.0, cutoff=_EVERYTHING)
         return pairs.energy(positions, box) + corrections(pairs, self, positions, box)
 
 
@@ -149,7 +149,7 @@ class Ewald(AbstractElectrostatics):
     `Coulomb`: these pairs are meant in their nearest image only.
 
     **Errors:** `ValueError` for numbers that are not positive and for pairs as of `Coulomb`; at `energy` for an open
-    box.
+    box, for one smaller than twice the cutoff, and for another number of charges than of atoms.
 
     **Reference:** P. P. Ewald, Ann. Phys. 369, 253 (1921); M. P. Allen and D. J. Tildesley, Computer Simulation of
     Liquids, 2nd ed. (Oxford 2017), section 6.2.
@@ -169,20 +169,18 @@ class Ewald(AbstractElectrostatics):
         *,
         cutoff: float,
         alpha: float,
-        waves: Sequence[int],
+        waves: Iterable[SupportsIndex],
         exclusions: ArrayLike | None = None,
         scaled: ArrayLike | None = None,
         scale: float = 1.0,
     ):
         self.charges = as_charges(charges)
-        self.cutoff, self.alpha, self.waves = float(cutoff), float(alpha), whole(waves)
+        self.cutoff, self.alpha, self.waves = float(cutoff), float(alpha), as_counts("waves", waves, 1)
         self.exclusions, self.scaled, self.scale = as_pairs(exclusions), as_pairs(scaled), float(scale)
 
     def __check_init__(self):
         require_positive("cutoff", self.cutoff, "nm")
         require_positive("alpha", self.alpha, "1/nm")
-        if len(self.waves) != 3 or not all(isinstance(m, int) and m >= 1 for m in self.waves):
-            raise ValueError(f"`waves` is {self.waves}; wanted three whole numbers, at least 1.")
         require_special_pairs(self.exclusions, self.scaled)
 
     @classmethod
@@ -212,8 +210,8 @@ class Ewald(AbstractElectrostatics):
             raise ValueError("`Ewald.fit` got a traced box; wanted numbers: call it outside `jax.jit`.")
         if not 0 < accuracy < 0.1:
             raise ValueError(f"`accuracy` is {accuracy}; wanted a number between 0 and 0.1, such as 1e-5.")
+        half = half_height(box)
         with jax.ensure_compile_time_eval():  # charges may be traced, in a loss that is compiled
-            half = 0.5 * float(np.min(np.asarray(box.heights)))
             edges = np.linalg.norm(np.asarray(box.vectors, float), axis=1)
         cutoff = half if cutoff is None else cutoff
         if not 0 < cutoff <= half * (1 + 1e-6):
@@ -234,10 +232,9 @@ class Ewald(AbstractElectrostatics):
         return jnp.maximum(reciprocal, math.exp(-((self.alpha * self.cutoff) ** 2)))
 
     def energy(self, positions, box, *, neighbors=None):
-        if isinstance(box, OpenBox):
-            raise ValueError("`Ewald` got an `OpenBox`; wanted a periodic box. In open space use `Coulomb`.")
+        require_box(self, self.cutoff, box)
         box = box.astype(positions.dtype)
-        q = reduced(self.charges, positions.dtype)
+        q = reduced(self.charges, positions)
         pairs = Screened(charges=q, alpha=self.alpha, cutoff=self.cutoff)
         waves = _reciprocal(q, positions, box, self.alpha, self.waves)
         itself = self.alpha / math.sqrt(math.pi) * jnp.sum(q**2)
@@ -251,14 +248,39 @@ class Ewald(AbstractElectrostatics):
         )
 
 
-def whole(numbers: Sequence[int]) -> tuple[int, int, int]:
-    """Three whole numbers as Python's own, which are hashable."""
-    a, b, c = map(operator.index, numbers)
-    return a, b, c
+def as_counts(name: str, counts: Iterable[SupportsIndex], least: int) -> tuple[int, int, int]:
+    """Three whole numbers, one for each lattice vector, as Python's own, which a static field wants."""
+    array = np.asarray(tuple(counts))
+    if array.shape != (3,) or array.dtype.kind not in "iu" or array.min() < least:
+        raise ValueError(f"`{name}` is {tuple(counts)}; wanted three whole numbers, at least {least}.")
+    first, second, third = array.tolist()
+    return first, second, third
 
 
-def reduced(charges: AbstractCharges, dtype) -> Float[Array, " atoms"]:
+def require_box(potential: AbstractElectrostatics, cutoff: float, box: AbstractBox) -> None:
+    """Refuses an open box, and one in which an atom has two images within the cutoff; a traced one is let through."""
+    name = type(potential).__name__
+    if isinstance(box, OpenBox):
+        raise ValueError(f"`{name}` got an `OpenBox`; wanted a periodic box. In open space use `Coulomb`.")
+    if is_concrete(box):
+        half = half_height(box)
+        if cutoff > half * (1 + 1e-6):  # room for lengths rounded to float32
+            raise ValueError(
+                f"The cutoff of `{name}` is {cutoff:.6g} nm; wanted at most half the smallest height of the box,"
+                f" {half:.6g} nm."
+            )
+
+
+def half_height(box: AbstractBox) -> float:
+    """Half the smallest height of a box that is known, nm."""
+    with jax.ensure_compile_time_eval():  # in a function that is compiled
+        return 0.5 * float(np.min(np.asarray(box.heights)))
+
+
+def reduced(charges: AbstractCharges, positions: Float[Array, "atoms 3"]) -> Float[Array, " atoms"]:
     """Charges in units in which two of them a distance r apart have the energy q q′/r, √(kJ/mol nm)."""
+    charges.require_atoms(len(positions))
+    dtype = positions.dtype
     return math.sqrt(units.COULOMB) * cast_floats(charges, dtype).values.astype(dtype)
 
 

@@ -9,6 +9,8 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from .._misc import as_float_array, cast_floats, is_concrete, require_finite, require_shape
 from ._base import AbstractAtomIndexed, AbstractPotential, require_atoms, require_indices
 from ._bonded import as_kinds, as_pairs, require_terms, steps_between
+from ._charges import AbstractCharges
+from ._forms import AbstractSpeciesPairPotential
 from ._pair import AbstractPairPotential, AbstractTruncation
 
 
@@ -187,7 +189,7 @@ class ListedPairs(AbstractPotential, AbstractAtomIndexed):
                 raise TypeError(f"`kinds` has dtype {self.kinds.dtype}; wanted integers.")
             if is_concrete(self.kinds) and self.kinds.size:
                 low, high = int(np.min(np.asarray(self.kinds))), int(np.max(np.asarray(self.kinds)))
-                num = min((len(x) for x in _per_atom(self.potential)), default=high + 1)
+                num = _num_entries(self.potential, default=high + 1)
                 if low < 0 or high >= num:
                     raise ValueError(f"`kinds` has indices from {low} to {high}; wanted from 0 to {num - 1}.")
 
@@ -212,8 +214,9 @@ class ListedPairs(AbstractPotential, AbstractAtomIndexed):
         return jnp.sum(this.factor * energies)
 
 
-def _per_atom(potential: AbstractPotential) -> list[Array]:
-    """Whatever a potential has one of for every atom: species, charges."""
-    names = ("species", "kinds")
-    found = (getattr(x, name, None) for x in (potential, getattr(potential, "charges", None)) for name in names)
-    return [x for x in found if x is not None]
+def _num_entries(potential: AbstractPairPotential, *, default: int) -> int:
+    """For how many atoms a potential, or the one it wraps, has parameters; `default` if all are alike."""
+    has_entries = lambda x: isinstance(x, AbstractSpeciesPairPotential | AbstractCharges)
+    parts = [x for x in jax.tree.leaves(potential, is_leaf=has_entries) if has_entries(x)]
+    arrays = [x.species if isinstance(x, AbstractSpeciesPairPotential) else x.values for x in parts]
+    return min((len(x) for x in arrays if x is not None), default=default)

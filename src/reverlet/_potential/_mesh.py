@@ -1,7 +1,8 @@
 """Electrostatics on a mesh, by the optional package `jax-pme` (the extra `pme`)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import SupportsIndex
 
 import equinox as eqx
 import jax
@@ -9,11 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Int
 
-from .._box import AbstractBox, OpenBox, TriclinicBox
+from .._box import AbstractBox, TriclinicBox
 from .._misc import require_positive
 from ._bonded import as_pairs
 from ._charges import AbstractCharges, as_charges
-from ._coulomb import AbstractElectrostatics, Ewald, Screened, corrections, reduced, require_special_pairs, whole
+from ._coulomb import (
+    AbstractElectrostatics,
+    Ewald,
+    Screened,
+    as_counts,
+    corrections,
+    reduced,
+    require_box,
+    require_special_pairs,
+)
 
 _NODES = 5
 """Of the interpolation: with fewer, second derivatives are not continuous enough to train on."""
@@ -50,21 +60,19 @@ class P3M(AbstractElectrostatics):
         *,
         cutoff: float,
         alpha: float,
-        mesh: Sequence[int],
+        mesh: Iterable[SupportsIndex],
         exclusions: ArrayLike | None = None,
         scaled: ArrayLike | None = None,
         scale: float = 1.0,
     ):
         self.charges = as_charges(charges)
-        self.cutoff, self.alpha, self.mesh = float(cutoff), float(alpha), whole(mesh)
+        self.cutoff, self.alpha, self.mesh = float(cutoff), float(alpha), as_counts("mesh", mesh, _NODES)
         self.exclusions, self.scaled, self.scale = as_pairs(exclusions), as_pairs(scaled), float(scale)
 
     def __check_init__(self):
         _solver()
         require_positive("cutoff", self.cutoff, "nm")
         require_positive("alpha", self.alpha, "1/nm")
-        if len(self.mesh) != 3 or not all(isinstance(m, int) and m >= _NODES for m in self.mesh):
-            raise ValueError(f"`mesh` is {self.mesh}; wanted three whole numbers, at least {_NODES}.")
         require_special_pairs(self.exclusions, self.scaled)
 
     @classmethod
@@ -102,12 +110,11 @@ class P3M(AbstractElectrostatics):
         )
 
     def energy(self, positions, box, *, neighbors=None):
-        if isinstance(box, OpenBox):
-            raise ValueError("`P3M` got an `OpenBox`; wanted a periodic box. In open space use `Coulomb`.")
+        require_box(self, self.cutoff, box)
         box = box.astype(positions.dtype)
         if isinstance(box, TriclinicBox):
             box = jax.tree.map(_nan_derivative, box)
-        q = reduced(self.charges, positions.dtype)
+        q = reduced(self.charges, positions)
         pairs = Screened(charges=q, alpha=self.alpha, cutoff=self.cutoff)
         from jaxpme.kspace import generate_kvectors, get_reciprocal
 
