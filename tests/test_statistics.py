@@ -59,6 +59,16 @@ def test_jackknife_of_a_tree():
     np.testing.assert_allclose(got["square"], slope * got["mean"][0], rtol=1e-12)  # the chain rule
 
 
+@pytest.mark.parametrize("outputs", [3, 2 * N])  # fewer and more than samples: derivatives in one mode or the other
+def test_jackknife_of_many_outputs(outputs):
+    w, x = weights_and_values(1)
+    t = jnp.linspace(0, 1, outputs)
+    estimator = lambda w: jnp.exp(t * rv.weighted_mean(w, x[:, 0]))
+    error = rv.weighted_mean_error(w, x[:, 0])
+    wanted = t * estimator(w) * error  # the chain rule
+    np.testing.assert_allclose(rv.infinitesimal_jackknife(estimator, w), wanted, rtol=1e-12)
+
+
 def test_one_sample_says_nothing_of_its_error():
     assert jnp.isnan(rv.weighted_mean_error(jnp.ones(1), jnp.ones(1)))
 

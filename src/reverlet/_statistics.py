@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 T = TypeVar("T", bound=PyTree)
@@ -48,13 +49,23 @@ def infinitesimal_jackknife(estimator: Callable[[Float[Array, " samples"]], T], 
 
     **Returns:** a tree like the estimator's result.
     """
-    directions = jnp.eye(weights.shape[0], dtype=weights.dtype)
-    # linearized once: what does not depend on the direction, such as a spectrum's correlations, is not computed again
-    _, slope = jax.linearize(estimator, weights)
-    slopes = jax.lax.map(slope, directions)
+    n = len(weights)
+    if sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(estimator, weights))) < n:
+        value, pull = jax.vjp(estimator, weights)
+        flat, unravel = ravel_pytree(value)
+        rows = _along_axes(lambda output: pull(unravel(output))[0], flat.size, flat.dtype)
+        slopes = jax.vmap(unravel)(rows.T)
+    else:
+        # linearized once: what does not depend on the direction, such as a spectrum's correlations, is kept
+        slopes = _along_axes(jax.linearize(estimator, weights)[1], n, weights.dtype)
 
     def error(d):
         w = jnp.expand_dims(weights, tuple(range(1, d.ndim)))
         return standard_error_of_sum(w * (d - jnp.sum(w * d, axis=0)))
 
     return jax.tree.map(error, slopes)
+
+
+def _along_axes(function, size, dtype):
+    """A function of every unit vector, one after the other: all at once they may not fit into memory."""
+    return jax.lax.map(lambda k: function(jax.nn.one_hot(k, size, dtype=dtype)), jnp.arange(size))

@@ -19,7 +19,7 @@ from .._misc import cast_floats, is_concrete, require_positive
 from ._base import AbstractAtomIndexed, AbstractPotential, require_indices
 from ._bonded import as_pairs, require_terms, steps_between
 from ._charges import AbstractCharges, as_charges
-from ._pair import AbstractPairPotential, AbstractTruncation, PlainCutoff, require_cutoff
+from ._pair import AbstractPairPotential, AbstractTruncation, PlainCutoff, as_truncation, require_cutoff
 
 
 class AbstractElectrostatics(AbstractPotential, AbstractAtomIndexed):
@@ -114,7 +114,7 @@ class ReactionField(AbstractPairPotential):
     ):
         self.charges = as_charges(charges)
         self.cutoff, self.dielectric = float(cutoff), float(dielectric)
-        self.truncation = PlainCutoff() if truncation is None else truncation
+        self.truncation = as_truncation(truncation)
 
     def __check_init__(self):
         require_cutoff(self.cutoff, self.truncation)

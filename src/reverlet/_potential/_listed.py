@@ -4,7 +4,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int
+from equinox import AbstractVar
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from .._misc import as_float_array, cast_floats, is_concrete, require_finite, require_shape
 from ._base import AbstractAtomIndexed, AbstractPotential, require_atoms, require_indices
@@ -14,7 +15,43 @@ from ._forms import AbstractSpeciesPairPotential
 from ._pair import AbstractPairPotential, AbstractTruncation
 
 
-class Excluding(AbstractPairPotential, AbstractAtomIndexed):
+class AbstractPartnered(AbstractPairPotential, AbstractAtomIndexed):
+    """A pair potential of which some pairs are made an exception."""
+
+    potential: AbstractVar[AbstractPairPotential]
+    partners: AbstractVar[Int[Array, "atoms width"]]
+    """With whom each atom makes such a pair; -1 where there is none."""
+
+    @property
+    def cutoff(self) -> float:
+        return self.potential.cutoff
+
+    @property
+    def truncation(self) -> AbstractTruncation:
+        return self.potential.truncation
+
+    @property
+    def pairs(self) -> Int[Array, "pairs 2"]:
+        """The exceptions, each once."""
+        table = np.asarray(self.partners)
+        atoms, slots = np.nonzero(table > np.arange(len(table))[:, None])
+        return jnp.asarray(np.stack([atoms, table[atoms, slots]], axis=1))
+
+    def require_atoms(self, num_atoms):
+        require_atoms(self.potential, num_atoms)
+        require_indices(self, self.partners, num_atoms)
+
+    def is_exception(self, i: Int[Array, ""], j: Int[Array, ""]) -> Bool[Array, ""]:
+        """Whether atoms i and j are one of the pairs."""
+        # an atom beyond the table has no partners; one by one, which the compiler fuses with the formula
+        row = self.partners.at[i].get(mode="fill", fill_value=-1)
+        found = jnp.zeros((), bool)
+        for k in range(self.partners.shape[1]):
+            found |= row[k] == j
+        return found
+
+
+class Excluding(AbstractPartnered):
     """A pair potential without some pairs, such as those of a molecule (`Topology.pairs_within`).
 
     An excluded pair contributes nothing, however near its atoms. Costs one comparison per pair and excluded partner of
@@ -29,37 +66,19 @@ class Excluding(AbstractPairPotential, AbstractAtomIndexed):
 
     potential: AbstractPairPotential
     partners: Int[Array, "atoms width"]
-    """With whom each atom does not interact; -1 where there is none."""
 
     def __init__(self, potential: AbstractPairPotential, pairs: ArrayLike, num_atoms: int | None = None):
         self.potential = potential
         self.partners = _partner_table(pairs, num_atoms)
 
-    @property
-    def cutoff(self) -> float:
-        return self.potential.cutoff
-
-    @property
-    def truncation(self) -> AbstractTruncation:
-        return self.potential.truncation
-
-    @property
-    def pairs(self) -> Int[Array, "pairs 2"]:
-        """The excluded pairs, each once."""
-        return _listed(self.partners)
-
-    def require_atoms(self, num_atoms):
-        require_atoms(self.potential, num_atoms)
-        require_indices(self, self.partners, num_atoms)
-
     def pair_energy(self, r2, i, j):
-        excluded = _are_partners(self.partners, i, j)
+        excluded = self.is_exception(i, j)
         # first a harmless distance: the atoms may be so near that the formula overflows
         energy = self.potential.pair_energy(jnp.where(excluded, self.cutoff**2, r2), i, j)
         return jnp.where(excluded, 0, energy)
 
 
-class Rescaling(AbstractPairPotential, AbstractAtomIndexed):
+class Rescaling(AbstractPartnered):
     """A pair potential in which the interaction of some pairs is multiplied by a constant, such as 1-4 pairs.
 
     So these pairs share the parameters of all others. As `ListedPairs` with `Excluding` they would have a copy of their
@@ -74,7 +93,6 @@ class Rescaling(AbstractPairPotential, AbstractAtomIndexed):
 
     potential: AbstractPairPotential
     partners: Int[Array, "atoms width"]
-    """With whom each atom interacts that much; -1 where there is none."""
     factor: float = eqx.field(static=True)
 
     def __init__(self, potential: AbstractPairPotential, pairs: ArrayLike, factor: float, num_atoms: int | None = None):
@@ -86,42 +104,9 @@ class Rescaling(AbstractPairPotential, AbstractAtomIndexed):
         if not np.isfinite(self.factor):
             raise ValueError(f"`factor` is {self.factor}; wanted a finite number.")
 
-    @property
-    def cutoff(self) -> float:
-        return self.potential.cutoff
-
-    @property
-    def truncation(self) -> AbstractTruncation:
-        return self.potential.truncation
-
-    @property
-    def pairs(self) -> Int[Array, "pairs 2"]:
-        """The pairs, each once."""
-        return _listed(self.partners)
-
-    def require_atoms(self, num_atoms):
-        require_atoms(self.potential, num_atoms)
-        require_indices(self, self.partners, num_atoms)
-
     def pair_energy(self, r2, i, j):
-        factor = jnp.where(_are_partners(self.partners, i, j), self.factor, 1).astype(r2.dtype)
+        factor = jnp.where(self.is_exception(i, j), self.factor, 1).astype(r2.dtype)
         return factor * self.potential.pair_energy(r2, i, j)
-
-
-def _are_partners(partners, i, j):
-    # an atom beyond the table has no partners; one by one, which the compiler fuses with the formula
-    row = partners.at[i].get(mode="fill", fill_value=-1)
-    found = jnp.zeros((), bool)
-    for k in range(partners.shape[1]):
-        found |= row[k] == j
-    return found
-
-
-def _listed(partners: Int[Array, "atoms width"]) -> Int[Array, "pairs 2"]:
-    """The pairs of a table, each once."""
-    table = np.asarray(partners)
-    atoms, slots = np.nonzero(table > np.arange(len(table))[:, None])
-    return jnp.asarray(np.stack([atoms, table[atoms, slots]], axis=1))
 
 
 def _partner_table(pairs: ArrayLike, num_atoms: int | None) -> Int[Array, "atoms width"]:
