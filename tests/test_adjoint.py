@@ -129,7 +129,13 @@ def test_solution_is_the_same(name):
     assert got.result == wanted.result
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+# the two are made like the others, by composition or from coefficients
+ALSO_SLOW = [
+    pytest.param(name, marks=pytest.mark.slow) if name in ("McLachlan4", "BlanesMoan4") else name for name in SOLVERS
+]
+
+
+@pytest.mark.parametrize("name", ALSO_SLOW)
 def test_solver_tables(name):
     solver, terms = SOLVERS[name], SPLIT[num_kicks(SOLVERS[name])]
     saveat, t1 = diffrax.SaveAt(t0=True, steps=2, fn=record), 5 * DT  # the end is no multiple, and is not saved
@@ -540,7 +546,7 @@ def test_time_step_that_does_not_divide():
 
 
 @pytest.mark.xfail(strict=True, reason="Diffrax 0.7.2 with Equinox 0.13.8 (jax 0.10.1): tell users when this is mended")
-@pytest.mark.parametrize("num_steps", [20, 21, 22])
+@pytest.mark.parametrize("num_steps", [*(pytest.param(n, marks=pytest.mark.slow) for n in (20, 21)), 22])
 def test_recursive_checkpoint_adjoint_is_mended(num_steps):
     """Its gradient through `SaveAt(ts=...)` at every step is silently wrong, by 1 to 15 %, where `max_steps` is small."""  # noqa: E501
     dt = 0.001

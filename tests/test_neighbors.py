@@ -99,7 +99,13 @@ def test_has_all_pairs_within_reach(shape, block, seed):
 
 
 @pytest.mark.parametrize(
-    ("shape", "name"), [*((shape, "sum") for shape in SHAPES), ("cube", "one species"), ("slab", "named")]
+    ("shape", "name"),
+    [
+        *((shape, "sum") for shape in ("cube", "slab", "triclinic")),
+        pytest.param("left-handed", "sum", marks=pytest.mark.slow),
+        ("cube", "one species"),
+        ("slab", "named"),
+    ],
 )
 def test_same_energy_and_derivatives_as_all_pairs(shape, name):
     box, potential, search = SHAPES[shape], POTENTIALS[name], search_for(shape, 8)
@@ -198,7 +204,11 @@ def value_and_gradients(potential, state, search, solver, dynamics):
 
 @pytest.mark.parametrize(
     ("solver", "potential"),
-    [(rv.VelocityVerlet(), FULL), (rv.PositionVerlet(), FULL), (rv.Respa(2, fast=(0,)), NEAR + (FULL - NEAR))],
+    [
+        (rv.VelocityVerlet(), FULL),
+        pytest.param(rv.PositionVerlet(), FULL, marks=pytest.mark.slow),
+        (rv.Respa(2, fast=(0,)), NEAR + (FULL - NEAR)),
+    ],
     ids=["VelocityVerlet", "PositionVerlet", "Respa"],
 )
 def test_trajectories_and_gradients_as_with_all_pairs(solver, potential):
