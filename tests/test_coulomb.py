@@ -102,8 +102,8 @@ def in_openmm(method, box, q, x, tolerance=1e-6):
         ("CutoffPeriodic", BOX, 1e-8),
         # OpenMM's own sum at its tolerance of 1e-6, which is about what it misses
         ("Ewald", BOX, 1e-5),
-        # its mesh, for a triclinic box, at a tolerance of 1e-6, which it misses a little
-        ("PME", SKEWED, 1e-4),
+        # its mesh, which a triclinic box needs, at a tolerance of 1e-6: forces differ by 1.6e-6 of the largest
+        ("PME", SKEWED, 1e-5),
     ],
 )
 def test_against_openmm(method, box, rtol):
@@ -211,17 +211,13 @@ def test_derivatives_against_finite_differences(name):
     assert_trees_close(twice, numeric, rtol=1e-6)
 
 
-def test_stress_of_a_mesh_in_a_triclinic_box_is_not_a_wrong_number():
-    make, box = INSTANCES["P3M, triclinic"]
-    assert jnp.all(jnp.isnan(make().stress(positions(6, box), box)))
-
-
 @pytest.mark.parametrize(
     "name",
     [
         "Ewald, triclinic",
         pytest.param("ReactionField", marks=pytest.mark.slow),
-        pytest.param("P3M", marks=pytest.mark.slow),
+        "P3M",
+        "P3M, triclinic",
     ],
 )
 def test_stress_against_finite_differences(name):

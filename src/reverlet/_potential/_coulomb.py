@@ -236,15 +236,11 @@ class Ewald(AbstractElectrostatics):
         box = box.astype(positions.dtype)
         q = reduced(self.charges, positions)
         pairs = Screened(charges=q, alpha=self.alpha, cutoff=self.cutoff)
-        waves = _reciprocal(q, positions, box, self.alpha, self.waves)
-        itself = self.alpha / math.sqrt(math.pi) * jnp.sum(q**2)
-        background = 0.5 * math.pi / self.alpha**2 * jnp.sum(q) ** 2 / box.volume
         return (
             pairs.energy(positions, box, neighbors=neighbors)
             + corrections(pairs, self, positions, box)
-            + waves
-            - itself
-            - background
+            + _reciprocal(q, positions, box, self.alpha, self.waves)
+            + constants(q, self.alpha, box)
         )
 
 
@@ -282,6 +278,23 @@ def reduced(charges: AbstractCharges, positions: Float[Array, "atoms 3"]) -> Flo
     charges.require_atoms(len(positions))
     dtype = positions.dtype
     return math.sqrt(units.COULOMB) * cast_floats(charges, dtype).values.astype(dtype)
+
+
+def constants(q: Float[Array, " atoms"], alpha: float, box: AbstractBox) -> Float[Array, ""]:
+    """What charges have with their own screening clouds, and with the background that makes the box neutral, kJ/mol."""
+    return -alpha / math.sqrt(math.pi) * jnp.sum(q**2) - 0.5 * math.pi / alpha**2 * jnp.sum(q) ** 2 / box.volume
+
+
+def reciprocal_vectors(box: AbstractBox) -> Float[Array, "3 3"]:
+    """The reciprocal lattice vectors over 2π, 1/nm; rows, like the lattice vectors."""
+    a, b, c = box.vectors
+    # written out: a general inverse is a library call in an inner loop
+    return jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)]) / jnp.dot(a, jnp.cross(b, c))
+
+
+def square(m: Float[Array, "*grid 3"], vectors: Float[Array, "3 3"]) -> Float[Array, "*grid"]:
+    """|Σ m_k v_k|² of multiples of three vectors."""
+    return jnp.sum(jnp.matmul(m, vectors, precision=jax.lax.Precision.HIGHEST) ** 2, axis=-1)
 
 
 def require_special_pairs(exclusions: Int[Array, "exclusions 2"], scaled: Int[Array, "scaled 2"]) -> None:
@@ -366,9 +379,7 @@ def _reciprocal(q, positions, box, alpha, waves):
     """
     dtype = positions.dtype
     dot = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-    a = box.vectors
-    # over 2π; rows, like the lattice vectors
-    reciprocal = jnp.stack([jnp.cross(a[1], a[2]), jnp.cross(a[2], a[0]), jnp.cross(a[0], a[1])]) / box.volume
+    reciprocal = reciprocal_vectors(box)
     s = dot(reciprocal, positions.T)
     s = s - jax.lax.stop_gradient(jnp.floor(s))  # small phases, for their digits
     multiples = [np.arange(m + 1) for m in waves]
@@ -393,7 +404,7 @@ def _reciprocal(q, positions, box, alpha, waves):
     m = m * np.concatenate([np.ones((4, 1), int), signs], axis=1)[:, None, None, None]
     zero_once = ((signs[:, None, None, None] > 0) | (m[..., 1:] != 0)).all(axis=-1)
     count = np.where(m[..., 0] > 0, 2, 1) * (zero_once & np.any(m != 0, axis=-1))
-    k2 = (2 * math.pi) ** 2 * jnp.sum(dot(jnp.asarray(m, dtype), reciprocal) ** 2, axis=-1)
+    k2 = (2 * math.pi) ** 2 * square(jnp.asarray(m, dtype), reciprocal)
     k2 = jnp.where(count > 0, k2, 1)
     weights = jnp.asarray(count, dtype) * jnp.exp(-0.25 / alpha**2 * k2) / k2
     return 2 * math.pi / box.volume * jnp.sum(weights * (real * real + imag * imag))

@@ -1,4 +1,4 @@
-"""Electrostatics on a mesh, by the optional package `jax-pme` (the extra `pme`)."""
+"""Electrostatics on a mesh, with the splines of the optional package `jax-pme` (the extra `pme`)."""
 
 import math
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Int
 
-from .._box import AbstractBox, TriclinicBox
+from .._box import AbstractBox
 from .._misc import require_positive
 from ._bonded import as_pairs
 from ._charges import AbstractCharges, as_charges
@@ -19,10 +19,13 @@ from ._coulomb import (
     Ewald,
     Screened,
     as_counts,
+    constants,
     corrections,
+    reciprocal_vectors,
     reduced,
     require_box,
     require_special_pairs,
+    square,
 )
 
 _NODES = 5
@@ -35,9 +38,6 @@ class P3M(AbstractElectrostatics):
     Its cost grows like N log N; from some thousand atoms on it is the faster one. Twice continuously differentiable, so
     that gradients through trajectories are right. The energy depends a little (as `accuracy` says) on where the atoms
     are relative to the mesh, and their forces do not sum to zero exactly.
-
-    Derivatives with respect to a `TriclinicBox`, as in its stress, are NaN: compiled in reverse mode for a CPU, jaxlib
-    0.10.1 gets them wrong. Those with respect to positions and charges, and those of right-angled boxes, are right.
 
     **Arguments:** as of `Ewald`; `mesh`, how many points along each lattice vector. Make it with `P3M.fit`.
 
@@ -70,7 +70,7 @@ class P3M(AbstractElectrostatics):
         self.exclusions, self.scaled, self.scale = as_pairs(exclusions), as_pairs(scaled), float(scale)
 
     def __check_init__(self):
-        _solver()
+        _splines()
         require_positive("cutoff", self.cutoff, "nm")
         require_positive("alpha", self.alpha, "1/nm")
         require_special_pairs(self.exclusions, self.scaled)
@@ -112,55 +112,43 @@ class P3M(AbstractElectrostatics):
     def energy(self, positions, box, *, neighbors=None):
         require_box(self, self.cutoff, box)
         box = box.astype(positions.dtype)
-        if isinstance(box, TriclinicBox):
-            box = jax.tree.map(_nan_derivative, box)
         q = reduced(self.charges, positions)
         pairs = Screened(charges=q, alpha=self.alpha, cutoff=self.cutoff)
-        from jaxpme.kspace import generate_kvectors, get_reciprocal
-
-        vectors = box.vectors
-        reciprocal = get_reciprocal(vectors)
-        waves = generate_kvectors(reciprocal, self.mesh, for_ewald=False, dtype=positions.dtype)
-        # with the self-interaction and a background for a net charge; the smearing is that of the charges
-        potential = _solver().kspace(
-            1 / (math.sqrt(2) * self.alpha),
-            q,
-            reciprocal,
-            np.ones(self.mesh),
-            waves,
-            positions,
-            box.volume,
-            vectors,
-            None,
-        )
         return (
             pairs.energy(positions, box, neighbors=neighbors)
             + corrections(pairs, self, positions, box)
-            + jnp.sum(q * potential).astype(positions.dtype)
+            + self._waves(q, positions, box)
+            + constants(q, self.alpha, box)
         )
 
+    def _waves(self, q, positions, box):
+        """(2π/V) Σ_{k≠0} exp(-k²/4α²)/k² |S(k)|²/B(k)², with S of the charges on the mesh and B of their splines."""
+        dtype = positions.dtype
+        reciprocal = reciprocal_vectors(box)  # over 2π
+        weights_of, on_mesh, _ = _splines()
+        mesh = on_mesh(q, weights_of(reciprocal.T, positions, np.ones(self.mesh)))
+        structure = jnp.fft.rfftn(mesh)
+        multiples = [np.fft.fftfreq(n, 1 / n) for n in self.mesh]
+        multiples[2] = np.arange(self.mesh[2] // 2 + 1)
+        m = np.stack(np.meshgrid(*multiples, indexing="ij"), axis=-1)
+        spline = np.prod(np.sinc(m / np.array(self.mesh)), axis=-1) ** (2 * _NODES)
+        # of the last index there is half, of which all but the ends stand for two waves
+        count = np.where((2 * m[..., 2]) % self.mesh[2] == 0, 1, 2) * np.any(m != 0, axis=-1)
+        k2 = (2 * math.pi) ** 2 * square(jnp.asarray(m, dtype), reciprocal)
+        k2 = jnp.where(count > 0, k2, 1)
+        influence = jnp.asarray(count / spline, dtype) * jnp.exp(-0.25 / self.alpha**2 * k2) / k2
+        return 2 * math.pi / box.volume * jnp.sum(influence * (structure.real**2 + structure.imag**2))
 
-@jax.custom_jvp
-def _nan_derivative(x):
-    """`x`, with derivatives of NaN."""
-    return x
 
-
-@_nan_derivative.defjvp
-def _nan_derivative_jvp(primals, tangents):
-    return primals[0], jnp.nan * tangents[0]
-
-
-def _solver():
+def _splines():
     try:
-        from jaxpme.potentials import potential
-        from jaxpme.solvers import p3m
+        from jaxpme.mesh import bspline
     except ImportError as error:
         raise ImportError(
             "`P3M` needs the package `jax-pme`, which is not installed; wanted `pip install reverlet[pme]`. `Ewald`"
             " gives the same numbers without it."
         ) from error
-    return p3m(potential(), _NODES)
+    return bspline(_NODES)
 
 
 def _smooth(n: int) -> int:
