@@ -26,6 +26,16 @@ class Product(rv.AbstractObservable):
         return rv.weighted_mean(weights, jnp.mean(records["x"], axis=1)) ** 2 + 0.1 * times[-1]
 
 
+class Mean(rv.AbstractObservable):
+    """What `Product` squares."""
+
+    def record(self, system, state, initial):
+        return Product().record(system, state, initial)
+
+    def reduce(self, times, records, weights):
+        return rv.weighted_mean(weights, jnp.mean(records["x"], axis=1))
+
+
 def oscillators(k_drawn=K, n=N, dtype=float):
     x, v = (jax.random.normal(jax.random.key(i), (n, 2, 3), dtype) for i in (0, 1))
     states = jax.vmap(lambda x, v: rv.State(x, v, rv.OpenBox()))(x * 0.06, v * 0.15)
@@ -66,18 +76,21 @@ def test_every_horizon_is_a_run_of_that_length(both_directions, thermodynamic):
         np.testing.assert_allclose(got.gradient[k], [gradient.k, gradient.center], rtol=1e-9)
         if not thermodynamic:
             run = eqx.filter_jit(lambda d: rv.expectation_gradients(Product(), SYSTEM, oscillators(), dynamics=d))
-            error = run(short)[1].dynamical_error
+            error = run(dataclasses.replace(short, adjoint=rv.ForwardMode()))[1].dynamical_error
             np.testing.assert_allclose(got.gradient_error[k], [error.k, error.center], rtol=1e-9)
     np.testing.assert_allclose(got.signal_to_noise, abs(got.gradient) / got.gradient_error, rtol=1e-12)
 
 
 def test_error_of_the_whole_gradient():
-    """Both parts of one sample are correlated: the error is that of their sum."""
-    run = lambda d: rv.expectation_gradients(Product(), SYSTEM, oscillators(), dynamics=d, keep_samples=True)
-    _, parts = eqx.filter_jit(run)(DYNAMICS)
-    w = jax.nn.softmax(rv.Boltzmann().log_weights(SYSTEM, oscillators()))
+    """Both parts of one sample are correlated: the error is that of their sum, here of (m²)' = 2 m m'."""
+    run = lambda d: rv.expectation_gradients(Mean(), SYSTEM, oscillators(), dynamics=d, keep_samples=True)
+    estimate, parts = eqx.filter_jit(run)(DYNAMICS)
+    w = estimate.weights
     each = parts.thermodynamic_samples.k + parts.dynamical_samples.k
-    wanted = np.sqrt(N / (N - 1) * np.sum((each - w * np.sum(each)) ** 2))
+    slopes = each - w * np.sum(each)
+    means = w * (np.mean(estimate.records["x"], axis=1) - estimate.value)
+    influence = 2 * (means * np.sum(each) + estimate.value * slopes)
+    wanted = np.sqrt(N / (N - 1) * np.sum(influence**2))
     np.testing.assert_allclose(diagnose(thermodynamic=True).gradient_error[-1, 0], wanted, rtol=1e-9)
 
 

@@ -69,6 +69,15 @@ def test_jackknife_of_many_outputs(outputs):
     np.testing.assert_allclose(rv.infinitesimal_jackknife(estimator, w), wanted, rtol=1e-12)
 
 
+def test_jackknife_of_mixed_precisions():
+    w, x = weights_and_values(2)
+    mixed = lambda w: {"a": rv.weighted_mean(w, x[:, 0]), "b": rv.weighted_mean(w, x[:, 1]).astype(jnp.float32)}
+    got = rv.infinitesimal_jackknife(mixed, w)
+    np.testing.assert_allclose(got["a"], rv.weighted_mean_error(w, x[:, 0]), rtol=1e-12)
+    np.testing.assert_allclose(got["b"], rv.weighted_mean_error(w, x[:, 1]), rtol=1e-5)
+    assert got["b"].dtype == jnp.float32
+
+
 def test_one_sample_says_nothing_of_its_error():
     assert jnp.isnan(rv.weighted_mean_error(jnp.ones(1), jnp.ones(1)))
 

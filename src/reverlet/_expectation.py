@@ -79,6 +79,7 @@ class Gradients(eqx.Module):
     thermodynamic_error: AbstractPotential
     dynamical: AbstractPotential
     dynamical_error: AbstractPotential
+    """NaN where it is not known: in reverse mode, unless what is measured is a mean over samples."""
     thermodynamic_samples: AbstractPotential | None = None
     """What every sample contributes, if asked for: leaves lead with `samples`, and their sum is `thermodynamic`."""
     dynamical_samples: AbstractPotential | None = None
@@ -107,6 +108,10 @@ def expectation_gradients(
     `linearize`. With `dynamics` of `rv.ForwardMode()` one tangent is carried along for every scalar parameter instead:
     for a few parameters cheaper than going back, and without rounding that grows on the way back.
 
+    Errors are by the infinitesimal jackknife. Where the observable is not a mean over samples, as a squared deviation
+    is not, that of the dynamical part takes the derivatives of all records. Reverse mode has those of one sum only, and
+    the error is NaN then; `rv.ForwardMode()` knows it.
+
     **Arguments:** as of `expectation`. `keep_samples`, whether to keep what every sample contributes, to study the
     noise of the gradient.
 
@@ -115,17 +120,15 @@ def expectation_gradients(
     parameters = eqx.filter(system.potential, eqx.is_inexact_array)
     forward = dynamics is not None and isinstance(dynamics.adjoint, diffrax.ForwardMode)
     parts_by = _forward_parts if forward else _reverse_parts
-    times, value, records, weights, parts = parts_by(
+    times, value, records, weights, parts, errors = parts_by(
         parameters, observable, system, samples, reweighting, dynamics, throw
     )
     thermodynamic, dynamical = parts
-    total = lambda tree: jax.tree.map(lambda x: jnp.sum(x, axis=0), tree)
-    errors = lambda tree: jax.tree.map(lambda x: error_of_parts(weights, x), tree)
     gradients = Gradients(
-        total(thermodynamic),
-        errors(thermodynamic),
-        total(dynamical),
-        errors(dynamical),
+        _total(thermodynamic),
+        errors[0],
+        _total(dynamical),
+        errors[1],
         thermodynamic if keep_samples else None,
         dynamical if keep_samples else None,
     )
@@ -152,7 +155,9 @@ def _reverse_parts(parameters, observable, system, samples, reweighting, dynamic
     (dynamical,) = pull_records(records_bar)
     (sensitivities,) = pull_weights(jnp.ones(n, log_weights.dtype))
     thermodynamic = jax.tree.map(lambda b: covariances(weights, slopes, b), sensitivities)
-    return times, value, records, weights, (thermodynamic, dynamical)
+    part = thermodynamic_part(observable, times, records, sensitivities)
+    errors = infinitesimal_jackknife(part, weights), _dynamical_error(observable, times, records, weights, dynamical)
+    return times, value, records, weights, (thermodynamic, dynamical), errors
 
 
 def _forward_parts(parameters, observable, system, samples, reweighting, dynamics, throw):
@@ -164,9 +169,16 @@ def _forward_parts(parameters, observable, system, samples, reweighting, dynamic
     weights = jax.nn.softmax(log_weights)
     value, slopes, records_bar = slopes_of(observable, times, records, weights)
     thermodynamic = covariances(weights, slopes, sensitivities.T)
-    dynamical = jax.vmap(lambda tangent: dot_per_sample(records_bar, tangent), out_axes=1)(tangents)
+    dynamical = jax.vmap(lambda tangent: jax.vmap(tree_dot)(records_bar, tangent), out_axes=1)(tangents)
     split = jax.vmap(unravel)
-    return times, value, records, weights, (split(thermodynamic), split(dynamical))
+    errors = tuple(
+        unravel(infinitesimal_jackknife(part, weights))
+        for part in (
+            thermodynamic_part(observable, times, records, sensitivities.T),
+            dynamical_part(observable, times, records, tangents),
+        )
+    )
+    return times, value, records, weights, (split(thermodynamic), split(dynamical)), errors
 
 
 def run_all(observable, system, samples, reweighting, dynamics, throw):
@@ -198,14 +210,50 @@ def covariances(weights, slopes, sensitivities):
     return _column(influence, sensitivities) * (sensitivities - mean)
 
 
-def dot_per_sample(a, b):
-    """The products of two trees of arrays, summed over everything but their leading axis."""
-    return jax.vmap(tree_dot)(a, b)
+def thermodynamic_part(observable, times, records, sensitivities):
+    """The gradient through the weights, as a function of these, from derivatives of their logarithms, `samples …`."""
+
+    def part(weights):
+        slopes = jax.grad(lambda w: observable.reduce(times, records, w))(weights)
+        return _total(jax.tree.map(lambda b: covariances(weights, slopes, b), sensitivities))
+
+    return part
 
 
-def error_of_parts(weights, parts):
-    """The standard error of the sum of contributions `samples *shape`."""
-    return standard_error_of_sum(parts - _column(weights, parts) * jnp.sum(parts, axis=0))
+def dynamical_part(observable, times, records, tangents):
+    """The gradient through the records, as a function of the weights, from their derivatives, `params samples …`."""
+
+    def part(weights):
+        reduce = lambda r: observable.reduce(times, r, weights)
+        return jax.vmap(lambda tangent: jax.jvp(reduce, (records,), (tangent,))[1])(tangents)
+
+    return part
+
+
+def _dynamical_error(observable, times, records, weights, parts):
+    """From the contributions of all samples: right if none depends on the records of another sample, else NaN."""
+    known = _is_mean_over_samples(observable, times, records, weights)
+
+    def error(x):
+        deviations = x - _column(weights, x) * jnp.sum(x, axis=0)
+        return jnp.where(known, standard_error_of_sum(deviations), jnp.nan)
+
+    return jax.tree.map(error, parts)
+
+
+def _is_mean_over_samples(observable, times, records, weights):
+    """Whether the derivative by the records of a sample, over its weight, stays when the other weights change."""
+    slope = lambda w: jax.grad(lambda r: observable.reduce(times, r, w))(records)
+    change = jnp.cos(jnp.arange(len(weights), dtype=weights.dtype))  # any relative one that keeps the sum
+    change = change - jnp.sum(weights * change)
+    records_bar, changed = jax.jvp(slope, (weights,), (weights * change,))
+    own = jax.tree.map(lambda x: _column(change, x).astype(x.dtype) * x, records_bar)
+    rest = jax.tree.map(jnp.subtract, changed, own)
+    return tree_dot(rest, rest) <= 1e-6 * tree_dot(own, own)  # rounding is far less, even in single precision
+
+
+def _total(tree):
+    return jax.tree.map(lambda x: jnp.sum(x, axis=0), tree)
 
 
 def _column(w, like):

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._batches import map_samples, replicate
 from ._dynamics import NVE, nve
-from ._expectation import along, covariances, dot_per_sample, error_of_parts, run_all, slopes_of
+from ._expectation import along, dynamical_part, run_all, slopes_of, thermodynamic_part
 from ._misc import require_positive, tree_dot
 from ._observable import VACF, AbstractObservable
 from ._potential import AbstractPotential
@@ -190,13 +190,16 @@ def _all_lengths(observable, times, records, tangents, weights, sensitivities, m
     def until(n):
         cut = lambda x, axis: jax.lax.slice_in_dim(x, max(middle - n, 0), middle + n + 1, axis=axis)
         part = jax.tree.map(lambda x: cut(x, 1), records)
-        value, slopes, records_bar = slopes_of(observable, cut(times, 0), part, weights)
-        tangent = jax.tree.map(lambda x: cut(x, 2), tangents)
-        parts = jax.vmap(lambda t: dot_per_sample(records_bar, t), out_axes=1)(tangent)
-        if sensitivities is not None:
-            parts = parts + covariances(weights, slopes, sensitivities.T)
+        value, slopes, _ = slopes_of(observable, cut(times, 0), part, weights)
         error = standard_error_of_sum(weights * (slopes - jnp.sum(weights * slopes)))
-        return value, error, jnp.sum(parts, axis=0), error_of_parts(weights, parts)
+        tangent = jax.tree.map(lambda x: cut(x, 2), tangents)
+        dynamical = dynamical_part(observable, cut(times, 0), part, tangent)
+        if sensitivities is None:
+            gradient = dynamical
+        else:
+            thermodynamic = thermodynamic_part(observable, cut(times, 0), part, sensitivities.T)
+            gradient = lambda w: dynamical(w) + thermodynamic(w)
+        return value, error, gradient(weights), infinitesimal_jackknife(gradient, weights)
 
     rows = [until(n) for n in lengths]
     return tuple(jnp.stack(column) for column in zip(*rows, strict=True))

@@ -54,13 +54,13 @@ def infinitesimal_jackknife(estimator: Callable[[Float[Array, " samples"]], T], 
         value, pull = jax.vjp(estimator, weights)
         flat, unravel = ravel_pytree(value)
         rows = _along_axes(lambda output: pull(unravel(output))[0], flat.size, flat.dtype)
-        slopes = jax.vmap(unravel)(rows.T)
+        slopes = jax.vmap(unravel)(rows.T.astype(flat.dtype))
     else:
         # linearized once: what does not depend on the direction, such as a spectrum's correlations, is kept
         slopes = _along_axes(jax.linearize(estimator, weights)[1], n, weights.dtype)
 
     def error(d):
-        w = jnp.expand_dims(weights, tuple(range(1, d.ndim)))
+        w = jnp.expand_dims(weights, tuple(range(1, d.ndim))).astype(d.dtype)
         return standard_error_of_sum(w * (d - jnp.sum(w * d, axis=0)))
 
     return jax.tree.map(error, slopes)
