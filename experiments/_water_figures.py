@@ -58,7 +58,7 @@ def draw(folder: Path) -> list[Path]:
 
 def draw_parameters(run: Run):
     """The parameters along each fit, as deviations from the target."""
-    figure, panels = plt.subplots(1, len(run.histories), figsize=(4.6 * len(run.histories) + 1, 3.6), squeeze=False)
+    figure, panels = plt.subplots(1, len(run.histories), figsize=(7.2 * len(run.histories), 3.6), squeeze=False)
     for axes, (name, history) in zip(panels[0], run.histories.items(), strict=True):
         fit, updates = run.summary["fits"][name], np.array([line["update"] for line in history])
         for (key, symbol, _), color in zip(PARAMETERS, COLORS, strict=True):
@@ -72,7 +72,9 @@ def draw_parameters(run: Run):
         count = min(run.config["average"], len(history))
         axes.axvspan(len(history) - count + 0.5, len(history) + 0.5, color="0.93", lw=0, zorder=0)
         axes.set(xlabel="update", ylabel="deviation from the target / %", title=f"{run.what}: parameters")
-        axes.legend(title="stars: mean of the shaded updates", title_fontsize=8)
+        axes.legend(
+            title="stars: mean of the shaded updates", title_fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1)
+        )
     return figure
 
 
@@ -90,7 +92,7 @@ def draw_loss(run: Run):
     axes.set_yscale("symlog", linthresh=_decade(max(1e-2 * first, 1e-12)))
     axes.set(
         xlabel="update",
-        ylabel=r"$\sum(I-I^*)^2\,/\,\sum I^{*2}$",
+        ylabel=r"$\sum(I-I^*)^2 / \sum I^{*2}$",
         title=f"{run.what}: loss, correlation cut at {run.config['correlation']:g} ps\n"
         "(without the bias of noise: may be negative; bars: ± 1 standard error)",
     )
@@ -132,10 +134,10 @@ def draw_gradients(run: Run):
     for axes, (key, symbol, _) in zip(panels.flat, PARAMETERS, strict=True):
         for part, color, shift in cases:
             value = np.array([line[part][key] for line in history])
-            error = np.array([line[part][f"{key}_error"] for line in history])
-            axes.errorbar(
-                updates + shift, value, error, fmt="o", ms=2.5, lw=0.7, color=color, label=f"{part}, ± 1 standard error"
-            )
+            stated = f"{key}_error" in history[0][part]
+            error = np.array([line[part][f"{key}_error"] for line in history]) if stated else None
+            label = f"{part}, ± 1 standard error" if stated else part
+            axes.errorbar(updates + shift, value, error, fmt="o", ms=2.5, lw=0.7, color=color, label=label)
         axes.axhline(0, color="0.5", lw=0.8)
         axes.set(ylabel=rf"$\partial L/\partial\ln$ {symbol}", title=f"{run.what}: {symbol}")
     for axes in panels[1]:

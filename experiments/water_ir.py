@@ -382,9 +382,7 @@ class Water:
     ):
         self.config = config
         cutoff = min(0.9, 0.4999 * float(jnp.min(box.heights)))
-        # a switch, since finite differences see the jumps of the force at a plain cutoff
-        switch = rv.SmoothSwitch(0.85 * cutoff)
-        system = rv.qspcfw(num, box, cutoff=cutoff, truncation=switch, accuracy=accuracy)
+        system = rv.qspcfw(num, box, cutoff=cutoff, accuracy=accuracy)
         self.topology = system.topology
         assert isinstance(system.potential, rv.Sum)
         self.target = system.potential
@@ -493,14 +491,13 @@ def fit(
         estimate, parts = rv.expectation_gradients(loss, system, samples, dynamics=water.dynamics)
         gradient = Parameters.of(parts.total if c.gradient == "total" else parts.dynamical)
         relative = lambda tree: jax.tree.map(jnp.multiply, measured, Parameters.of(tree)).each()
-        both = lambda value, error: {**relative(value), **{f"{n}_error": x for n, x in relative(error).items()}}
+        errors = {f"{n}_error": x for n, x in relative(parts.thermodynamic_error).items()}
         report = {
             **measured.each(),
             "loss": estimate.value,
             "loss_error": estimate.error,
-            # errors of gradients that take the spectrum's distance from the target, a factor in them, as known
-            "dynamical": both(parts.dynamical, parts.dynamical_error),
-            "thermodynamic": both(parts.thermodynamic, parts.thermodynamic_error),
+            "dynamical": relative(parts.dynamical),  # the error of a square's is not known in reverse mode
+            "thermodynamic": {**relative(parts.thermodynamic), **errors},
         }
         return rv.linearize(estimate.value, gradient, parameters), (samples.last, report)
 

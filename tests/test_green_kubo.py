@@ -28,7 +28,7 @@ from reverlet._observable._green_kubo import heat_current
 
 SYSTEM = rv.System(argon_topology(), SWITCHED)
 KT = units.BOLTZMANN * TEMPERATURE
-OBSERVABLES = [rv.Viscosity(TEMPERATURE), rv.ThermalConductivity(TEMPERATURE)]
+OBSERVABLES = [rv.Viscosity(TEMPERATURE, 1.0), rv.ThermalConductivity(TEMPERATURE, 1.0)]
 IDS = ["viscosity", "conductivity"]
 
 
@@ -52,7 +52,7 @@ def test_viscous_flux_by_forces_and_pairs(seed):
     pressure = (np.einsum("i,ia,ib->ab", m, v, v) + np.einsum("ia,ib->ab", d, force)) / state.box.volume
     traceless = pressure - np.trace(pressure) / 3 * np.eye(3)
     wanted = traceless * np.sqrt(float(state.box.volume) / (10 * KT))
-    got = jax.jit(lambda s: rv.Viscosity(TEMPERATURE).record(SYSTEM, s, s))(state)
+    got = jax.jit(lambda s: rv.Viscosity(TEMPERATURE, 1.0).record(SYSTEM, s, s))(state)
     # rounding, of a virial that is a sum of large terms of both signs
     np.testing.assert_allclose(got, wanted, atol=1e-11 * np.abs(pressure).max(), rtol=1e-10)
     assert abs(np.trace(got)) < 1e-12 * np.abs(got).max()
@@ -201,7 +201,8 @@ def test_units_by_dimension():
 
 
 def test_a_time_of_numpy_is_a_number():
-    assert type(rv.Viscosity(300.0, np.float64(0.1)).max_time) is float
+    for observable in (rv.Viscosity, rv.ThermalConductivity):
+        assert type(observable(300.0, np.float64(0.1)).max_time) is float
 
 
 def test_refusals():
@@ -213,7 +214,7 @@ def test_refusals():
         with pytest.raises(ValueError, match="single frame"):
             observable.reduce(jnp.zeros(1), jnp.ones((1, 1, 3)), jnp.ones(1))
         with pytest.raises(ValueError, match="`temperature` is 0"):
-            type(observable)(0.0)
+            type(observable)(0.0, 1.0)
         with pytest.raises(ValueError, match=r"`max_time` is -1\.0"):
             type(observable)(300.0, max_time=-1.0)
         with pytest.raises(FloatingPointError, match=r"`max_time` is 3 ps, .* 2 ps long"):
@@ -224,4 +225,4 @@ def test_refusals():
         (SWITCHED + well(), "Sum"),
     ):
         with pytest.raises(TypeError, match=f"got a `{name}`; wanted an `AbstractPairPotential`"):
-            rv.ThermalConductivity(300.0).record(rv.System(SYSTEM.topology, potential), state, state)
+            rv.ThermalConductivity(300.0, 1.0).record(rv.System(SYSTEM.topology, potential), state, state)

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import scipy.constants as sc
 from helpers import SHARED, Dimers, well
+from scipy.interpolate import PchipInterpolator
 
 import reverlet as rv
+from experiments import reference
 from reverlet import units
 
 T = 298.15
@@ -295,7 +297,7 @@ def test_filter_spectrum_convolves():
     sigma = 0.1
     blur = 1 / (units.WAVENUMBER * sigma)
     at = np.array([1300.0, 1500.0, 1600.0])
-    got = rv.filter_spectrum(nu, line, rv.GaussianWindow(sigma), step=0.001, num_lags=801, at=at)
+    got = rv.filter_spectrum(nu, line, rv.GaussianWindow(sigma), step=0.001, num_lags=401, at=at)
     wide = np.hypot(60, blur)
     np.testing.assert_allclose(got, 60 / wide * np.exp(-0.5 * ((at - 1500) / wide) ** 2), atol=1e-3)
 
@@ -355,7 +357,7 @@ def test_gradients_of_the_others(name):
     grid = np.array([0.0, 500.0])
     observable = {
         "dielectric": rv.DielectricConstant(CHARGES, T),
-        "conductivity": rv.Conductivity(CHARGES, T),
+        "conductivity": rv.Conductivity(CHARGES, T, 0.009),
         "vdos": rv.VDOS(grid, rv.HannWindow(0.008)),
         "raman": rv.RamanSpectrum(bond, T, grid, rv.HannWindow(0.008)),
     }[name]
@@ -404,7 +406,7 @@ def test_bad_input():
     for make in (
         lambda t: rv.InfraredSpectrum(CHARGES, t, good, FLAT),
         lambda t: rv.DielectricConstant(CHARGES, t),
-        lambda t: rv.Conductivity(CHARGES, t),
+        lambda t: rv.Conductivity(CHARGES, t, 0.01),
     ):
         for t in (0.0, -3.0):
             with pytest.raises(ValueError, match="`temperature` is"):
@@ -422,7 +424,7 @@ def test_bad_input():
         spectrum_of(FLAT, good).reduce(times[:1], records[:, :1], ONE)
     state = oscillator_state()
     away = rv.State(state.positions, state.velocities, rv.OpenBox())
-    for observable in (spectrum_of(FLAT, good), rv.DielectricConstant(CHARGES, T), rv.Conductivity(CHARGES, T)):
+    for observable in (spectrum_of(FLAT, good), rv.DielectricConstant(CHARGES, T), rv.Conductivity(CHARGES, T, 0.01)):
         with pytest.raises(ValueError, match="OpenBox"):
             observable.record(OSCILLATORS, away, away)
     with pytest.raises(ValueError, match="not the symbol"):
@@ -457,7 +459,7 @@ def test_filters_are_refused_alike():
             rv.filter_spectrum(nu, intensities, window, step=step, num_lags=lags)
     spectrum = rv.InfraredSpectrum(rv.PointCharges(jnp.ones(1)), 300.0, nu, rv.HannWindow(0.01))
     times, records, weights = 1e-5 * jnp.arange(40.0) ** 2, jnp.ones((2, 40, 3)), jnp.full(2, 0.5)
-    for observable in (spectrum, rv.Conductivity(CHARGES, T), rv.Viscosity(T)):
+    for observable in (spectrum, rv.Conductivity(CHARGES, T, 0.01), rv.Viscosity(T, 0.01)):
         with pytest.raises(ValueError, match="wanted equal steps"):
             observable.reduce(times, records, weights)
     with pytest.raises(ValueError, match="`num_origins` is 41 of 40 frames"):
@@ -473,6 +475,20 @@ def test_a_product_of_windows_may_be_traced():
     spectrum = rv.InfraredSpectrum(rv.PointCharges(jnp.ones(1)), 300.0, nu, window)
     traced = jax.jit(lambda s: s.reduce(times, records, weights))(spectrum)
     np.testing.assert_allclose(traced, spectrum.reduce(times, records, weights), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["hale_querry_1973", "segelstein_1981"])
+def test_measured_spectra_are_filtered(name):
+    """By linear interpolation, within what it differs from a smooth one; as they are, their gaps are too wide."""
+    table, window = reference.load(name), rv.CutoffWindow(0.2)
+    nu = np.arange(100.0, 4000.0, 5.0)
+    filtered = lambda x: rv.filter_spectrum(nu, x, window, step=0.001, num_lags=201)
+    got, smooth = filtered(table.at(nu)), PchipInterpolator(table.wavenumbers, table.intensities)(nu)
+    wanted = filtered(smooth)
+    # the data themselves are 3.5 % apart
+    assert np.linalg.norm(got - wanted) < 0.015 * np.linalg.norm(wanted)
+    with pytest.raises(ValueError, match=r"apart, unequally.*wanted at most 20\.8 1/cm, as by interp"):
+        rv.filter_spectrum(table.wavenumbers, table.intensities, window, step=0.001, num_lags=201)
 
 
 def test_scattered_wavenumbers_are_between_zero_and_the_laser():

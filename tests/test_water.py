@@ -78,10 +78,42 @@ def test_one_parameter_has_two_uses_and_one_gradient():
     np.testing.assert_allclose(slope, numeric, rtol=1e-7)
 
 
+def test_gradient_of_a_spectral_loss_by_finite_differences():
+    """A liquid, 0.1 ps: all four parameters of the fit, through the forces and through the dipole."""
+    box = rv.OrthorhombicBox(jnp.full(3, 0.782))
+    base = rv.qspcfw(16, box, accuracy=1e-8)
+    _, packed = rv.pack(WATER, SHAPE, 16, box=box, key=jax.random.key(0))
+    start = rv.minimize(base, packed).state
+    start = rv.State(start.positions, rv.maxwell_boltzmann(base.topology, 298.15, key=jax.random.key(1)), box)
+    spectrum = rv.InfraredSpectrum(rv.PointCharges.of, 298.15, np.arange(0.0, 4001.0, 50.0), rv.CutoffWindow(0.1))
+    places = lambda s: (
+        s.potential.part(rv.Ewald).charges.charges,
+        s.potential.part(rv.Among).potential.sigma,
+        s.potential.part(rv.HarmonicBond).stiffness,
+        s.potential.part(rv.HarmonicAngle).stiffness,
+    )
+    values = jnp.array([jnp.squeeze(x) for x in places(base)])
+
+    @jax.jit
+    def loss(logarithms):
+        charge, *others = jnp.exp(logarithms)
+        system = eqx.tree_at(places, base, (charge[None], *others))
+        trajectory = rv.nve(system, start, dt=0.0005, num_steps=200, record=spectrum.record, throw=False)
+        value = spectrum.reduce(trajectory.times, trajectory.records[None], jnp.ones(1))
+        return jnp.sum((value / 1e4 - 0.3) ** 2)
+
+    at = jnp.log(values)
+    got = jax.jit(jax.grad(loss))(at)
+    step = 1e-5  # truncation and rounding below 1e-5; so are the jumps of Ewald's force
+    wanted = [(loss(at + step * e) - loss(at - step * e)) / (2 * step) for e in jnp.eye(4)]
+    np.testing.assert_allclose(got, wanted, rtol=1e-3)
+
+
 @pytest.mark.slow
-def test_energy_is_conserved():
-    """64 waters, 10 ps at 0.5 fs: no drift beyond 1e-4 kJ/mol per atom, with a tight Ewald sum and a smooth switch."""
-    system = rv.qspcfw(64, BOX, truncation=rv.SmoothSwitch(0.52), accuracy=1e-6)
+@pytest.mark.parametrize(("accuracy", "most"), [(1e-4, 1e-3), (1e-6, 1e-4)])
+def test_energy_is_conserved(accuracy, most):
+    """64 waters, 10 ps at 0.5 fs: the drift in kJ/mol per atom is that of Ewald's jumps at the cutoff."""
+    system = rv.qspcfw(64, BOX, accuracy=accuracy)
     _, packed = rv.pack(WATER, SHAPE, 64, box=BOX, key=jax.random.key(0))
     start = rv.minimize(system, packed).state.repeat(1)
     samples = rv.LangevinBAOAB(298.15, 5.0, dt=0.0005, num_steps=4000).sample(system, start, 1, key=jax.random.key(1))
@@ -91,4 +123,4 @@ def test_energy_is_conserved():
     energies = np.asarray(trajectory.records) / 192
     # velocity Verlet's energy fluctuates by 2e-3 with the vibrations; ten thousand values leave 7e-5 of that in a slope
     drift = np.polyfit(np.asarray(trajectory.times), energies, 1)[0] * 10
-    assert abs(drift) < 1e-4
+    assert abs(drift) < most

@@ -15,6 +15,7 @@ from ._potential import (
     HarmonicBond,
     LennardJones,
     MolecularCharges,
+    SmoothSwitch,
 )
 from ._system import System
 from ._topology import Topology
@@ -36,10 +37,11 @@ def qspcfw(
     molecule by molecule, O, H, H. The parts of the potential: `HarmonicBond`, `HarmonicAngle`, `Among` (the
     Lennard-Jones sites), `Ewald`; `system.potential.part(rv.HarmonicBond).stiffness` is a parameter.
 
-    Made for path integral simulations, which soften it. The classical spectrum has its stretch near 3700 cm⁻¹.
+    Made for path integral simulations, which soften it. The classical spectrum has its stretch near 3600 cm⁻¹.
 
     **Arguments:** `num_molecules`; `box`, periodic; `cutoff` of both non-bonded parts (nm), by default half the
-    smallest height of the box, at most 0.9; `truncation` of the Lennard-Jones part, a plain cutoff by default;
+    smallest height of the box, at most 0.9; `truncation` of the Lennard-Jones part, by default a `SmoothSwitch` over
+    the last 15 % of the cutoff, so that energy is conserved (in the publication, a plain cutoff: `rv.PlainCutoff()`);
     `accuracy` of the forces of the charges, as of `Ewald.fit`.
 
     **Errors:** as of `Ewald.fit`; `ValueError` without molecules.
@@ -140,6 +142,7 @@ def _three_sites(
         raise ValueError(f"`num_molecules` is {num_molecules}; wanted at least 1.")
     if cutoff is None:
         cutoff = min(0.9, 0.5 * float(np.min(np.asarray(box.heights))))
+    truncation = SmoothSwitch(0.85 * cutoff) if truncation is None else truncation
     one = Topology.from_elements(
         ["O", "H", "H"],
         masses=np.array([15.99943, 1.007947, 1.007947]),

@@ -6,7 +6,7 @@ from .. import units
 from .._misc import as_float_array, require_positive
 from .._statistics import weighted_mean
 from ._base import AbstractObservable
-from ._green_kubo import AbstractGreenKubo, as_time, require_time
+from ._green_kubo import AbstractGreenKubo
 from ._spectroscopy import DipoleOrRule, current_density, dipole_of, require_volume
 
 
@@ -69,16 +69,16 @@ class Conductivity(AbstractGreenKubo):
 
     dipole: DipoleOrRule
     temperature: Float[Array, ""]
-    max_time: float | None = eqx.field(static=True)
+    max_time: float = eqx.field(static=True)
 
-    def __init__(self, dipole: DipoleOrRule, temperature: ArrayLike, max_time: float | None = None):
+    def __init__(self, dipole: DipoleOrRule, temperature: ArrayLike, max_time: float):
         self.dipole = dipole
         self.temperature = as_float_array(temperature)
-        self.max_time = as_time(max_time)
+        self.max_time = float(max_time)  # a static field is no number of NumPy
 
     def __check_init__(self):
         require_positive("temperature", self.temperature, "K")
-        require_time(self.max_time)
+        require_positive("max_time", self.max_time, "ps")
 
     def flux(self, system, state):
         current = current_density(self.dipole, system, state)

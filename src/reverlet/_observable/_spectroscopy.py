@@ -53,6 +53,10 @@ class InfraredSpectrum(AbstractObservable):
     correction, with the current J = dM/dt summed over the three components, ω = 2πcν and the window w. α is that of
     the intensity to the base e. Correlations are averaged over all origins of each trajectory and then over samples.
 
+    Frames must resolve the fastest vibration, whatever wavenumbers are asked for: one faster than half a period per
+    frame appears at a lower wavenumber where nothing is, and only the wavenumbers are checked. Every second of steps of
+    0.5 fs resolves up to 16,700 1/cm, every sixteenth, 2,100.
+
     The current is the derivative of the dipole along the velocities, which does not see where molecules are wrapped.
     Velocities are those at the positions' times: in velocity Verlet they lose (ωh)²/4 of a line's intensity against
     those at half steps, and the line lies higher by (ωh)²/24 of its wavenumber, at a step of h.
@@ -186,8 +190,10 @@ def filter_spectrum(
     wavenumbers wanted, those of the table by default.
 
     **Errors:** `ValueError` for wavenumbers that are negative or do not increase, intensities that are negative or not
-    finite, a table too coarse for lags as long as the window's (wanted spacings of at most 1/(2cT)), and one that goes
-    higher than the step resolves.
+    finite, a table too coarse for lags as long as the window's, and one that goes higher than the step resolves.
+    Wanted are spacings of at most 1/(2cT) if all are equal, as of a Fourier transform, which is then inverted exactly;
+    else at most 1/(8cT), since the integral is a sum over the table: measured ones are best interpolated first, to a
+    few 1/cm.
     """
     require_reference(wavenumbers, intensities)
     known, values = as_float_array(wavenumbers), as_float_array(intensities)
@@ -199,9 +205,11 @@ def filter_spectrum(
     spacing = as_float_array(step).astype(values.dtype)
     longest = jnp.minimum(window.length, (num_lags - 1) * spacing)
     known = _refuse_long_window(window, (num_lags - 1) * spacing, guard=known)
-    gap = jnp.max(jnp.diff(known))
-    # at half of what the longest lag can resolve its cosine is not a sum over the table any more; up to rounding
-    known = _refuse_if(gap * 2 * _PER_PICOSECOND * longest > 1 + 1e-5, _describe_coarse, gap, longest, guard=known)
+    gaps = jnp.diff(known)
+    # equal ones are those of a Fourier transform, which has two points in a period of its longest lag
+    points = jnp.where(jnp.max(gaps) <= 1.001 * jnp.min(gaps), 2, 8)
+    bad = jnp.max(gaps) * points * _PER_PICOSECOND * longest > 1 + 1e-5  # up to rounding
+    known = _refuse_if(bad, _describe_coarse, jnp.max(gaps), longest, points, guard=known)
     known = _refuse_aliasing(known, spacing, guard=known)
     correlation = correlation_of_density(known * units.WAVENUMBER, values, spacing, num_lags)
     return spectral_density(correlation, spacing, at.astype(values.dtype) * units.WAVENUMBER, window, quadrature)
@@ -350,8 +358,10 @@ def _describe_window(length, longest):
     )
 
 
-def _describe_coarse(gap, longest):
+def _describe_coarse(gap, longest, points):
+    most = 1 / (float(points) * _PER_PICOSECOND * float(longest))
     return (
-        f"The tabulated wavenumbers are up to {float(gap):.6g} 1/cm apart, and the window {float(longest):.6g} ps long;"
-        f" wanted at most {1 / (2 * _PER_PICOSECOND * float(longest)):.3g} 1/cm, or a shorter window."
+        f"The tabulated wavenumbers are up to {float(gap):.6g} 1/cm apart,"
+        f" {'all equally' if points == 2 else 'unequally'}, and the window {float(longest):.6g} ps long; wanted at most"
+        f" {most:.3g} 1/cm, as by interpolation of the table, or a shorter window."
     )

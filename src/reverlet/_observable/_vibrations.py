@@ -19,7 +19,8 @@ class VDOS(AbstractObservable):
     g = 2c ∫ exp(-iωt) w(t) C(t) dt / C(0) over all times, ω = 2πcν, of the correlation C = ⟨Σ m v(0)·v(t)⟩ of the
     mass-weighted velocities without those of the center of mass. Times 3N-3 it counts the modes of N atoms.
 
-    What is recorded are the velocities of all atoms: large, so record few frames or few trajectories at a time.
+    What is recorded are the velocities of all atoms: large, so record few trajectories at a time. Frames must resolve
+    the fastest vibration: see `InfraredSpectrum`.
 
     **Arguments:** `wavenumbers` (1/cm), `window`, `num_lags` and `quadrature` as of `InfraredSpectrum`; `element`, the
     symbol of the one whose atoms count, all by default.
@@ -115,7 +116,8 @@ class RamanSpectrum(AbstractObservable):
     laser and temperature that `RamanSpectra.scattered` has.
 
     isotropic = 1/(V kT) ∫ exp(-iωt) w(t) ⟨ȧ(0) ȧ(t)⟩ dt, anisotropic = 1/(10 V kT) ∫ exp(-iωt) w(t) ⟨ḃ(0):ḃ(t)⟩ dt,
-    with the mean polarizability a = tr α/3 and the rest b = α - a.
+    with the mean polarizability a = tr α/3 and the rest b = α - a. Frames must resolve the fastest vibration: see
+    `InfraredSpectrum`.
 
     **Arguments:** `polarizability`, an `AbstractPolarizability`; `temperature` (K); the others as of
     `InfraredSpectrum`.

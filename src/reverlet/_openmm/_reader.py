@@ -208,6 +208,12 @@ def _nonbonded(force, topology, box):
         raise ValueError(f"The `NonbondedForce` has {offsets} parameter offsets; wanted plain parameters.")
     particles = [force.getParticleParameters(k) for k in range(force.getNumParticles())]
     q, sigma, epsilon = np.array([[number(x) for x in p] for p in particles], float).reshape(-1, 3).T
+    points = np.flatnonzero((sigma == 0) & (epsilon != 0))
+    if len(points) > 0:
+        raise ValueError(
+            f"Particle {points[0]} of the `NonbondedForce` has σ = 0 and ε = {epsilon[points[0]]:.6g} kJ/mol, and so"
+            " interacts with others by half of their σ; wanted σ above zero, or ε = 0 where there is no interaction."
+        )
     special = [force.getExceptionParameters(k) for k in range(force.getNumExceptions())]
     pairs = np.array([e[:2] for e in special], int).reshape(-1, 2)
     products, sigmas, epsilons = np.array([[number(x) for x in e[2:]] for e in special], float).reshape(-1, 3).T
@@ -227,7 +233,7 @@ def _nonbonded(force, topology, box):
     else:
         scaled, factor, excluded = pairs[:0], 1.0, pairs
         own = interacting
-    active = np.flatnonzero((epsilon != 0) & (sigma != 0))
+    active = np.flatnonzero(epsilon != 0)
     if len(active) > 0:
         (s, e), species = _grouped(np.stack([sigma[active], epsilon[active]], axis=1))
         plain = LennardJones(s, e, cutoff=cutoff, species=species, truncation=_truncation(onset))

@@ -128,8 +128,8 @@ class P3M(AbstractElectrostatics):
         weights_of, on_mesh, _ = _splines()
         mesh = on_mesh(q, weights_of(reciprocal.T, positions, np.ones(self.mesh)))
         structure = jnp.fft.rfftn(mesh)
-        multiples = [np.fft.fftfreq(n, 1 / n) for n in self.mesh]
-        multiples[2] = np.arange(self.mesh[2] // 2 + 1)
+        first, second, third = self.mesh
+        multiples = np.fft.fftfreq(first, 1 / first), np.fft.fftfreq(second, 1 / second), np.arange(third // 2 + 1)
         m = np.stack(np.meshgrid(*multiples, indexing="ij"), axis=-1)
         spline = np.prod(np.sinc(m / np.array(self.mesh)), axis=-1) ** (2 * _NODES)
         # of the last index there is half, of which all but the ends stand for two waves
