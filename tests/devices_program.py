@@ -1,5 +1,6 @@
 """Run by `test_devices.py` in processes of its own: prints, as JSON, numbers with and without a mesh."""
 
+import dataclasses
 import json
 import re
 import sys
@@ -76,6 +77,12 @@ def numbers(mesh, batch=None):
     return leaves, drawing, differentiating
 
 
+def in_both_directions(mesh):
+    samples = draw(SWITCHED, STATES, jax.random.key(0), None)
+    measured = measure(SWITCHED, samples, dataclasses.replace(dynamics(mesh), both_directions=True))
+    return [np.asarray(x).tolist() for x in jax.tree.leaves(eqx.filter(measured, eqx.is_inexact_array))]
+
+
 def explode(mesh):
     states = eqx.tree_at(lambda s: s.velocities, STATES, STATES.velocities.at[3].multiply(1e4))
     run = eqx.filter_jit(lambda s: rv.nve(rv.System(argon_topology(), SWITCHED), s, dt=0.002, num_steps=2, mesh=mesh))
@@ -108,6 +115,7 @@ if jax.process_count() == 1:
     found, drawing, differentiating = numbers(None)
     RESULT |= {
         "one": found,
+        "both directions": [in_both_directions(mesh) for mesh in (MESH, None)],
         "share of sampling": share(drawing, DRAWING),
         "share of a gradient": share(differentiating, DIFFERENTIATING),
         "too few": refusal(lambda: rv.nve(system, few, dt=0.002, num_steps=2, mesh=MESH)),

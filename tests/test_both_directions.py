@@ -137,3 +137,12 @@ def test_explosion_in_the_past():
     rv.nve(system, state, **arguments)
     with pytest.raises(FloatingPointError, match="The trajectory exploded by step"):
         rv.nve(system, state, **arguments, both_directions=True)
+
+
+def test_in_batches():
+    states = argon_state().repeat(3)
+    many = rv.nve(SYSTEM, states, dt=0.004, num_steps=8, save_every=4, both_directions=True, batch=2)
+    one = rv.nve(SYSTEM, argon_state(), dt=0.004, num_steps=8, save_every=4, both_directions=True)
+    np.testing.assert_array_equal(many.times, one.times)
+    for got, wanted in zip(jax.tree.leaves(many.records), jax.tree.leaves(one.records), strict=True):
+        np.testing.assert_allclose(got[2], wanted, rtol=1e-10, atol=1e-10)  # vectorized otherwise

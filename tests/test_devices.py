@@ -69,6 +69,10 @@ def test_four_devices_give_the_numbers_of_one(four):
     assert_same(four["mesh"], four["one"])
 
 
+def test_both_directions_of_time_on_four_devices(four):
+    assert_same(*four["both directions"])
+
+
 def test_work_is_split_evenly(four):
     # Of operations in the compiled program of a device, a quarter: and what all do alike, small beside the forces.
     # Less than a quarter where the compiler finds something to save in smaller arrays.

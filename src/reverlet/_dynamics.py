@@ -181,7 +181,8 @@ class NVE(eqx.Module):
             guard = check_wear(system, health.wear, guard=(records, final), mesh=self.mesh)
             guard = check_energies(states, energies, guard=guard, mesh=self.mesh)
             records, final = self._check_explosion(system, health, guard=guard, mesh=self.mesh)
-        return Trajectory(_times(self, states), records, final)
+        times = _times(self, states)
+        return Trajectory(_both_ways(times) if self.both_directions else times, records, final)
 
     def _check_solver(self, system):
         if isinstance(self.solver, Respa):
@@ -311,8 +312,9 @@ class _Directed(eqx.Module):
 def _join(both: Trajectory) -> Trajectory:
     """One trajectory from those into the past and into the future, which are the two entries of all leading axes."""
     join = lambda x: jnp.concatenate([x[0, :0:-1], x[1]])
-    times = jnp.concatenate([-both.times[0, :0:-1], both.times[1]])
-    return Trajectory(times, jax.tree.map(join, both.records), jax.tree.map(lambda x: x[1], both.final))
+    return Trajectory(
+        _both_ways(both.times[1]), jax.tree.map(join, both.records), jax.tree.map(lambda x: x[1], both.final)
+    )
 
 
 @eqx.filter_jit
@@ -380,6 +382,10 @@ def _times(dynamics, state):
     dtype = state.positions.dtype
     steps = jnp.arange(0, dynamics.num_steps + 1, dynamics.save_every, dtype=dtype)
     return jnp.asarray(dynamics.dt, dtype) * steps
+
+
+def _both_ways(times):
+    return jnp.concatenate([-times[:0:-1], times])
 
 
 def _terms(solver, system):
