@@ -142,7 +142,7 @@ def draw_gradients(run: Run):
         axes.set(ylabel=rf"$\partial L/\partial\ln$ {symbol}", title=f"{run.what}: {symbol}")
     for axes in panels[1]:
         axes.set_xlabel("update")
-    panels[0, 0].legend()
+    panels[1, 0].legend()  # where the curve leaves room
     return figure
 
 
