@@ -71,7 +71,11 @@ def draw_parameters(run: Run):
         axes.axhline(0, color="0.5", lw=0.8)
         count = min(run.config["average"], len(history))
         axes.axvspan(len(history) - count + 0.5, len(history) + 0.5, color="0.93", lw=0, zorder=0)
-        axes.set(xlabel="update", ylabel="deviation from the target / %", title=f"{run.what}: parameters")
+        axes.set(
+            xlabel="update",
+            ylabel="deviation from the target / %",
+            title=f"{run.what}: along the {run.config['gradient']} gradient",
+        )
         axes.legend(
             title="stars: mean of the shaded updates", title_fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1)
         )
