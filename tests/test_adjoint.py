@@ -129,9 +129,10 @@ def test_solution_is_the_same(name):
     assert got.result == wanted.result
 
 
-# the two are made like the others, by composition or from coefficients
+# the three are made like the others, by composition or from coefficients
 ALSO_SLOW = [
-    pytest.param(name, marks=pytest.mark.slow) if name in ("McLachlan4", "BlanesMoan4") else name for name in SOLVERS
+    pytest.param(name, marks=pytest.mark.slow) if name in ("McLachlan4", "BlanesMoan4", "Yoshida6") else name
+    for name in SOLVERS
 ]
 
 
@@ -352,7 +353,7 @@ DIMERS = Dimers(jnp.array(3e4), jnp.array(0.39))
 SPLITS = {"by distance": NEAR + (SWITCHED - NEAR), "bonds": DIMERS + SWITCHED}
 
 
-@pytest.mark.parametrize("name", SPLITS)
+@pytest.mark.parametrize("name", [pytest.param("by distance", marks=pytest.mark.slow), "bonds"])
 def test_respa(name):
     """Against the steps written out and differentiated by JAX, and against finite differences."""
     whole = SPLITS[name]

@@ -313,6 +313,7 @@ def test_gradients_of_argon_by_finite_differences(seed, argon_gradient):
     np.testing.assert_allclose(central_difference(function, moving(inputs), direction, 1e-5), slope, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_gradient_in_single_precision():
     with jax.enable_x64(False):
         args, y = setting("switched", "orthorhombic", 0)

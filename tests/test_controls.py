@@ -269,6 +269,7 @@ def test_argon_in_single_precision():
     assert got.sigma != exact.sigma
 
 
+@pytest.mark.slow
 def test_argon_weak_controls_change_little():
     exact = argon_gradient(())[1]
     got = argon_gradient((rv.Damp(1e-6), rv.ClipNorm(1e6), rv.Window(1.0), rv.Truncate(1.0)))[1]

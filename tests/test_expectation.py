@@ -62,8 +62,10 @@ SLOPE = jax.jit(jax.grad(closed_form, (0, 1)), static_argnums=2)
 RTOL = 1e-9  # both exact; rounding grows along the trajectory and cancels in the covariance
 
 
-@pytest.mark.parametrize("power", [1, 2])
-@pytest.mark.parametrize("k", [K, 1.05 * K])
+@pytest.mark.parametrize(
+    ("k", "power"),
+    [(K, 1), (1.05 * K, 2), *(pytest.param(*p, marks=pytest.mark.slow) for p in ((K, 2), (1.05 * K, 1)))],
+)
 def test_value_and_both_gradients(k, power):
     k = jnp.array(k)
     np.testing.assert_allclose(expect(k, power).value, closed_form(k, k, power), rtol=1e-11)
@@ -137,7 +139,9 @@ class SquaredDeviation(rv.AbstractObservable):
         return pairs / (1 - jnp.sum(weights**2))
 
 
-@pytest.mark.parametrize("target", [0.0, 15.0])  # k⟨x⟩ is 15: at the target, half of the error is that of its distance
+@pytest.mark.parametrize(
+    "target", [pytest.param(0.0, marks=pytest.mark.slow), 15.0]
+)  # k⟨x⟩ is 15: at the target, half of the error is that of its distance
 def test_errors_of_the_gradient_of_a_squared_deviation(target):
     """Stated by forward mode, against the scatter over independent sets; reverse mode says that it does not know."""
     n, sets = 50, 400

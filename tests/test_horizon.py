@@ -53,7 +53,9 @@ def diagnose(system=SYSTEM, samples=None, dynamics=DYNAMICS, num_horizons=6, **m
     return rv.gradient_horizon(Product(), system, samples, dynamics, num_horizons=num_horizons, key=KEY, **more)
 
 
-@pytest.mark.parametrize(("both_directions", "thermodynamic"), [(False, False), (True, True)])
+@pytest.mark.parametrize(
+    ("both_directions", "thermodynamic"), [pytest.param(False, False, marks=pytest.mark.slow), (True, True)]
+)
 def test_every_horizon_is_a_run_of_that_length(both_directions, thermodynamic):
     dynamics = dataclasses.replace(DYNAMICS, both_directions=both_directions)
     got = diagnose(dynamics=dynamics, thermodynamic=thermodynamic)
@@ -105,7 +107,7 @@ def test_directions():
     np.testing.assert_allclose(got.gradient_error[:, 2], unit.gradient_error[:, 1], rtol=1e-10)
 
 
-@pytest.mark.parametrize("k", [100.0, 1600.0])
+@pytest.mark.parametrize("k", [pytest.param(100.0, marks=pytest.mark.slow), 1600.0])
 def test_lyapunov_exponent_of_an_inverted_oscillator(k):
     """sqrt(k/m); with velocity Verlet arcosh(1 + k dt²/2m)/dt. The decaying direction is gone by the second half."""
     system = rv.System(TOPOLOGY, well(-k))
