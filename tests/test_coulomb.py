@@ -358,7 +358,11 @@ PAIR = np.array([[0, 1]])
         (lambda: rv.Ewald.fit(np.ones(2), rv.OpenBox()), ValueError, "In open space use `Coulomb`"),
         (lambda: ewald().energy(positions(), rv.OpenBox()), ValueError, "In open space use `Coulomb`"),
         (lambda: rv.Ewald.fit(np.ones(2), BOX, accuracy=0.5), ValueError, "`accuracy` is 0.5"),
-        (lambda: rv.Ewald.fit(np.ones(2), BOX, cutoff=0.7), ValueError, "half the smallest height of the box, 0.65"),
+        (
+            lambda: rv.Ewald.fit(np.ones(2), BOX, cutoff=0.7),
+            ValueError,
+            "half the smallest height of the box, which is 0.65",
+        ),
         (
             lambda: jax.jit(lambda lengths: rv.Ewald.fit(np.ones(2), rv.OrthorhombicBox(lengths)).alpha)(jnp.ones(3)),
             ValueError,
@@ -371,7 +375,7 @@ PAIR = np.array([[0, 1]])
         (
             lambda: rv.Ewald(charges(), cutoff=0.7, alpha=1.0, waves=(1, 1, 1)).energy(positions(), BOX),
             ValueError,
-            "`Ewald` is 0.7 nm; wanted at most half the smallest height of the box, 0.65",
+            "`Ewald` is 0.7 nm; wanted at most half the smallest height of the box, which is 0.65",
         ),
         (
             lambda: rv.P3M(charges(), cutoff=0.7, alpha=1.0, mesh=(5, 5, 5)).energy(positions(), BOX),

@@ -2,6 +2,7 @@ import abc
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from equinox import AbstractVar
@@ -178,10 +179,7 @@ class TriclinicBox(AbstractBox):
 
     @property
     def _inverse(self):
-        # columns are the reciprocal vectors; written out, since a general inverse is a library call in an inner loop
-        a, b, c = self.vectors
-        columns = jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)], axis=1)
-        return columns / jnp.dot(a, columns[:, 0])
+        return reciprocal_vectors(self).T
 
     def minimum_image(self, x, y, z):
         m, inverse = self.vectors, self._inverse
@@ -245,4 +243,26 @@ def _require_reduced(vectors: np.ndarray) -> None:
             f"`vectors` are too skewed for a search among neighboring cells: got\n{vectors}\nwanted a reduced basis"
             f" of the"
             f" same lattice, such as\n{reduced}"
+        )
+
+
+def reciprocal_vectors(box: AbstractBox) -> Float[Array, "3 3"]:
+    """The reciprocal lattice vectors over 2π, 1/nm; rows, like the lattice vectors."""
+    a, b, c = box.vectors
+    # written out: a general inverse is a library call in an inner loop
+    return jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)]) / jnp.dot(a, jnp.cross(b, c))
+
+
+def half_height(box: AbstractBox) -> float:
+    """Half the smallest height of a box that is known, nm: the longest cutoff with one image of every atom."""
+    with jax.ensure_compile_time_eval():  # in a function that is compiled
+        return 0.5 * float(np.min(np.asarray(box.heights)))
+
+
+def require_one_image(name: str, cutoff: float, box: AbstractBox) -> None:
+    """Refuses a cutoff (nm) within which an atom has two images; a traced box is let through."""
+    if is_concrete(box) and cutoff > half_height(box) * (1 + 1e-6):  # room for lengths rounded to float32
+        raise ValueError(
+            f"{name} is {cutoff:.6g} nm; wanted at most half the smallest height of the box, which is"
+            f" {half_height(box):.6g} nm."
         )

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import units
-from ._box import AbstractBox
+from ._box import AbstractBox, half_height
 from ._potential import (
     AbstractTruncation,
     Among,
@@ -141,7 +141,7 @@ def _three_sites(
     if num_molecules < 1:
         raise ValueError(f"`num_molecules` is {num_molecules}; wanted at least 1.")
     if cutoff is None:
-        cutoff = min(0.9, 0.5 * float(np.min(np.asarray(box.heights))))
+        cutoff = min(0.9, half_height(box))
     truncation = SmoothSwitch(0.85 * cutoff) if truncation is None else truncation
     one = Topology.from_elements(
         ["O", "H", "H"],

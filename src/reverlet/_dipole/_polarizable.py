@@ -1,11 +1,10 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from .._box import OpenBox
-from .._misc import as_float_array, is_concrete, require_positive, require_shape
+from .._box import OpenBox, require_one_image
+from .._misc import as_float_array, require_positive, require_shape
 from .._potential import AbstractCharges
 from .._potential._charges import as_charges
 from ._base import AbstractDipole
@@ -98,11 +97,7 @@ class PolarizableDipole(AbstractDipole):
                 "`PolarizableDipole` got a periodic box and no `cutoff`; wanted one of at most half the smallest"
                 " height of the box."
             )
-        if is_concrete(box) and self.cutoff > 0.5 * float(np.min(np.asarray(box.heights))) * (1 + 1e-6):
-            raise ValueError(
-                f"`cutoff` is {self.cutoff} nm; wanted at most half the smallest height of the box, which is"
-                f" {0.5 * float(np.min(np.asarray(box.heights))):.6g} nm."
-            )
+        require_one_image("`cutoff`", self.cutoff, box)
 
     def _switch(self, r):
         if self.cutoff is None:

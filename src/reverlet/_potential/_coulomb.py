@@ -14,7 +14,7 @@ from equinox import AbstractVar
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .. import units
-from .._box import AbstractBox, OpenBox
+from .._box import AbstractBox, OpenBox, half_height, reciprocal_vectors, require_one_image
 from .._misc import cast_floats, is_concrete, require_positive
 from ._base import AbstractAtomIndexed, AbstractPotential, require_indices
 from ._bonded import as_pairs, require_terms, steps_between
@@ -210,14 +210,11 @@ class Ewald(AbstractElectrostatics):
             raise ValueError("`Ewald.fit` got a traced box; wanted numbers: call it outside `jax.jit`.")
         if not 0 < accuracy < 0.1:
             raise ValueError(f"`accuracy` is {accuracy}; wanted a number between 0 and 0.1, such as 1e-5.")
-        half = half_height(box)
         with jax.ensure_compile_time_eval():  # charges may be traced, in a loss that is compiled
             edges = np.linalg.norm(np.asarray(box.vectors, float), axis=1)
-        cutoff = half if cutoff is None else cutoff
-        if not 0 < cutoff <= half * (1 + 1e-6):
-            raise ValueError(
-                f"`cutoff` is {cutoff} nm; wanted a distance up to half the smallest height of the box, {half:.6g} nm."
-            )
+        cutoff = half_height(box) if cutoff is None else cutoff
+        require_positive("cutoff", cutoff, "nm")
+        require_one_image("`cutoff`", cutoff, box)
         x = math.sqrt(-math.log(accuracy))
         alpha = x / cutoff
         n1, n2, n3 = (max(1, math.ceil(alpha * x * edge / math.pi - 1e-6)) for edge in edges)
@@ -258,19 +255,7 @@ def require_box(potential: AbstractElectrostatics, cutoff: float, box: AbstractB
     name = type(potential).__name__
     if isinstance(box, OpenBox):
         raise ValueError(f"`{name}` got an `OpenBox`; wanted a periodic box. In open space use `Coulomb`.")
-    if is_concrete(box):
-        half = half_height(box)
-        if cutoff > half * (1 + 1e-6):  # room for lengths rounded to float32
-            raise ValueError(
-                f"The cutoff of `{name}` is {cutoff:.6g} nm; wanted at most half the smallest height of the box,"
-                f" {half:.6g} nm."
-            )
-
-
-def half_height(box: AbstractBox) -> float:
-    """Half the smallest height of a box that is known, nm."""
-    with jax.ensure_compile_time_eval():  # in a function that is compiled
-        return 0.5 * float(np.min(np.asarray(box.heights)))
+    require_one_image(f"The cutoff of `{name}`", cutoff, box)
 
 
 def reduced(charges: AbstractCharges, positions: Float[Array, "atoms 3"]) -> Float[Array, " atoms"]:
@@ -283,13 +268,6 @@ def reduced(charges: AbstractCharges, positions: Float[Array, "atoms 3"]) -> Flo
 def constants(q: Float[Array, " atoms"], alpha: float, box: AbstractBox) -> Float[Array, ""]:
     """What charges have with their own screening clouds, and with the background that makes the box neutral, kJ/mol."""
     return -alpha / math.sqrt(math.pi) * jnp.sum(q**2) - 0.5 * math.pi / alpha**2 * jnp.sum(q) ** 2 / box.volume
-
-
-def reciprocal_vectors(box: AbstractBox) -> Float[Array, "3 3"]:
-    """The reciprocal lattice vectors over 2π, 1/nm; rows, like the lattice vectors."""
-    a, b, c = box.vectors
-    # written out: a general inverse is a library call in an inner loop
-    return jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)]) / jnp.dot(a, jnp.cross(b, c))
 
 
 def square(m: Float[Array, "*grid 3"], vectors: Float[Array, "3 3"]) -> Float[Array, "*grid"]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Int
 
-from .._box import AbstractBox
+from .._box import AbstractBox, reciprocal_vectors
 from .._misc import require_positive
 from ._bonded import as_pairs
 from ._charges import AbstractCharges, as_charges
@@ -21,7 +21,6 @@ from ._coulomb import (
     as_counts,
     constants,
     corrections,
-    reciprocal_vectors,
     reduced,
     require_box,
     require_special_pairs,
