@@ -46,7 +46,7 @@ def melted(atoms: int) -> tuple[rv.System, rv.State]:
     positions = jnp.asarray(positions, jnp.float32)
     # hot atoms move far, and a crystal that melts changes: short lists with room
     search = rv.CellList.fit(positions, box, cutoff=CUTOFF, skin=SKIN, every=5, room=1.6)
-    system = rv.System(topology, potential, search if atoms > 1000 else None).astype(jnp.float32)
+    system = rv.System(topology, potential, search=search if atoms > 1000 else None).astype(jnp.float32)
     state = rv.State(positions, rv.maxwell_boltzmann(system.topology, TEMPERATURE, key=jax.random.key(0)), box)
     for temperature, steps in ((3 * TEMPERATURE, 300), (TEMPERATURE, 300)):
         sampler = rv.LangevinBAOAB(temperature, 5.0, dt=0.004, num_steps=steps)
@@ -63,7 +63,7 @@ def programs(system: rv.System, state: rv.State, num_steps: int) -> tuple[Callab
     """The trajectory, and its value and gradient, compiled."""
 
     def diffusion(potential):
-        moved = rv.System(system.topology, potential, system.neighbors)
+        moved = rv.System(system.topology, potential, search=system.search)
         # errors of the lists are raised; that of a start with overlapping atoms was looked for when it was made
         trajectory = rv.nve(moved, state, dt=DT, num_steps=num_steps, save_every=num_steps // 4, record=correlation)
         return jnp.trapezoid(trajectory.records, trajectory.times) / 3
@@ -104,7 +104,7 @@ def measure(atoms: int, all_pairs_up_to: int, repeats: int) -> dict:
     num_steps = STEPS.get(atoms, 2 * EVERY)
     search = rv.CellList.fit(state.positions, state.box, cutoff=CUTOFF, skin=SKIN, every=EVERY)
     turns = {}
-    with_lists = rv.System(system.topology, system.potential, search)
+    with_lists = rv.System(system.topology, system.potential, search=search)
     turns["lists"], turns["lists_gradient"] = programs(with_lists, state, num_steps)
     if atoms <= all_pairs_up_to:
         without = rv.System(system.topology, system.potential)

@@ -45,14 +45,14 @@ def fitted(potential: rv.Sum) -> tuple:
 
 def correlation(system: rv.System, state: rv.State, adjoint: diffrax.AbstractAdjoint, num_steps: int):
     """The sum over all lags of the autocorrelation of the current, as a function of the parameters."""
-    spectrum = rv.InfraredSpectrum(rv.PointCharges.of, 298.15, jnp.array([0.0, 1.0]), rv.CutoffWindow(1e-3))
+    spectrum = rv.InfraredSpectrum(rv.PointCharges.of, 298.15, jnp.array([0.0, 1.0]), rv.spectra.CutoffWindow(1e-3))
 
     def function(parameters):
         changed = eqx.tree_at(lambda s: fitted(s.potential), system, parameters)
         trajectory = rv.nve(
             changed, state, dt=DT, num_steps=num_steps, record=spectrum.record, adjoint=adjoint, throw=False
         )
-        return jnp.sum(rv.correlation_all_origins(trajectory.records, trajectory.records, num_steps // 2))
+        return jnp.sum(rv.statistics.correlation_all_origins(trajectory.records, trajectory.records, num_steps // 2))
 
     return function
 

@@ -329,9 +329,9 @@ class Liquid:
         self.chains = Chains(topology, config.temperature, config.friction, config.dt, config.interval, mesh)
         self.observable = WithTemperature(rv.SelfDiffusion())
         steps = round(config.horizon / config.dt)
-        self.dynamics = rv.NVE(dt=config.dt, num_steps=steps, save_every=config.save_every, mesh=mesh)
+        self.dynamics = rv.Dynamics(dt=config.dt, num_steps=steps, save_every=config.save_every, mesh=mesh)
         # forward mode gives the derivative of every point of the curve at once, for two parameters
-        self.tangents = rv.NVE(
+        self.tangents = rv.Dynamics(
             dt=config.dt, num_steps=2 * steps, save_every=config.save_every, adjoint=diffrax.ForwardMode()
         )
 
@@ -444,8 +444,8 @@ def fit(liquid: Liquid, chains: rv.State, target: float, folder: _run.Folder, ke
             "dynamical": _pairs(parts.dynamical, parts.dynamical_error),
             "thermodynamic": _pairs(parts.thermodynamic, parts.thermodynamic_error),
             "effective_samples": estimate.effective_samples,
-            "temperature": rv.weighted_mean(estimate.weights, temperature),
-            "temperature_error": rv.weighted_mean_error(estimate.weights, temperature),
+            "temperature": rv.statistics.weighted_mean(estimate.weights, temperature),
+            "temperature_error": rv.statistics.weighted_mean_error(estimate.weights, temperature),
         }
         return 1e6 * (diffusion - target) ** 2, (samples.last, report)
 
@@ -533,7 +533,7 @@ def _curves(observable, dynamics, topology, potential, samples):
     def curve(sigma, epsilon, state):
         moved = eqx.tree_at(lambda p: (p.sigma, p.epsilon), potential, (sigma, epsilon))
         trajectory = dynamics.run(rv.System(topology, moved), state, observable.record, throw=False)
-        return rv.running_integral(trajectory.times, trajectory.records) / 3, trajectory.times
+        return rv.statistics.running_integral(trajectory.times, trajectory.records) / 3, trajectory.times
 
     def derivatives(state):
         primals, one = (potential.sigma, potential.epsilon), jnp.ones_like(potential.sigma)

@@ -387,20 +387,20 @@ class Water:
         assert isinstance(system.potential, rv.Sum)
         self.target = system.potential
         self.chains = Chains(self.topology, config.temperature, config.friction, config.dt, config.interval, mesh)
-        self.low = self.spectrum(rv.CutoffWindow(config.correlation), config.correlation)
-        gaussian = rv.GaussianWindow(config.validation / 3)  # pyright: ignore[reportCallIssue]
+        self.low = self.spectrum(rv.spectra.CutoffWindow(config.correlation), config.correlation)
+        gaussian = rv.spectra.GaussianWindow(config.validation / 3)  # pyright: ignore[reportCallIssue]
         self.full = self.spectrum(gaussian, config.validation)
         self.dynamics = self.trajectories(config.correlation, mesh)
-        self.long = rv.NVE(
+        self.long = rv.Dynamics(
             config.dt, config.frames(2 * config.validation) * config.save_every, config.save_every, mesh=mesh
         )
 
-    def trajectories(self, length: float, mesh: jax.sharding.Mesh | None = None) -> rv.NVE:
+    def trajectories(self, length: float, mesh: jax.sharding.Mesh | None = None) -> rv.Dynamics:
         """As long as `length` (ps) into each direction of time."""
         c = self.config
-        return rv.NVE(c.dt, c.frames(length) * c.save_every, c.save_every, both_directions=True, mesh=mesh)
+        return rv.Dynamics(c.dt, c.frames(length) * c.save_every, c.save_every, both_directions=True, mesh=mesh)
 
-    def spectrum(self, window: rv.AbstractWindow, length: float) -> rv.InfraredSpectrum:
+    def spectrum(self, window: rv.spectra.AbstractWindow, length: float) -> rv.InfraredSpectrum:
         """With correlation functions that end at `length` (ps)."""
         c = self.config
         wavenumbers = np.arange(0, c.highest * (1 + 1e-9), c.spacing)
@@ -422,7 +422,7 @@ class Water:
         `check`, the spectra cut at the times of the check; and `wavenumbers` (1/cm).
         """
         c, rounds = self.config, []
-        spectra = [self.low, self.full, *(self.spectrum(rv.CutoffWindow(t), t) for t in c.check)]
+        spectra = [self.low, self.full, *(self.spectrum(rv.spectra.CutoffWindow(t), t) for t in c.check)]
         system = rv.System(self.topology, potential)
         for k in bar(-(-samples // len(chains.positions)), label):
             drawn = self.chains.draw(potential, chains, jax.random.fold_in(key, k))
@@ -557,7 +557,7 @@ def check_stage(
         # the force of Ewald's sum jumps at its cutoff by its accuracy: at 1e-4 differences are off by some percent
         exact = Water(c, box, water.topology.num_atoms // 3, accuracy=1e-10)
         losses = [
-            SpectralLoss(exact.spectrum(rv.CutoffWindow(t), t), jnp.asarray(cut, float))
+            SpectralLoss(exact.spectrum(rv.spectra.CutoffWindow(t), t), jnp.asarray(cut, float))
             for t, cut in zip(c.check, target["check"], strict=True)
         ]
         lengths = [c.frames(t) for t in c.check]

@@ -42,7 +42,7 @@ def total(potential, samples, dynamics):
 
 
 def dynamics(mesh, batch=None):
-    return rv.NVE(dt=0.002, num_steps=20, save_every=5, mesh=mesh, batch=batch)
+    return rv.Dynamics(dt=0.002, num_steps=20, save_every=5, mesh=mesh, batch=batch)
 
 
 def share(one, many):

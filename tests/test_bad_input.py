@@ -46,7 +46,7 @@ def test_steps(options, match):
     if "dt" not in options or options["dt"] != options["dt"]:
         return
     with pytest.raises(ValueError, match=match):
-        rv.NVE(**{"num_steps": 2, **options})
+        rv.Dynamics(**{"num_steps": 2, **options})
 
 
 @pytest.mark.parametrize(
@@ -196,10 +196,10 @@ def test_diffusion_needs_trajectories():
     samples = rv.LangevinBAOAB(94.4, 1.0, dt=0.002, num_steps=1).sample(
         SYSTEM, STATE.repeat(2), 2, key=jax.random.key(0)
     )
-    with pytest.raises(ValueError, match="pass `dynamics=rv.NVE"):  # noqa: RUF043
+    with pytest.raises(ValueError, match="pass `dynamics=rv.Dynamics"):  # noqa: RUF043
         rv.expectation(rv.SelfDiffusion(), SYSTEM, samples)
     with pytest.raises(ValueError, match="wanted a scalar"):
-        rv.expectation_gradients(rv.VACF(), SYSTEM, samples, dynamics=rv.NVE(dt=0.001, num_steps=1))
+        rv.expectation_gradients(rv.VACF(), SYSTEM, samples, dynamics=rv.Dynamics(dt=0.001, num_steps=1))
 
 
 def test_nothing_is_wrong_with_good_input():

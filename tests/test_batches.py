@@ -95,7 +95,7 @@ class Product(rv.AbstractObservable):
 
     def reduce(self, times, records, weights):
         del times
-        return rv.weighted_mean(weights, jnp.sum(records, axis=1))
+        return rv.statistics.weighted_mean(weights, jnp.sum(records, axis=1))
 
 
 def test_expectation_in_parts():
@@ -106,7 +106,7 @@ def test_expectation_in_parts():
 
     def estimate(k, batch):
         system = eqx.tree_at(lambda s: s.potential.k, SYSTEM, k)
-        dynamics = rv.NVE(dt=DT, num_steps=STEPS, save_every=3, batch=batch)
+        dynamics = rv.Dynamics(dt=DT, num_steps=STEPS, save_every=3, batch=batch)
         value = rv.expectation(Product(), system, samples, dynamics=dynamics)
         return value, rv.expectation_gradients(Product(), system, samples, dynamics=dynamics)
 
@@ -156,7 +156,7 @@ def test_progress(capsys):
 def test_bad_batch(without_type_checks, batch):
     for refused in (
         lambda: run(jnp.array(250.0), states(), batch),
-        lambda: rv.NVE(dt=DT, num_steps=STEPS, batch=batch),
+        lambda: rv.Dynamics(dt=DT, num_steps=STEPS, batch=batch),
         lambda: rv.LangevinBAOAB(300.0, 1.0, dt=DT, num_steps=5, batch=batch),
     ):
         with pytest.raises(ValueError, match=f"`batch` is {batch}; wanted a whole number of trajectories"):

@@ -20,8 +20,7 @@ from helpers import (
     random_like,
     very_few,
 )
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import reverlet as rv
 from reverlet._solver import _bit_reversible as fixed

@@ -14,7 +14,7 @@ import reverlet as rv
 
 TOPOLOGY = rv.Topology.from_elements(["Ar"] * 3)
 SYSTEM = rv.System(argon_topology(), SWITCHED)
-ONE = rv.NVE(dt=0.004, num_steps=24, save_every=4)
+ONE = rv.Dynamics(dt=0.004, num_steps=24, save_every=4)
 BOTH = dataclasses.replace(ONE, both_directions=True)
 
 

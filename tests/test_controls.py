@@ -107,14 +107,14 @@ CASES = {
     "none": ((), lambda i, bar: bar, lambda i, bar: bar),
     "Damp": ((rv.Damp(1.7),), lambda i, bar: scale(np.exp(-1.7 * H), bar), lambda i, bar: bar),
     "ClipNorm": ((rv.ClipNorm(0.6),), lambda i, bar: clip(0.6, bar), lambda i, bar: bar),
-    "Truncate": ((rv.Truncate(5 * H),), lambda i, bar: bar, lambda i, bar: bar if i <= 5 else 0.0 * bar),
-    "Window": ((rv.Window(3 * H),), lambda i, bar: scale(0.0 if i in (3, 6, 9, 12, 15) else 1.0, bar),
+    "DropAfter": ((rv.DropAfter(5 * H),), lambda i, bar: bar, lambda i, bar: bar if i <= 5 else 0.0 * bar),
+    "ResetEvery": ((rv.ResetEvery(3 * H),), lambda i, bar: scale(0.0 if i in (3, 6, 9, 12, 15) else 1.0, bar),
                lambda i, bar: bar),
     "damped, then clipped": ((rv.Damp(9.0), rv.ClipNorm(0.6)),
                              lambda i, bar: clip(0.6, scale(np.exp(-9 * H), bar)), lambda i, bar: bar),
     "clipped, then damped": ((rv.ClipNorm(0.6), rv.Damp(9.0)),
                              lambda i, bar: scale(np.exp(-9 * H), clip(0.6, bar)), lambda i, bar: bar),
-    "all": ((rv.Truncate(11 * H), rv.Window(4 * H), rv.Damp(0.5), rv.ClipNorm(0.7)),
+    "all": ((rv.DropAfter(11 * H), rv.ResetEvery(4 * H), rv.Damp(0.5), rv.ClipNorm(0.7)),
             lambda i, bar: clip(0.7, scale((i not in (4, 8, 12)) * np.exp(-0.5 * H), bar)),
             lambda i, bar: bar if i <= 11 else 0.0 * bar),
 }  # fmt: skip
@@ -149,7 +149,7 @@ def test_damped_influence_of_the_start_on_one_record(solver, rate, step):
 def test_truncate_is_the_gradient_of_a_loss_without_later_records(solver, last):
     masked = jnp.where(jnp.arange(STEPS + 1) <= last, WEIGHTS, 0)
     # horizons between steps are taken to the nearest
-    got = gradient((rv.Truncate((last + 0.3) * H),), solver=ALL_SOLVERS[solver])
+    got = gradient((rv.DropAfter((last + 0.3) * H),), solver=ALL_SOLVERS[solver])
     assert_trees_close(got, gradient((), masked, ALL_SOLVERS[solver]), rtol=RTOL)
 
 
@@ -164,7 +164,7 @@ def test_truncate_reaches_every_output():
         return total(records, weights) + total(ends, jnp.where(weights[-1:] == 0, 0, 1.0))
 
     masked = WEIGHTS.at[4:].set(0)
-    got = jax.grad(loss)((X0, V0), (rv.Truncate(3 * H),), WEIGHTS)
+    got = jax.grad(loss)((X0, V0), (rv.DropAfter(3 * H),), WEIGHTS)
     assert_trees_close(got, jax.grad(loss)((X0, V0), (), masked), rtol=RTOL)
 
 
@@ -179,19 +179,19 @@ def test_window_is_a_stopped_gradient_at_every_border():
             total = total + WEIGHTS[i + 1] * one_record(y, k)
         return total
 
-    assert_trees_close(gradient((rv.Window(5 * H),)), jax.grad(loss, (0, 1))((X0, V0), K), rtol=RTOL)
+    assert_trees_close(gradient((rv.ResetEvery(5 * H),)), jax.grad(loss, (0, 1))((X0, V0), K), rtol=RTOL)
 
 
 def test_window_of_another_solver():
     """At a border everything is dropped, the solver's state too: the start sees the loss of the first block alone."""
     first = jnp.where(jnp.arange(STEPS + 1) <= 6, WEIGHTS, 0)
     solver = ALL_SOLVERS["AsynchronousLeapfrog"]
-    got = gradient((rv.Window(6 * H),), solver=solver)[0]
+    got = gradient((rv.ResetEvery(6 * H),), solver=solver)[0]
     assert_trees_close(got, gradient((), first, solver)[0], rtol=RTOL)
 
 
 def test_window_longer_than_the_trajectory_changes_nothing():
-    assert_trees_close(gradient((rv.Window(STEPS * H),)), gradient(()), rtol=0)
+    assert_trees_close(gradient((rv.ResetEvery(STEPS * H),)), gradient(()), rtol=0)
 
 
 # ClipNorm on x'' = +k x, whose gradients explode
@@ -248,19 +248,19 @@ def test_clipping_is_of_every_trajectory_by_itself():
 @eqx.filter_jit
 def argon_gradient(controls, dtype=jnp.float64, num_steps=40):
     system, state = rv.System(argon_topology(), SWITCHED).astype(dtype), argon_state(dtype=dtype)
-    dynamics = rv.NVE(dt=0.005, num_steps=num_steps, save_every=4, adjoint=rv.ReversibleAdjoint(controls=controls))
+    dynamics = rv.Dynamics(dt=0.005, num_steps=num_steps, save_every=4, adjoint=rv.ReversibleAdjoint(controls=controls))
 
     def diffusion(potential):
         moved = rv.System(system.topology, potential)
         trajectory = dynamics.run(moved, state, rv.VACF().record)
-        return rv.running_integral(trajectory.times, trajectory.records)[-1] / 3
+        return rv.statistics.running_integral(trajectory.times, trajectory.records)[-1] / 3
 
     return jax.value_and_grad(diffusion)(system.potential)
 
 
 def test_argon_in_single_precision():
     value, exact = argon_gradient((), jnp.float32)
-    controls = (rv.Truncate(0.16), rv.Window(0.1), rv.Damp(2.0), rv.ClipNorm(10.0))
+    controls = (rv.DropAfter(0.16), rv.ResetEvery(0.1), rv.Damp(2.0), rv.ClipNorm(10.0))
     same, got = argon_gradient(controls, jnp.float32)
     assert value == same  # the trajectory is what it was
     for leaf in jax.tree.leaves(got):
@@ -272,7 +272,7 @@ def test_argon_in_single_precision():
 @pytest.mark.slow
 def test_argon_weak_controls_change_little():
     exact = argon_gradient(())[1]
-    got = argon_gradient((rv.Damp(1e-6), rv.ClipNorm(1e6), rv.Window(1.0), rv.Truncate(1.0)))[1]
+    got = argon_gradient((rv.Damp(1e-6), rv.ClipNorm(1e6), rv.ResetEvery(1.0), rv.DropAfter(1.0)))[1]
     # exp(-rate t) over 0.2 ps
     assert_trees_close(got, exact, rtol=1e-6)
     assert got.sigma != exact.sigma
@@ -294,7 +294,7 @@ def test_a_control_of_the_users_own():
     assert_trees_close(gradient((Reversed(),)), by_hand(lambda i, bar: scale(-1.0, bar)), rtol=RTOL)
 
 
-@pytest.mark.parametrize("control", [rv.Truncate, rv.Damp, rv.ClipNorm, rv.Window])
+@pytest.mark.parametrize("control", [rv.DropAfter, rv.Damp, rv.ClipNorm, rv.ResetEvery])
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
 def test_numbers_that_are_not_positive(control, value):
     with pytest.raises(ValueError, match=rf"is {value}; wanted a finite number more than zero"):

@@ -14,7 +14,7 @@ import reverlet as rv
 T, K, MASS, DT, STEPS, N = 120.0, 250.0, 39.948, 0.05, 12, 200
 KT = rv.units.BOLTZMANN * T
 TOPOLOGY = rv.Topology.from_elements(["Ar"] * 2)
-DYNAMICS = rv.NVE(dt=DT, num_steps=STEPS, save_every=4)
+DYNAMICS = rv.Dynamics(dt=DT, num_steps=STEPS, save_every=4)
 X = np.sqrt(KT / K) * np.asarray(jax.random.normal(jax.random.key(0), (N, 2, 3)))
 V = np.sqrt(KT / MASS) * np.asarray(jax.random.normal(jax.random.key(1), (N, 2, 3)))
 STATES = jax.vmap(lambda x, v: rv.State(x, v, rv.OpenBox()))(jnp.asarray(X), jnp.asarray(V))
@@ -33,7 +33,7 @@ class Product(rv.AbstractObservable):
 
     def reduce(self, times, records, weights):
         del times
-        return rv.weighted_mean(weights, jnp.sum(records, axis=1)) ** self.power
+        return rv.statistics.weighted_mean(weights, jnp.sum(records, axis=1)) ** self.power
 
 
 def closed_form(k_weights, k, power=1):
@@ -144,7 +144,7 @@ class SquaredDeviation(rv.AbstractObservable):
 def test_errors_of_the_gradient_of_a_squared_deviation(target):
     """Stated by forward mode, against the scatter over independent sets; reverse mode says that it does not know."""
     n, sets = 50, 400
-    topology, still = rv.Topology.from_elements(["Ar"]), rv.NVE(dt=1e-6, num_steps=1)
+    topology, still = rv.Topology.from_elements(["Ar"]), rv.Dynamics(dt=1e-6, num_steps=1)
 
     def one(key, adjoint):
         x = 0.06 + 0.03 * jax.random.normal(key, (n, 1, 3))

@@ -99,7 +99,7 @@ def test_flux_in_a_moving_frame_wrapped_with_lists_and_in_single_precision(obser
     for other in (moving, wrapped):  # rounding: the drift's energy, which cancels, is a hundred times the thermal one
         np.testing.assert_allclose(record(rv.System(topology, SWITCHED), other), plain, atol=1e-11 * scale)
     search = rv.CellList.fit(state.positions, state.box, cutoff=CUTOFF, skin=0.05, every=1)
-    np.testing.assert_allclose(record(rv.System(topology, SWITCHED, search), state), plain, atol=1e-11 * scale)
+    np.testing.assert_allclose(record(rv.System(topology, SWITCHED, search=search), state), plain, atol=1e-11 * scale)
     single = record(rv.System(topology, SWITCHED).astype(jnp.float32), argon_state(3, dtype=jnp.float32))
     assert single.dtype == np.float32
     # 1e-7 of forces that cancel in the sum over 108 atoms by two orders of magnitude
@@ -150,7 +150,7 @@ def test_integral_of_an_ornstein_uhlenbeck_flux(observable):
     lags = h * np.arange(31)
     wanted = np.trapezoid(3 * c * np.exp(-lags / tau), lags)  # the trapezoid rule adds (h/τ)²/12, which is tested below
     assert wanted == pytest.approx(3 * c * tau * (1 - np.exp(-3)), rel=1e-3)
-    error = rv.infinitesimal_jackknife(lambda w: observable.reduce(times, jnp.asarray(flux), w), weights)
+    error = rv.statistics.infinitesimal_jackknife(lambda w: observable.reduce(times, jnp.asarray(flux), w), weights)
     assert error < 0.03 * wanted
     assert abs(got - wanted) < 4 * error
     running = observable.running(times, jnp.asarray(flux), weights)
@@ -170,7 +170,7 @@ def test_gradient_against_finite_differences(observable):
     )
     samples = rv.Samples(states, jax.vmap(lambda s: SYSTEM.potential_energy(s.positions, s.box))(states),
                          jnp.asarray(TEMPERATURE), states)  # fmt: skip
-    dynamics = rv.NVE(dt=0.005, num_steps=8, save_every=2)
+    dynamics = rv.Dynamics(dt=0.005, num_steps=8, save_every=2)
 
     @jax.jit
     def value(parameters):

@@ -23,7 +23,7 @@ class Product(rv.AbstractObservable):
         return {"x": system.potential.k * jnp.sum(state.positions * initial.positions)}
 
     def reduce(self, times, records, weights):
-        return rv.weighted_mean(weights, jnp.mean(records["x"], axis=1)) ** 2 + 0.1 * times[-1]
+        return rv.statistics.weighted_mean(weights, jnp.mean(records["x"], axis=1)) ** 2 + 0.1 * times[-1]
 
 
 class Mean(rv.AbstractObservable):
@@ -33,7 +33,7 @@ class Mean(rv.AbstractObservable):
         return Product().record(system, state, initial)
 
     def reduce(self, times, records, weights):
-        return rv.weighted_mean(weights, jnp.mean(records["x"], axis=1))
+        return rv.statistics.weighted_mean(weights, jnp.mean(records["x"], axis=1))
 
 
 def oscillators(k_drawn=K, n=N, dtype=float):
@@ -43,7 +43,7 @@ def oscillators(k_drawn=K, n=N, dtype=float):
     return rv.Samples(states, energies, jnp.array(T, dtype), jax.tree.map(lambda x: x[:1], states))
 
 
-DYNAMICS = rv.NVE(dt=DT, num_steps=48, save_every=4)
+DYNAMICS = rv.Dynamics(dt=DT, num_steps=48, save_every=4)
 SYSTEM = rv.System(TOPOLOGY, well(1.05 * K, 0.01))
 
 
@@ -111,7 +111,7 @@ def test_directions():
 def test_lyapunov_exponent_of_an_inverted_oscillator(k):
     """sqrt(k/m); with velocity Verlet arcosh(1 + k dt²/2m)/dt. The decaying direction is gone by the second half."""
     system = rv.System(TOPOLOGY, well(-k))
-    dynamics = rv.NVE(dt=DT, num_steps=400, save_every=20)
+    dynamics = rv.Dynamics(dt=DT, num_steps=400, save_every=20)
     got = diagnose(system, oscillators(-k, n=5), dynamics, num_horizons=20, throw=False)
     exact = np.arccosh(1 + 0.5 * k * DT**2 / MASS) / DT
     np.testing.assert_allclose(exact, np.sqrt(k / MASS), rtol=2e-3)  # (k/m) dt²/24
@@ -122,7 +122,7 @@ def test_lyapunov_exponent_of_an_inverted_oscillator(k):
 
 
 def test_stable_oscillators_have_no_exponent():
-    got = diagnose(dynamics=rv.NVE(dt=DT, num_steps=400, save_every=20), num_horizons=20)
+    got = diagnose(dynamics=rv.Dynamics(dt=DT, num_steps=400, save_every=20), num_horizons=20)
     # the perturbation goes round an ellipse of axes 1 and ω = 2.5: bounded, so that its slope over 4 ps is small
     assert abs(got.lyapunov) < 0.3 * np.log(np.sqrt(K / MASS))
     assert np.all(got.growth < np.log(np.sqrt(1.05 * K / MASS)) + 1e-6)
@@ -140,7 +140,7 @@ class Ramp(rv.AbstractObservable):
 
     def reduce(self, times, records, weights):
         del times
-        return 3 * rv.weighted_mean(weights, records)
+        return 3 * rv.statistics.weighted_mean(weights, records)
 
 
 class Half(rv.AbstractPotential):
@@ -164,7 +164,7 @@ class Noisy(rv.AbstractObservable):
 
     def reduce(self, times, records, weights):
         del times
-        return rv.weighted_mean(weights, records[:, -1])
+        return rv.statistics.weighted_mean(weights, records[:, -1])
 
 
 def free_particles(n=10):
@@ -179,7 +179,7 @@ def free_particles(n=10):
 @eqx.filter_jit
 def propose(system, reach, threshold):
     return rv.gradient_horizon(
-        Noisy(), system, free_particles(), rv.NVE(dt=0.05, num_steps=40, save_every=2),
+        Noisy(), system, free_particles(), rv.Dynamics(dt=0.05, num_steps=40, save_every=2),
         correlation=Ramp(reach), num_horizons=20, threshold=threshold, throw=False, key=KEY,
     )  # fmt: skip
 
@@ -224,7 +224,7 @@ def test_argon():
     chains = hot.sample(system, state.repeat(n), n, key=jax.random.key(0)).last
     samples = cold.sample(system, chains, n, key=jax.random.key(1))
     got = eqx.filter_jit(rv.gradient_horizon)(
-        rv.SelfDiffusion(), system, samples, rv.NVE(dt=0.004, num_steps=1200, save_every=10), key=KEY
+        rv.SelfDiffusion(), system, samples, rv.Dynamics(dt=0.004, num_steps=1200, save_every=10), key=KEY
     )
     assert 1 < got.lyapunov < 2.5
     assert got.lyapunov_error < 0.2

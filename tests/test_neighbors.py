@@ -165,10 +165,10 @@ def test_refusals():
     search = search_for("cube", 8)
     topology = rv.Topology.from_elements(["Ar"] * ATOMS)
     with pytest.raises(ValueError, match=r"up to 0\.55 nm, but the potential reaches 0\.6 nm"):
-        rv.System(topology, rv.LennardJones(0.2, 0.8, cutoff=0.6), search)
+        rv.System(topology, rv.LennardJones(0.2, 0.8, cutoff=0.6), search=search)
     narrow = dataclasses.replace(search, cells=(12, 12, 60), reach=(3, 3))  # 0.625 nm of the 0.6 wanted
     narrow.check(box.heights)
-    system = rv.System(topology, SMOOTH, narrow)
+    system = rv.System(topology, SMOOTH, search=narrow)
     small = rv.OrthorhombicBox(jnp.full(3, 2.0))
     with pytest.raises(ValueError, match="made for a larger box"):
         system.check(rv.State(liquid(0, small), jnp.zeros_like(x), small))
@@ -194,7 +194,7 @@ def value_and_gradients(potential, state, search, solver, dynamics):
     def total(potential_and_state):
         potential, state = potential_and_state
         trajectory = rv.nve(
-            rv.System(ARGON, potential, search), state, solver, dt=0.004, num_steps=22, save_every=11,
+            rv.System(ARGON, potential, search=search), state, solver, dt=0.004, num_steps=22, save_every=11,
             record=correlation, adjoint=dynamics,
         )  # fmt: skip
         return jnp.sum(trajectory.records * jnp.arange(1.0, 4.0))
@@ -227,14 +227,19 @@ def test_with_other_adjoints():
     def total(sigma, adjoint):
         potential = eqx.tree_at(lambda p: p.sigma, FULL, sigma)
         trajectory = rv.nve(
-            rv.System(ARGON, potential, search), state, dt=0.004, num_steps=12, record=correlation, adjoint=adjoint
+            rv.System(ARGON, potential, search=search),
+            state,
+            dt=0.004,
+            num_steps=12,
+            record=correlation,
+            adjoint=adjoint,
         )
         return jnp.sum(trajectory.records)
 
     reverse = jax.jit(jax.grad(lambda s: total(s, rv.ReversibleAdjoint())))(FULL.sigma)
     forward = jax.jit(lambda s: jax.jvp(lambda s: total(s, rv.ForwardMode()), (s,), (1.0,))[1])(FULL.sigma)
     np.testing.assert_allclose(forward, reverse, rtol=1e-10)  # rounding
-    small = rv.System(ARGON, FULL, dataclasses.replace(search, capacity=40))
+    small = rv.System(ARGON, FULL, search=dataclasses.replace(search, capacity=40))
     run = lambda: rv.nve(small, state, dt=0.004, num_steps=1, record=correlation, adjoint=rv.ForwardMode()).records
     with pytest.raises(jax.errors.JaxRuntimeError, match="too small: it had room for 40"):
         jax.block_until_ready(jax.jit(run)())
@@ -243,7 +248,7 @@ def test_with_other_adjoints():
 @pytest.mark.slow
 def test_memory_of_a_gradient_does_not_grow_with_the_steps():
     state, search = argon_state(4, dtype=jnp.float32), argon_search(every=20)
-    system = rv.System(ARGON, FULL, search).astype(jnp.float32)
+    system = rv.System(ARGON, FULL, search=search).astype(jnp.float32)
 
     def memory(num_steps):
         def end(potential):
@@ -259,20 +264,22 @@ def test_memory_of_a_gradient_does_not_grow_with_the_steps():
 def test_a_list_too_small_is_enlarged_or_says_how():
     state, search = argon_state(4), argon_search()
     small = dataclasses.replace(search, capacity=40)
-    run = lambda search: rv.nve(rv.System(ARGON, FULL, search), state, dt=0.004, num_steps=10, record=correlation)
+    run = lambda search: rv.nve(
+        rv.System(ARGON, FULL, search=search), state, dt=0.004, num_steps=10, record=correlation
+    )
     wanted = run(search)
     got = run(small)
     np.testing.assert_allclose(got.records, wanted.records, rtol=1e-12)
     with pytest.raises(jax.errors.JaxRuntimeError, match=r"room for 40 neighbors .* wanted \d+"):
         jax.block_until_ready(jax.jit(lambda: run(small).records)())
     many = state.repeat(3)
-    batched = rv.nve(rv.System(ARGON, FULL, small), many, dt=0.004, num_steps=10, record=correlation, batch=2)
+    batched = rv.nve(rv.System(ARGON, FULL, search=small), many, dt=0.004, num_steps=10, record=correlation, batch=2)
     np.testing.assert_allclose(batched.records, jnp.stack([wanted.records] * 3), rtol=1e-12)
 
 
 def test_a_list_used_too_long_says_so():
     state = argon_state(4)
-    system = rv.System(ARGON, FULL, argon_search(every=400))
+    system = rv.System(ARGON, FULL, search=argon_search(every=400))
     with pytest.raises(FloatingPointError, match=r"moved by .* half the skin, which is 0\.03 nm"):
         rv.nve(system, state, dt=0.004, num_steps=100, record=correlation)
     with pytest.raises(FloatingPointError, match="half the skin"):
@@ -285,18 +292,24 @@ def test_samples_as_with_all_pairs():
     states = argon_state(4).repeat(2)
     sampler = rv.LangevinBAOAB(TEMPERATURE, 1.0, dt=0.004, num_steps=10)
     got, wanted = (
-        sampler.sample(rv.System(ARGON, FULL, search), states, 4, key=jax.random.key(1))
+        sampler.sample(rv.System(ARGON, FULL, search=search), states, 4, key=jax.random.key(1))
         for search in (argon_search(), None)
     )
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)  # the order of the sums, along 20 steps
-    weights = rv.Boltzmann().log_weights(rv.System(ARGON, FULL, argon_search()), wanted)
+    weights = rv.Boltzmann().log_weights(rv.System(ARGON, FULL, search=argon_search()), wanted)
     np.testing.assert_allclose(weights, 0, atol=1e-9)
 
 
 def test_bit_reversible_dynamics_takes_no_list():
     with pytest.raises(ValueError, match="wanted one without"):
-        rv.nve(rv.System(ARGON, FULL, argon_search()), argon_state(4), rv.BitReversibleVerlet(), dt=0.004, num_steps=1)
+        rv.nve(
+            rv.System(ARGON, FULL, search=argon_search()),
+            argon_state(4),
+            rv.BitReversibleVerlet(),
+            dt=0.004,
+            num_steps=1,
+        )
 
 
 def colliding(search):
@@ -309,7 +322,7 @@ def colliding(search):
 
     def distance(sigma):
         moved = eqx.tree_at(lambda p: p.sigma, potential, sigma)
-        system = rv.System(topology, moved, search)
+        system = rv.System(topology, moved, search=search)
         final = rv.nve(system, state, dt=0.002, num_steps=480, save_every=480, throw=False).final
         return final.positions[1, 0] - final.positions[0, 0]
 
@@ -336,7 +349,7 @@ def test_a_list_that_misses_pairs_gives_nan():
     box, search = SHAPES["cube"], search_for("cube", 8)
     x = liquid(0, box)
     for bad in (dataclasses.replace(search, capacity=10), dataclasses.replace(search, window=3)):
-        system = rv.System(rv.Topology.from_elements(["Ar"] * ATOMS), SMOOTH, bad)
+        system = rv.System(rv.Topology.from_elements(["Ar"] * ATOMS), SMOOTH, search=bad)
         assert np.isnan(system.potential_energy(x, box))
         assert np.all(np.isnan(SMOOTH.forces(x, box, neighbors=bad.find(x, box))))
     neighbors = find(search, x, box)
@@ -354,7 +367,9 @@ def test_a_list_that_misses_pairs_gives_nan():
 def test_a_list_much_too_small_is_enlarged_until_it_fits():
     state, search = argon_state(4), argon_search()
     tiny = dataclasses.replace(search, capacity=20, window=3)
-    run = lambda search: rv.nve(rv.System(ARGON, FULL, search), state, dt=0.004, num_steps=10, record=correlation)
+    run = lambda search: rv.nve(
+        rv.System(ARGON, FULL, search=search), state, dt=0.004, num_steps=10, record=correlation
+    )
     np.testing.assert_allclose(run(tiny).records, run(search).records, rtol=1e-12)
 
 
@@ -362,4 +377,4 @@ def test_an_explosion_is_called_one():
     state = argon_state(4)
     close = rv.State(state.positions.at[0].set(state.positions[1] + 0.08), state.velocities, state.box)
     with pytest.raises(FloatingPointError, match="exploded"):
-        rv.nve(rv.System(ARGON, FULL, argon_search()), close, dt=0.004, num_steps=20, record=correlation)
+        rv.nve(rv.System(ARGON, FULL, search=argon_search()), close, dt=0.004, num_steps=20, record=correlation)

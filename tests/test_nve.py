@@ -156,6 +156,6 @@ def test_other_solvers():
 
 def test_the_bundle_of_arguments():
     state = argon_state()
-    run = rv.NVE(dt=0.002, num_steps=4, save_every=2).run(SYSTEM, state, velocities)
+    run = rv.Dynamics(dt=0.002, num_steps=4, save_every=2).run(SYSTEM, state, velocities)
     wanted = rv.nve(SYSTEM, state, dt=0.002, num_steps=4, save_every=2, record=velocities)
     assert_trees_close(run, wanted, rtol=0)

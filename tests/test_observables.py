@@ -111,7 +111,7 @@ def test_two_routes_on_the_same_trajectories():
     times, msd = records_of(rv.MSD(), FREE, state, 0.01, 100)
     _, vacf = records_of(rv.VACF(), FREE, state, 0.01, 100)
     slope = np.gradient(np.asarray(msd), np.asarray(times))[1:-1] / 6
-    np.testing.assert_allclose(rv.running_integral(times, vacf)[1:-1] / 3, slope, rtol=1e-9)  # a parabola
+    np.testing.assert_allclose(rv.statistics.running_integral(times, vacf)[1:-1] / 3, slope, rtol=1e-9)  # a parabola
 
 
 def test_yeh_hummer():

@@ -83,7 +83,7 @@ def test_water_against_openmm():
     """The goal: energy and forces of every term to 1e-5."""
     system, x = water_in_openmm(openmm.NonbondedForce.Ewald), water_positions()
     potential = rv.qspcfw(WATERS, BOX, cutoff=CUTOFF, truncation=rv.PlainCutoff(), accuracy=1e-7).potential
-    read = rv.from_openmm(system)
+    read = rv.openmm.from_system(system)
     assert [type(p) for p in read.potential.parts] == [rv.HarmonicBond, rv.HarmonicAngle, rv.Among, rv.Ewald]
     for k in range(4):
         wanted = in_openmm(system, x, k)
@@ -94,7 +94,7 @@ def test_water_against_openmm():
     assert sizes == [1] * 7
     assert list(read.topology.elements[:3]) == ["O", "H", "H"]
     np.testing.assert_array_equal(read.topology.molecules, np.repeat(np.arange(WATERS), 3))
-    np.testing.assert_array_equal(rv.openmm_box(system).lengths, BOX.lengths)
+    np.testing.assert_array_equal(rv.openmm.default_box(system).lengths, BOX.lengths)
 
 
 def test_reaction_field_and_switch():
@@ -102,10 +102,10 @@ def test_reaction_field_and_switch():
     system.getForce(2).setUseSwitchingFunction(True)
     system.getForce(2).setSwitchingDistance(0.35)
     system.getForce(3).setReactionFieldDielectric(30.0)
-    potential = rv.from_openmm(system).potential
+    potential = rv.openmm.from_system(system).potential
     for k in range(4):
         assert_same([potential.parts[k]], BOX, x, in_openmm(system, x, k), SAME)
-    back = rv.to_openmm(rv.from_openmm(system), BOX)
+    back = rv.openmm.to_system(rv.openmm.from_system(system), BOX)
     wanted = [sum(u) for u in zip(in_openmm(system, x, 2), in_openmm(system, x, 3), strict=True)]
     assert_same(potential.parts[2:], BOX, x, in_openmm(back, x, 2), SAME)
     np.testing.assert_allclose(in_openmm(back, x, 2)[0], wanted[0], rtol=SAME)
@@ -127,8 +127,8 @@ def test_dispersion_correction(switch):
         force.setSwitchingDistance(switch)
     system.addForce(force)
     x = jnp.asarray(np.stack(np.meshgrid(*[np.arange(3)] * 3), -1).reshape(-1, 3) * 1.1 / 3)
-    read = rv.from_openmm(system).potential.parts[0]
-    box = rv.openmm_box(system)
+    read = rv.openmm.from_system(system).potential.parts[0]
+    box = rv.openmm.default_box(system)
     assert isinstance(read, rv.TailCorrected)
     plain = energy(read.potential, x, box)
     tail = in_openmm(system, x, 0)[0] - plain
@@ -172,8 +172,8 @@ def created(field, topology, periodic):
 @pytest.mark.parametrize("periodic", [False, True], ids=["vacuum", "ewald"])
 def test_peptide_both_ways(periodic):
     topology, x, system = peptide(periodic)
-    read = rv.from_openmm(system, topology)
-    box = rv.openmm_box(system)
+    read = rv.openmm.from_system(system, topology)
+    box = rv.openmm.default_box(system)
     assert isinstance(box, rv.OrthorhombicBox if periodic else rv.OpenBox)
     counterparts = {
         "HarmonicBondForce": [rv.HarmonicBond],
@@ -182,12 +182,12 @@ def test_peptide_both_ways(periodic):
         "NonbondedForce": [rv.Rescaling, rv.Ewald if periodic else rv.Coulomb],
     }
     assert sum(map(len, counterparts.values())) == len(read.potential.parts)
-    written = rv.to_openmm(read, box)
+    written = rv.openmm.to_system(read, box)
     if periodic:
         force = next(f for f in written.getForces() if isinstance(f, openmm.NonbondedForce))
         force.setNonbondedMethod(force.Ewald)  # rather than PME
-    text = rv.to_openmm_xml(read)
-    residues = rv.to_openmm_topology(read.topology)
+    text = rv.openmm.to_xml(read)
+    residues = rv.openmm.to_topology(read.topology)
     residues.setPeriodicBoxVectors(topology.getPeriodicBoxVectors())
     from_text = created(app.ForceField(io.StringIO(text)), residues, periodic)
     for name, classes in counterparts.items():
@@ -210,10 +210,10 @@ def test_xml_of_trained_parameters():
     system = rv.qspcfw(2, rv.OrthorhombicBox(jnp.full(3, 2.0)))
     where = lambda s: (s.potential.part(rv.HarmonicBond).length, s.potential.part(rv.Ewald).charges.charges)
     system = eqx.tree_at(where, system, (jnp.asarray(0.0987654321), jnp.asarray([0.4321])))
-    topology = rv.to_openmm_topology(system.topology)
-    made = app.ForceField(io.StringIO(rv.to_openmm_xml(system))).createSystem(topology, rigidWater=False)
+    topology = rv.openmm.to_topology(system.topology)
+    made = app.ForceField(io.StringIO(rv.openmm.to_xml(system))).createSystem(topology, rigidWater=False)
     assert made.getForce(0).getBondParameters(0)[2]._value == 0.0987654321
-    charges = rv.from_openmm(made, topology).potential.part(rv.Coulomb).charges
+    charges = rv.openmm.from_system(made, topology).potential.part(rv.Coulomb).charges
     np.testing.assert_allclose(charges.values, system.potential.part(rv.Ewald).charges.values, rtol=1e-15)
     assert [r.name for r in topology.residues()] == ["OH2", "OH2"]
 
@@ -247,20 +247,22 @@ X4 = jnp.array([[0.0, 0, 0], [0.15, 0, 0], [0.2, 0.14, 0], [0.35, 0.15, 0.05]])
 def test_exceptions(pair, classes):
     excluded = [(i, j, 0, 1, 0) for i, j in ((0, 1), (1, 2), (2, 3), (0, 2), (1, 3))]
     system = chain_in_openmm([*excluded, pair])
-    read = rv.from_openmm(system)
+    read = rv.openmm.from_system(system)
     assert [type(p) for p in read.potential.parts[1:]] == classes
     wanted = in_openmm(system, X4, 1)
     assert_same(read.potential.parts[1:], rv.OpenBox(), X4, wanted, SAME)
-    assert_same(read.potential.parts[1:], rv.OpenBox(), X4, in_openmm(rv.to_openmm(read, rv.OpenBox()), X4, 1), SAME)
+    assert_same(
+        read.potential.parts[1:], rv.OpenBox(), X4, in_openmm(rv.openmm.to_system(read, rv.OpenBox()), X4, 1), SAME
+    )
 
 
 def test_charges_that_are_no_whole_molecule():
     system = chain_in_openmm([], q=(0.2, -0.2, 0.3, 0.3))
-    charges = rv.from_openmm(system).potential.part(rv.Coulomb).charges
+    charges = rv.openmm.from_system(system).potential.part(rv.Coulomb).charges
     assert isinstance(charges, rv.AtomCharges)
     np.testing.assert_allclose(charges.values, [0.2, -0.2, 0.3, 0.3], rtol=1e-15)
     ion = chain_in_openmm([], q=(0.2, -0.2, 0.3, 0.7))
-    charges = rv.from_openmm(ion).potential.part(rv.Coulomb).charges
+    charges = rv.openmm.from_system(ion).potential.part(rv.Coulomb).charges
     assert isinstance(charges, rv.MolecularCharges)
     assert charges.net.tolist() == [1]
     np.testing.assert_allclose(charges.values, [0.2, -0.2, 0.3, 0.7], rtol=1e-15)
@@ -295,14 +297,14 @@ def custom(expression, epsilon=(0.9, 0.9, 0.4, 0.0)):
 def test_custom_forces_of_lennard_jones_form(name):
     """Told by their numbers; an atom without an interaction is left out."""
     system = custom(FORMS[name])
-    read = rv.from_openmm(system)
+    read = rv.openmm.from_system(system)
     (among,) = read.potential.parts
     assert isinstance(among, rv.Among)
     assert among.atoms.tolist() == [0, 1, 2]
     assert among.potential.potential.sigma.ndim == (2 if name == "geometric" else 1)
     x = 2.5 * X4  # 0.2 to 0.55 nm apart or so, and images
     # σ and ε come from two distances, with powers that cost some digits
-    assert_same([among], rv.openmm_box(system), x, in_openmm(system, x, 0), 1e-7)
+    assert_same([among], rv.openmm.default_box(system), x, in_openmm(system, x, 0), 1e-7)
 
 
 def with_offset(force):
@@ -358,19 +360,19 @@ def with_groups():
 )  # fmt: skip
 def test_refused_systems(make, match):
     with pytest.raises(ValueError, match=match):
-        rv.from_openmm(make())
+        rv.openmm.from_system(make())
 
 
 def test_refused_topologies():
     topology, _, _ = peptide(False)
     with pytest.raises(ValueError, match="`topology` has 22 atoms but the system 4"):
-        rv.from_openmm(chain_in_openmm([]), topology)
+        rv.openmm.from_system(chain_in_openmm([]), topology)
     topology = app.Topology()
     residue = topology.addResidue("X", topology.addChain())
     for _ in range(4):
         topology.addAtom("X", None, residue)
     with pytest.raises(ValueError, match="has no element"):
-        rv.from_openmm(chain_in_openmm([]), topology)
+        rv.openmm.from_system(chain_in_openmm([]), topology)
 
 
 def test_what_is_no_surface_is_left_out():
@@ -378,7 +380,7 @@ def test_what_is_no_surface_is_left_out():
     system.addForce(openmm.CMMotionRemover())
     system.addForce(openmm.AndersenThermostat(300, 1))
     system.addForce(openmm.MonteCarloBarostat(1, 300))
-    assert len(rv.from_openmm(system).potential.parts) == 3
+    assert len(rv.openmm.from_system(system).potential.parts) == 3
 
 
 def of_chain(potential, num=4):
@@ -394,31 +396,31 @@ BIG = rv.OrthorhombicBox(jnp.full(3, 2.0))
 @pytest.mark.parametrize(
     ("make", "match"),
     [
-        (lambda: rv.to_openmm(of_chain(rv.Mie(0.3, 0.5, 14.0, 6.0, cutoff=0.5)), BIG), "`Mie`, which has no counterpart"),  # noqa: E501
-        (lambda: rv.to_openmm(of_chain(-1 * LJ), BIG), "`Scaled`"),
-        (lambda: rv.to_openmm(of_chain(LJ + LJ), BIG), "more than one `LennardJones`"),
-        (lambda: rv.to_openmm(of_chain(rv.ReactionField(np.ones(4), cutoff=0.5) + rv.ReactionField(np.ones(4), cutoff=0.5)), BIG), "more than one part with charges"),  # noqa: E501
-        (lambda: rv.to_openmm(of_chain(LJ + rv.ReactionField(np.ones(4), cutoff=0.6)), BIG), "wanted one"),
-        (lambda: rv.to_openmm(of_chain(rv.ReactionField(np.ones(4), cutoff=0.6, truncation=rv.SmoothSwitch(0.5))), BIG), "wanted `PlainCutoff`"),  # noqa: E501
-        (lambda: rv.to_openmm(of_chain(rv.Rescaling(rv.ReactionField(np.ones(4), cutoff=0.6), np.array([[0, 1]]), 0.5)), BIG), "scaled pairs"),  # noqa: E501
-        (lambda: rv.to_openmm(of_chain(LJ + rv.Coulomb(np.ones(4))), rv.OpenBox()), "beside `Coulomb`"),
-        (lambda: rv.to_openmm(of_chain(rv.LennardJones(np.full((1, 1), 0.3), np.ones((1, 1)), cutoff=1.0, species=np.zeros(4, int))), BIG), "pairs of species"),  # noqa: E501
-        (lambda: rv.to_openmm(of_chain(rv.LennardJones(0.3, 0.5, cutoff=1.0, truncation=rv.ShiftedCutoff())), BIG), "ShiftedCutoff"),  # noqa: E501
-        (lambda: rv.to_openmm(of_chain(LJ + rv.ListedPairs(LJ, np.array([[0, 1]]))), BIG), "wanted it excluded"),
-        (lambda: rv.to_openmm(of_chain(rv.ListedPairs(LJ, np.array([[0, 1], [1, 0]]))), BIG), "the pair .0, 1. twice"),
-        (lambda: rv.to_openmm(of_chain(LJ), rv.TriclinicBox(jnp.array([[2.0, 0.1, 0], [0, 2, 0], [0, 0, 2]]))), "turn the box"),  # noqa: E501
-        (lambda: jax.jit(lambda s: rv.to_openmm(of_chain(rv.LennardJones(s, 0.5, cutoff=0.5)), BIG))(0.3), "traced"),
-        (lambda: rv.to_openmm_xml(of_chain(rv.MorseBond(np.array([[0, 1]]), 1.0, 1.0, 0.1))), "`MorseBond`, which such a file"),  # noqa: E501
-        (lambda: rv.to_openmm_xml(of_chain(rv.HarmonicBond(np.array([[0, 2]]), 1e5, 0.15))), "does not bond"),
-        (lambda: rv.to_openmm_xml(of_chain(BONDS + BONDS)), "two terms of `HarmonicBond`"),
-        (lambda: rv.to_openmm_xml(of_chain(BONDS + LJ)), "multiplied by 1.0; wanted 0.0"),
-        (lambda: rv.to_openmm_xml(of_chain(rv.Coulomb(np.ones(4)))), "multiplied by 1.0; wanted 0.0"),
-        (lambda: rv.to_openmm_xml(of_chain(rv.PeriodicTorsion(np.array([[1, 0, 2, 3]]), 1.0, 2, 0.0))), "neither along three bonds"),  # noqa: E501
-        (lambda: rv.to_openmm_xml(of_chain(rv.ListedPairs(LJ, np.array([[0, 3]])))), "parameters of its own"),
-        (lambda: rv.to_openmm_xml(rv.System(rv.Topology.from_elements(["C", "C"], bonds=[(0, 1)]), rv.HarmonicBond(np.array([[0, 1]]), 1.0, 0.1))), "different molecules"),  # noqa: E501
-        (lambda: rv.to_openmm_topology(rv.Topology.from_elements(["C"] * 3, molecules=[0, 1, 0])), "scattered"),
-        (lambda: rv.to_openmm_xml(rv.System(rv.Topology.from_elements(["C"] * 2), rv.Coulomb(np.array([1.0, -1.0])))), "other parameters"),  # noqa: E501
-        (lambda: rv.to_openmm_xml(of_chain(rv.Coulomb(np.ones(5), exclusions=np.array([[i, j] for i in range(5) for j in range(i) if i - j < 3]), scaled=np.array([[0, 3]]), scale=0.5), 5)), "by 0.5 and by 1.0"),  # noqa: E501
+        (lambda: rv.openmm.to_system(of_chain(rv.Mie(0.3, 0.5, 14.0, 6.0, cutoff=0.5)), BIG), "`Mie`, which has no counterpart"),  # noqa: E501
+        (lambda: rv.openmm.to_system(of_chain(-1 * LJ), BIG), "`Scaled`"),
+        (lambda: rv.openmm.to_system(of_chain(LJ + LJ), BIG), "more than one `LennardJones`"),
+        (lambda: rv.openmm.to_system(of_chain(rv.ReactionField(np.ones(4), cutoff=0.5) + rv.ReactionField(np.ones(4), cutoff=0.5)), BIG), "more than one part with charges"),  # noqa: E501
+        (lambda: rv.openmm.to_system(of_chain(LJ + rv.ReactionField(np.ones(4), cutoff=0.6)), BIG), "wanted one"),
+        (lambda: rv.openmm.to_system(of_chain(rv.ReactionField(np.ones(4), cutoff=0.6, truncation=rv.SmoothSwitch(0.5))), BIG), "wanted `PlainCutoff`"),  # noqa: E501
+        (lambda: rv.openmm.to_system(of_chain(rv.Rescaling(rv.ReactionField(np.ones(4), cutoff=0.6), np.array([[0, 1]]), 0.5)), BIG), "scaled pairs"),  # noqa: E501
+        (lambda: rv.openmm.to_system(of_chain(LJ + rv.Coulomb(np.ones(4))), rv.OpenBox()), "beside `Coulomb`"),
+        (lambda: rv.openmm.to_system(of_chain(rv.LennardJones(np.full((1, 1), 0.3), np.ones((1, 1)), cutoff=1.0, species=np.zeros(4, int))), BIG), "pairs of species"),  # noqa: E501
+        (lambda: rv.openmm.to_system(of_chain(rv.LennardJones(0.3, 0.5, cutoff=1.0, truncation=rv.ShiftedCutoff())), BIG), "ShiftedCutoff"),  # noqa: E501
+        (lambda: rv.openmm.to_system(of_chain(LJ + rv.ListedPairs(LJ, np.array([[0, 1]]))), BIG), "wanted it excluded"),
+        (lambda: rv.openmm.to_system(of_chain(rv.ListedPairs(LJ, np.array([[0, 1], [1, 0]]))), BIG), "the pair .0, 1. twice"),  # noqa: E501
+        (lambda: rv.openmm.to_system(of_chain(LJ), rv.TriclinicBox(jnp.array([[2.0, 0.1, 0], [0, 2, 0], [0, 0, 2]]))), "turn the box"),  # noqa: E501
+        (lambda: jax.jit(lambda s: rv.openmm.to_system(of_chain(rv.LennardJones(s, 0.5, cutoff=0.5)), BIG))(0.3), "traced"),  # noqa: E501
+        (lambda: rv.openmm.to_xml(of_chain(rv.MorseBond(np.array([[0, 1]]), 1.0, 1.0, 0.1))), "`MorseBond`, which such a file"),  # noqa: E501
+        (lambda: rv.openmm.to_xml(of_chain(rv.HarmonicBond(np.array([[0, 2]]), 1e5, 0.15))), "does not bond"),
+        (lambda: rv.openmm.to_xml(of_chain(BONDS + BONDS)), "two terms of `HarmonicBond`"),
+        (lambda: rv.openmm.to_xml(of_chain(BONDS + LJ)), "multiplied by 1.0; wanted 0.0"),
+        (lambda: rv.openmm.to_xml(of_chain(rv.Coulomb(np.ones(4)))), "multiplied by 1.0; wanted 0.0"),
+        (lambda: rv.openmm.to_xml(of_chain(rv.PeriodicTorsion(np.array([[1, 0, 2, 3]]), 1.0, 2, 0.0))), "neither along three bonds"),  # noqa: E501
+        (lambda: rv.openmm.to_xml(of_chain(rv.ListedPairs(LJ, np.array([[0, 3]])))), "parameters of its own"),
+        (lambda: rv.openmm.to_xml(rv.System(rv.Topology.from_elements(["C", "C"], bonds=[(0, 1)]), rv.HarmonicBond(np.array([[0, 1]]), 1.0, 0.1))), "different molecules"),  # noqa: E501
+        (lambda: rv.openmm.to_topology(rv.Topology.from_elements(["C"] * 3, molecules=[0, 1, 0])), "scattered"),
+        (lambda: rv.openmm.to_xml(rv.System(rv.Topology.from_elements(["C"] * 2), rv.Coulomb(np.array([1.0, -1.0])))), "other parameters"),  # noqa: E501
+        (lambda: rv.openmm.to_xml(of_chain(rv.Coulomb(np.ones(5), exclusions=np.array([[i, j] for i in range(5) for j in range(i) if i - j < 3]), scaled=np.array([[0, 3]]), scale=0.5), 5)), "by 0.5 and by 1.0"),  # noqa: E501
     ],
 )  # fmt: skip
 def test_refused_potentials(make, match):
@@ -430,11 +432,11 @@ def test_without_openmm(monkeypatch):
     system = of_chain(LJ)
     monkeypatch.setitem(sys.modules, "openmm", None)
     for call in (
-        lambda: rv.from_openmm(None),
-        lambda: rv.to_openmm(system, BIG),
-        lambda: rv.to_openmm_xml(system),
-        lambda: rv.to_openmm_topology(system.topology),
-        lambda: rv.OpenMMSampler(300, 1.0, dt=0.001, num_steps=1, platform="CPU"),
+        lambda: rv.openmm.from_system(None),
+        lambda: rv.openmm.to_system(system, BIG),
+        lambda: rv.openmm.to_xml(system),
+        lambda: rv.openmm.to_topology(system.topology),
+        lambda: rv.openmm.OpenMMSampler(300, 1.0, dt=0.001, num_steps=1, platform="CPU"),
     ):
         with pytest.raises(ImportError, match=r"pip install reverlet\[openmm\]"):
             call()
@@ -448,7 +450,7 @@ def test_morse_and_urey_bradley_and_sums():
         np.array([1.0, -1, 1, -1]), cutoff=0.9
     )
     nested = rv.Sum((rv.Sum(potential.parts[:2]), potential.parts[2]))
-    written = rv.to_openmm(of_chain(nested), BIG)
+    written = rv.openmm.to_system(of_chain(nested), BIG)
     for k, part in enumerate(potential.parts):
         assert_same([part], BIG, X4, in_openmm(written, X4, k), SAME)
 
@@ -464,7 +466,7 @@ def dimers(num=40):
 
 def test_samples_are_of_the_ensemble():
     system, state = dimers()
-    sampler = rv.OpenMMSampler(300.0, 5.0, dt=0.002, num_steps=100, platform="Reference")
+    sampler = rv.openmm.OpenMMSampler(300.0, 5.0, dt=0.002, num_steps=100, platform="Reference")
     samples = sampler.sample(system, state.repeat(2), 240, key=jax.random.key(0))
     assert samples.states.positions.shape == (240, 80, 3)
     states, energies = jax.tree.map(
@@ -488,7 +490,7 @@ def test_samples_are_of_the_ensemble():
 
 def test_same_key_same_samples():
     system, state = dimers(3)
-    sampler = rv.OpenMMSampler(300.0, 5.0, dt=0.002, num_steps=10, platform="Reference")
+    sampler = rv.openmm.OpenMMSampler(300.0, 5.0, dt=0.002, num_steps=10, platform="Reference")
     draw = lambda seed: sampler.sample(system, state.repeat(2), 4, key=jax.random.key(seed)).states.positions
     np.testing.assert_array_equal(draw(1), draw(1))
     assert np.all(np.abs(draw(1) - draw(2)).max(axis=(1, 2)) > 1e-3)
@@ -498,7 +500,7 @@ def test_same_key_same_samples():
 def test_water_at_constant_pressure():
     system = rv.qspcfw(WATERS, BOX, cutoff=0.4)  # room to shrink
     state = rv.State(jnp.asarray(water_positions()), jnp.zeros((3 * WATERS, 3)), BOX)
-    sampler = lambda pressure: rv.OpenMMSampler(
+    sampler = lambda pressure: rv.openmm.OpenMMSampler(
         298.15, 5.0, dt=0.0005, num_steps=200, pressure=pressure, platform="CPU"
     )
     samples = sampler(rv.units.BAR).sample(system, state.repeat(2), 4, key=jax.random.key(0))
@@ -511,14 +513,14 @@ def test_water_at_constant_pressure():
     box = jax.tree.map(lambda x: x[k], samples.states.box)
     x = samples.states.positions[k]
     np.testing.assert_allclose(samples.energies[k], energy(system.potential, x, box), rtol=1e-12)
-    written = rv.to_openmm(system, box)
+    written = rv.openmm.to_system(system, box)
     wanted = sum(in_openmm(written, x, force)[0] for force in range(3))
     np.testing.assert_allclose(samples.energies[k], wanted, rtol=1e-3)  # `accuracy` 1e-4 of parts that cancel
 
 
 def test_explosions_are_told():
     system, state = dimers(3)
-    sampler = rv.OpenMMSampler(300.0, 0.0, dt=0.1, num_steps=1000, platform="Reference")
+    sampler = rv.openmm.OpenMMSampler(300.0, 0.0, dt=0.1, num_steps=1000, platform="Reference")
     stretched = rv.State(state.positions * 1.3, state.velocities, state.box)
     with pytest.raises(FloatingPointError, match="exploded"):
         sampler.sample(system, stretched.repeat(1), 1, key=jax.random.key(0))
@@ -538,19 +540,19 @@ def test_explosions_are_told():
 def test_refused_settings(change, error, match):
     settings = {"temperature": 300.0, "friction": 1.0, "dt": 0.001, "num_steps": 1} | change
     with pytest.raises(error, match=match):
-        rv.OpenMMSampler(settings.pop("temperature"), settings.pop("friction"), **settings)
+        rv.openmm.OpenMMSampler(settings.pop("temperature"), settings.pop("friction"), **settings)
 
 
 def test_refused_states():
     system, state = dimers(3)
     key = jax.random.key(0)
-    sampler = rv.OpenMMSampler(300.0, 1.0, dt=0.001, num_steps=1, platform="Reference")
+    sampler = rv.openmm.OpenMMSampler(300.0, 1.0, dt=0.001, num_steps=1, platform="Reference")
     with pytest.raises(ValueError, match=r"`state.repeat\(chains\)`"):
         sampler.sample(system, state, 1, key=key)
     with pytest.raises(ValueError, match="wanted a multiple of the chains"):
         sampler.sample(system, state.repeat(2), 3, key=key)
     with pytest.raises(ValueError, match=r"outside `jax\.jit`"):
         jax.jit(lambda key: sampler.sample(system, state.repeat(1), 1, key=key).energies)(key)
-    pressed = rv.OpenMMSampler(300.0, 1.0, dt=0.001, num_steps=1, pressure=1.0)
+    pressed = rv.openmm.OpenMMSampler(300.0, 1.0, dt=0.001, num_steps=1, pressure=1.0)
     with pytest.raises(ValueError, match="`OpenBox`, which has no volume"):
         pressed.sample(system, state.repeat(1), 1, key=key)

@@ -142,10 +142,10 @@ def test_with_neighbor_lists_as_with_all_pairs():
     topology, state = argon_topology(3), argon_state(3, jitter=0.06)
     search = rv.CellList.fit(state.positions, state.box, cutoff=0.55, skin=0.1)
     plain = rv.minimize(rv.System(topology, SWITCHED), state, tolerance=1.0)
-    listed = rv.minimize(rv.System(topology, SWITCHED, search), state, tolerance=1.0)
+    listed = rv.minimize(rv.System(topology, SWITCHED, search=search), state, tolerance=1.0)
     assert plain.num_steps == listed.num_steps
     np.testing.assert_allclose(listed.state.positions, plain.state.positions, atol=1e-9)  # order of the sums
-    crowded = rv.System(topology, SWITCHED, rv.CellList(0.55, 0.1, 20, search.cells, search.reach, 2, 2))
+    crowded = rv.System(topology, SWITCHED, search=rv.CellList(0.55, 0.1, 20, search.cells, search.reach, 2, 2))
     with pytest.raises(FloatingPointError, match="A neighbor list was too small"):
         rv.minimize(crowded, state)
 

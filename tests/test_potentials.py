@@ -22,8 +22,7 @@ from helpers import (
     pair_sum,
     random_like,
 )
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from jaxtyping import Array
 
 import reverlet as rv

@@ -3,8 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import SEEDS, few, well
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import reverlet as rv
 
@@ -49,7 +48,7 @@ class Position(rv.AbstractObservable):
 
     def reduce(self, times, records, weights):
         del times
-        return rv.weighted_mean(weights, records[:, 0])
+        return rv.statistics.weighted_mean(weights, records[:, 0])
 
 
 def means(k, center, samples):

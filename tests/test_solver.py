@@ -15,8 +15,7 @@ from helpers import (
     few,
     num_kicks,
 )
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import reverlet as rv
 

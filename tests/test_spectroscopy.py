@@ -17,7 +17,7 @@ T = 298.15
 KT = units.BOLTZMANN * T
 BOX = rv.OrthorhombicBox(jnp.full(3, 2.0))
 ONE = jnp.ones(1)
-FLAT = rv.GaussianWindow(1e9)  # no window at all
+FLAT = rv.spectra.GaussianWindow(1e9)  # no window at all
 CHARGES = rv.PointCharges(np.array([0.4, -0.4]))
 # SI, written out: β/(6 ε₀ c V) ∫ ⟨J·J⟩ exp(-iωt) dt of e²nm²/ps²/nm³·ps, in 1/cm
 PREFACTOR = (sc.e * 1e-9) ** 2 * 1e-12 / (1e-24 * 1e-27) / (6 * sc.epsilon_0 * sc.c * sc.k * T) / 100
@@ -40,12 +40,12 @@ def test_published_pipeline():
     currents = jnp.diff(dipole, axis=1) / step
     # theirs: without each series' mean, over the first 401 of 801 origins, per volume once more
     records = (currents - jnp.mean(currents, axis=1, keepdims=True)) / np.sqrt(volume)
-    each = jax.vmap(lambda r: rv.correlation_first_origins(r, r, 401))(records)
+    each = jax.vmap(lambda r: rv.statistics.correlation_first_origins(r, r, 401))(records)
     np.testing.assert_allclose(each, data["corr_each"], atol=1e-12 * np.max(data["corr_each"]))
-    grid = rv.wavenumber_grid(33356.0, step=step, num_lags=401, zero_padding=10)
+    grid = rv.spectra.wavenumber_grid(33356.0, step=step, num_lags=401, zero_padding=10)
     np.testing.assert_allclose(grid, data["wavenumber"][: len(grid)], rtol=1e-9)  # their speed of light
     observable = rv.InfraredSpectrum(
-        CHARGES, T, grid, rv.GaussianWindow(1 / 3), num_lags=401, num_origins=401, quadrature=rv.Filon()
+        CHARGES, T, grid, rv.spectra.GaussianWindow(1 / 3), num_lags=401, num_origins=401, quadrature=rv.spectra.Filon()
     )
     times = step * jnp.arange(801)
     got = observable.reduce(times, records, jnp.full(4, 0.25))
@@ -65,7 +65,7 @@ def test_ornstein_uhlenbeck_current():
     lags = step * jnp.arange(n)
     nu = np.array([0.0, 10.0, 200.0, 1000.0])
     omega = 2 * np.pi * sc.c * 100 * 1e-12 * nu
-    density = rv.spectral_density(c * jnp.exp(-gamma * lags), jnp.asarray(step), jnp.asarray(omega), FLAT)
+    density = rv.spectra.spectral_density(c * jnp.exp(-gamma * lags), jnp.asarray(step), jnp.asarray(omega), FLAT)
     # the trapezoid rule at the kink at zero costs (γh)²/12 = 3.3e-5 of the peak; e^{-24} is cut off
     np.testing.assert_allclose(density, 2 * c * gamma / (gamma**2 + omega**2), atol=1e-4 * 2 * c / gamma)
 
@@ -92,7 +92,7 @@ def test_conductivity_of_an_ornstein_uhlenbeck_current():
     np.testing.assert_allclose(observable.record(OSCILLATORS, state, state), flux, rtol=1e-12)
     fluxes = records / np.sqrt(3 * KT)
     got = observable.reduce(times, fluxes, weights)
-    error = rv.infinitesimal_jackknife(lambda w: observable.reduce(times, fluxes, w), weights)
+    error = rv.statistics.infinitesimal_jackknife(lambda w: observable.reduce(times, fluxes, w), weights)
     wanted = c / (3 * KT * gamma)
     assert 0 < float(error) < 0.03 * wanted
     # four standard errors, the tail e^{-8} and the trapezoid rule's (γh)²/12 = 5e-4
@@ -104,7 +104,7 @@ def test_conductivity_of_an_ornstein_uhlenbeck_current():
     value = spectrum.reduce(times, records, weights)
     omega = 100 * units.WAVENUMBER
     lorentz = np.array([2 * c / gamma, 2 * c * gamma / (gamma**2 + omega**2)])
-    bars = rv.infinitesimal_jackknife(lambda w: spectrum.reduce(times, records, w), weights)
+    bars = rv.statistics.infinitesimal_jackknife(lambda w: spectrum.reduce(times, records, w), weights)
     assert np.all(np.abs(value - PREFACTOR * lorentz) < 4 * np.asarray(bars) + 2e-3 * PREFACTOR * lorentz)
 
 
@@ -128,7 +128,7 @@ def test_langevin_dipoles():
     weights = jnp.full(samples, 1 / samples)
     got = observable.reduce(jnp.zeros(frames), records, weights)
     debye = n * (mu * 1e-9 * sc.e) ** 2 / (3 * sc.epsilon_0 * volume * 1e-27 * sc.k * T)
-    error = rv.infinitesimal_jackknife(lambda w: observable.reduce(jnp.zeros(frames), records, w), weights)
+    error = rv.statistics.infinitesimal_jackknife(lambda w: observable.reduce(jnp.zeros(frames), records, w), weights)
     assert float(error) < 0.05 * debye
     assert abs(float(got) - 1 - debye) < 4 * float(error)
     # it is exactly the variance, wherever the mean is
@@ -156,8 +156,8 @@ OSCILLATORS = rv.System(rv.Topology.from_elements(["Ar"] * 2, masses=np.full(2, 
 def test_one_oscillator():
     """The line lies at the frequency of velocity Verlet, and its integral is that of the current squared."""
     width = 0.05
-    grid = rv.wavenumber_grid(1 / (2 * STEP * sc.c * 1e-10), step=STEP, num_lags=1201, zero_padding=4)
-    observable = spectrum_of(rv.GaussianWindow(width), grid, num_lags=1201)
+    grid = rv.spectra.wavenumber_grid(1 / (2 * STEP * sc.c * 1e-10), step=STEP, num_lags=1201, zero_padding=4)
+    observable = spectrum_of(rv.spectra.GaussianWindow(width), grid, num_lags=1201)
     state = oscillator_state()
     trajectory = rv.nve(OSCILLATORS, state, dt=STEP, num_steps=FRAMES - 1, record=observable.record)
     value = np.asarray(observable.reduce(trajectory.times, trajectory.records[None], ONE))
@@ -187,8 +187,8 @@ def test_sum_rule_of_fixed_charges():
     q = np.array([-0.84, 0.42, 0.42])
     system = rv.System(topology, well(0.0))
     samples = 4000
-    grid = rv.wavenumber_grid(1 / (2 * STEP * sc.c * 1e-10), step=STEP, num_lags=9)
-    observable = rv.InfraredSpectrum(rv.PointCharges(q), T, grid, rv.HannWindow(8 * STEP), num_lags=9)
+    grid = rv.spectra.wavenumber_grid(1 / (2 * STEP * sc.c * 1e-10), step=STEP, num_lags=9)
+    observable = rv.InfraredSpectrum(rv.PointCharges(q), T, grid, rv.spectra.HannWindow(8 * STEP), num_lags=9)
 
     def record(key):
         v = rv.maxwell_boltzmann(topology, T, remove_center_of_mass=False, key=key)
@@ -204,8 +204,8 @@ def test_sum_rule_of_fixed_charges():
 
 
 def test_vdos_and_raman_of_one_oscillator():
-    grid = rv.wavenumber_grid(1 / (2 * STEP * sc.c * 1e-10), step=STEP, num_lags=1201, zero_padding=4)
-    window, state = rv.GaussianWindow(0.05), oscillator_state()
+    grid = rv.spectra.wavenumber_grid(1 / (2 * STEP * sc.c * 1e-10), step=STEP, num_lags=1201, zero_padding=4)
+    window, state = rv.spectra.GaussianWindow(0.05), oscillator_state()
     line = np.arccos(1 - (OMEGA * STEP) ** 2 / 2) / STEP / units.WAVENUMBER
     run = lambda o: rv.nve(OSCILLATORS, state, dt=STEP, num_steps=FRAMES - 1, record=o.record)
     vdos = rv.VDOS(grid, window, element="Ar", num_lags=1201)
@@ -250,11 +250,11 @@ def test_quantum_corrections():
     """(1 - e^{-x}) Q/x with Q as published, and one at zero, in the first bins too."""
     x = np.array([1e-3, 0.3, 2.0, 16.0])
     published = {
-        rv.HarmonicCorrection(): x / (1 - np.exp(-x)),
-        rv.StandardCorrection(): 2 / (1 + np.exp(-x)),
-        rv.SchofieldCorrection(): np.exp(x / 2),
-        rv.MixedCorrection(): np.sqrt(x / (1 - np.exp(-x))) * np.exp(x / 4),
-        rv.NoCorrection(): np.ones(4),
+        rv.spectra.HarmonicQuantumCorrection(): x / (1 - np.exp(-x)),
+        rv.spectra.StandardQuantumCorrection(): 2 / (1 + np.exp(-x)),
+        rv.spectra.SchofieldQuantumCorrection(): np.exp(x / 2),
+        rv.spectra.MixedQuantumCorrection(): np.sqrt(x / (1 - np.exp(-x))) * np.exp(x / 4),
+        rv.spectra.NoQuantumCorrection(): np.ones(4),
     }
     for correction, q in published.items():
         np.testing.assert_allclose(correction.factor(jnp.asarray(x)), (1 - np.exp(-x)) / x * q, rtol=1e-12)
@@ -263,24 +263,30 @@ def test_quantum_corrections():
     nu = 207.2245
     records = ornstein_uhlenbeck(40.0, 7.0, 2e-3, 50, 1, 0)
     of = lambda c: spectrum_of(FLAT, np.array([nu]), correction=c).reduce(2e-3 * jnp.arange(50), records, ONE)
-    np.testing.assert_allclose(of(rv.NoCorrection()) / of(rv.HarmonicCorrection()), 1 - np.exp(-1), rtol=1e-6)
+    np.testing.assert_allclose(
+        of(rv.spectra.NoQuantumCorrection()) / of(rv.spectra.HarmonicQuantumCorrection()), 1 - np.exp(-1), rtol=1e-6
+    )
 
 
 # Filters
 
 
-@pytest.mark.parametrize("correction", [rv.HarmonicCorrection(), rv.StandardCorrection()], ids=["harmonic", "standard"])
+@pytest.mark.parametrize(
+    "correction",
+    [rv.spectra.HarmonicQuantumCorrection(), rv.spectra.StandardQuantumCorrection()],
+    ids=["harmonic", "standard"],
+)
 def test_filtering_the_spectrum_is_computing_the_filtered_one(correction):
     step, n = 1e-3, 201
     rng = np.random.default_rng(0)
     records = jnp.asarray(rng.normal(size=(2, n, 3)))
     times = step * jnp.arange(n)
     weights = jnp.array([0.3, 0.7])
-    full = rv.wavenumber_grid(1 / (2 * step * sc.c * 1e-10), step=step, num_lags=n)
-    low = rv.CutoffWindow(0.1)
+    full = rv.spectra.wavenumber_grid(1 / (2 * step * sc.c * 1e-10), step=step, num_lags=n)
+    low = rv.spectra.CutoffWindow(0.1)
     wanted = spectrum_of(low, full, num_lags=n, correction=correction)
-    whole = spectrum_of(rv.HannWindow(0.2), full, num_lags=n, correction=correction)
-    both = spectrum_of(rv.HannWindow(0.2) * low, full, num_lags=n, correction=correction)
+    whole = spectrum_of(rv.spectra.HannWindow(0.2), full, num_lags=n, correction=correction)
+    both = spectrum_of(rv.spectra.HannWindow(0.2) * low, full, num_lags=n, correction=correction)
     # made positive by a constant, which is a correlation at lag zero only, of weight one in any window
     offset = 1.1 * jnp.max(jnp.abs(whole.reduce(times, records, weights) / whole._factor(times)))
     known = whole.reduce(times, records, weights) + offset * whole._factor(times)
@@ -297,7 +303,7 @@ def test_filter_spectrum_convolves():
     sigma = 0.1
     blur = 1 / (units.WAVENUMBER * sigma)
     at = np.array([1300.0, 1500.0, 1600.0])
-    got = rv.filter_spectrum(nu, line, rv.GaussianWindow(sigma), step=0.001, num_lags=401, at=at)
+    got = rv.spectra.filter_spectrum(nu, line, rv.spectra.GaussianWindow(sigma), step=0.001, num_lags=401, at=at)
     wide = np.hypot(60, blur)
     np.testing.assert_allclose(got, 60 / wide * np.exp(-0.5 * ((at - 1500) / wide) ** 2), atol=1e-3)
 
@@ -326,8 +332,8 @@ def test_gradient_of_a_spectral_loss_through_a_trajectory():
     states = jax.vmap(lambda v: rv.State(x, v, BOX))(jnp.asarray(rng.normal(size=(2, 2, 3))))
     samples = rv.Samples(states, jnp.zeros(2), jnp.array(T), jax.tree.map(lambda a: a[:1], states))
     grid = np.arange(0, 4000, 100.0)
-    observable = rv.InfraredSpectrum(rv.PointCharges.of, T, grid, rv.HannWindow(0.015), num_lags=41)
-    dynamics = rv.NVE(dt=5e-4, num_steps=20, both_directions=True)
+    observable = rv.InfraredSpectrum(rv.PointCharges.of, T, grid, rv.spectra.HannWindow(0.015), num_lags=41)
+    dynamics = rv.Dynamics(dt=5e-4, num_steps=20, both_directions=True)
 
     def loss(parameters):
         k, q = parameters
@@ -358,8 +364,8 @@ def test_gradients_of_the_others(name):
     observable = {
         "dielectric": rv.DielectricConstant(CHARGES, T),
         "conductivity": rv.Conductivity(CHARGES, T, 0.009),
-        "vdos": rv.VDOS(grid, rv.HannWindow(0.008)),
-        "raman": rv.RamanSpectrum(bond, T, grid, rv.HannWindow(0.008)),
+        "vdos": rv.VDOS(grid, rv.spectra.HannWindow(0.008)),
+        "raman": rv.RamanSpectrum(bond, T, grid, rv.spectra.HannWindow(0.008)),
     }[name]
     shape = {"vdos": (2, 10, 4, 3), "raman": (2, 10, 3, 3)}.get(name, (2, 10, 3))
     records, direction = jnp.asarray(rng.normal(size=shape)), jnp.asarray(rng.normal(size=shape))
@@ -378,8 +384,8 @@ def test_single_precision():
     records = ornstein_uhlenbeck(40.0, 7.0, 2e-3, 200, 4, 0)
     grid, weights = np.array([0.0, 5.0, 10.0, 1000.0]), jnp.full(4, 0.25)
     times = 2e-3 * jnp.arange(200)
-    for quadrature in (rv.Trapezoid(), rv.Filon()):
-        observable = spectrum_of(rv.HannWindow(0.2), grid, num_lags=101, quadrature=quadrature)
+    for quadrature in (rv.spectra.Trapezoid(), rv.spectra.Filon()):
+        observable = spectrum_of(rv.spectra.HannWindow(0.2), grid, num_lags=101, quadrature=quadrature)
         wanted = observable.reduce(times, records, weights)
         got = observable.reduce(*(a.astype(jnp.float32) for a in (times, records, weights)))
         assert got.dtype == jnp.float32
@@ -415,7 +421,7 @@ def test_bad_input():
     with pytest.raises(ValueError, match="21 lags, but there are 20 frames; wanted 2 to 20"):
         spectrum_of(FLAT, good, num_lags=21).reduce(times, records, ONE)
     with pytest.raises(ValueError, match=r"window is 0\.5 ps long.*only 0\.019 ps"):
-        spectrum_of(rv.HannWindow(0.5), good).reduce(times, records, ONE)
+        spectrum_of(rv.spectra.HannWindow(0.5), good).reduce(times, records, ONE)
     with pytest.raises(ValueError, match=r"resolves up to 16678.* at most 0\.000834 ps apart"):
         spectrum_of(FLAT, np.array([0.0, 20000.0])).reduce(times, records, ONE)
     with pytest.raises(jax.errors.JaxRuntimeError, match=r"FloatingPointError: Frames.* resolves up to"):
@@ -433,31 +439,31 @@ def test_bad_input():
 
 def test_bad_references():
     nu, values = np.arange(0, 4000, 50.0), np.ones(80)
-    low = rv.CutoffWindow(0.2)
+    low = rv.spectra.CutoffWindow(0.2)
     with pytest.raises(ValueError, match=r"`intensities` has 1 negative values, the first -0\.5 at 100"):
-        rv.filter_spectrum(nu, np.where(nu == 100, -0.5, values), low, step=0.0005, num_lags=401)
+        rv.spectra.filter_spectrum(nu, np.where(nu == 100, -0.5, values), low, step=0.0005, num_lags=401)
     with pytest.raises(ValueError, match="One for every wavenumber"):
-        rv.filter_spectrum(nu, values[:-1], low, step=0.0005, num_lags=401)
+        rv.spectra.filter_spectrum(nu, values[:-1], low, step=0.0005, num_lags=401)
     with pytest.raises(ValueError, match="wanted increasing"):
-        rv.filter_spectrum(nu[::-1], values, low, step=0.0005, num_lags=401)
+        rv.spectra.filter_spectrum(nu[::-1], values, low, step=0.0005, num_lags=401)
     coarse = np.arange(0, 4000, 100.0)
     with pytest.raises(ValueError, match=r"100 1/cm apart.*wanted at most 83"):
-        rv.filter_spectrum(coarse, np.ones(40), low, step=0.0005, num_lags=401)
+        rv.spectra.filter_spectrum(coarse, np.ones(40), low, step=0.0005, num_lags=401)
     with pytest.raises(ValueError, match="wanted `num_lags`"):
         spectrum_of(low, nu).filtered(nu, values, step=0.0005)
     with pytest.raises(ValueError, match="resolves up to"):
-        rv.wavenumber_grid(40000.0, step=0.0005, num_lags=401)
+        rv.spectra.wavenumber_grid(40000.0, step=0.0005, num_lags=401)
     with pytest.raises(ValueError, match="wanted at least 2"):
-        rv.wavenumber_grid(4000.0, step=0.0005, num_lags=1)
+        rv.spectra.wavenumber_grid(4000.0, step=0.0005, num_lags=1)
 
 
 def test_filters_are_refused_alike():
     nu = jnp.linspace(0.0, 4000.0, 401)
-    intensities, window = jnp.ones(401), rv.HannWindow(0.5)
+    intensities, window = jnp.ones(401), rv.spectra.HannWindow(0.5)
     for step, lags, match in ((0.001, 20, "window"), (-0.001, 20, "step"), (0.001, 1, "num_lags")):
         with pytest.raises(ValueError, match=match):
-            rv.filter_spectrum(nu, intensities, window, step=step, num_lags=lags)
-    spectrum = rv.InfraredSpectrum(rv.PointCharges(jnp.ones(1)), 300.0, nu, rv.HannWindow(0.01))
+            rv.spectra.filter_spectrum(nu, intensities, window, step=step, num_lags=lags)
+    spectrum = rv.InfraredSpectrum(rv.PointCharges(jnp.ones(1)), 300.0, nu, rv.spectra.HannWindow(0.01))
     times, records, weights = 1e-5 * jnp.arange(40.0) ** 2, jnp.ones((2, 40, 3)), jnp.full(2, 0.5)
     for observable in (spectrum, rv.Conductivity(CHARGES, T, 0.01), rv.Viscosity(T, 0.01)):
         with pytest.raises(ValueError, match="wanted equal steps"):
@@ -471,7 +477,7 @@ def test_filters_are_refused_alike():
 def test_a_product_of_windows_may_be_traced():
     times, records, weights = 0.001 * jnp.arange(40.0), jnp.ones((2, 40, 3)), jnp.full(2, 0.5)
     nu = jnp.array([0.0, 100.0])
-    window = rv.HannWindow(0.02) * rv.GaussianWindow(0.05)
+    window = rv.spectra.HannWindow(0.02) * rv.spectra.GaussianWindow(0.05)
     spectrum = rv.InfraredSpectrum(rv.PointCharges(jnp.ones(1)), 300.0, nu, window)
     traced = jax.jit(lambda s: s.reduce(times, records, weights))(spectrum)
     np.testing.assert_allclose(traced, spectrum.reduce(times, records, weights), rtol=1e-12)
@@ -480,15 +486,15 @@ def test_a_product_of_windows_may_be_traced():
 @pytest.mark.parametrize("name", ["hale_querry_1973", "segelstein_1981"])
 def test_measured_spectra_are_filtered(name):
     """By linear interpolation, within what it differs from a smooth one; as they are, their gaps are too wide."""
-    table, window = reference.load(name), rv.CutoffWindow(0.2)
+    table, window = reference.load(name), rv.spectra.CutoffWindow(0.2)
     nu = np.arange(100.0, 4000.0, 5.0)
-    filtered = lambda x: rv.filter_spectrum(nu, x, window, step=0.001, num_lags=201)
+    filtered = lambda x: rv.spectra.filter_spectrum(nu, x, window, step=0.001, num_lags=201)
     got, smooth = filtered(table.at(nu)), PchipInterpolator(table.wavenumbers, table.intensities)(nu)
     wanted = filtered(smooth)
     # the data themselves are 3.5 % apart
     assert np.linalg.norm(got - wanted) < 0.015 * np.linalg.norm(wanted)
     with pytest.raises(ValueError, match=r"apart, unequally.*wanted at most 20\.8 1/cm, as by interp"):
-        rv.filter_spectrum(table.wavenumbers, table.intensities, window, step=0.001, num_lags=201)
+        rv.spectra.filter_spectrum(table.wavenumbers, table.intensities, window, step=0.001, num_lags=201)
 
 
 def test_scattered_wavenumbers_are_between_zero_and_the_laser():

@@ -20,19 +20,21 @@ def weights_and_values(seed):
 @few
 def test_effective_sample_size(seed):
     w, _ = weights_and_values(seed)
-    assert 1 <= rv.effective_sample_size(w) <= N
-    np.testing.assert_allclose(rv.effective_sample_size(7 * w), rv.effective_sample_size(w), rtol=1e-14)
-    np.testing.assert_allclose(rv.effective_sample_size(jnp.ones(N)), N, rtol=1e-14)
-    np.testing.assert_allclose(rv.effective_sample_size(jnp.eye(N)[3]), 1, rtol=1e-14)
+    assert 1 <= rv.statistics.effective_sample_size(w) <= N
+    np.testing.assert_allclose(
+        rv.statistics.effective_sample_size(7 * w), rv.statistics.effective_sample_size(w), rtol=1e-14
+    )
+    np.testing.assert_allclose(rv.statistics.effective_sample_size(jnp.ones(N)), N, rtol=1e-14)
+    np.testing.assert_allclose(rv.statistics.effective_sample_size(jnp.eye(N)[3]), 1, rtol=1e-14)
 
 
 @given(seed=SEEDS)
 @few
 def test_weighted_mean(seed):
     w, x = weights_and_values(seed)
-    np.testing.assert_allclose(rv.weighted_mean(3 * w, x), np.average(x, axis=0, weights=w), atol=1e-13)
+    np.testing.assert_allclose(rv.statistics.weighted_mean(3 * w, x), np.average(x, axis=0, weights=w), atol=1e-13)
     # a ratio: scaling all weights changes nothing, so the derivative along the weights is zero
-    slope = jax.jvp(lambda w: rv.weighted_mean(w, x), (w,), (w,))[1]
+    slope = jax.jvp(lambda w: rv.statistics.weighted_mean(w, x), (w,), (w,))[1]
     np.testing.assert_allclose(slope, 0, atol=1e-13)
 
 
@@ -41,19 +43,21 @@ def test_weighted_mean(seed):
 def test_errors_of_a_mean(seed):
     w, x = weights_and_values(seed)
     equal = jnp.full(N, 1 / N)
-    np.testing.assert_allclose(rv.weighted_mean_error(equal, x), np.std(x, axis=0, ddof=1) / np.sqrt(N), rtol=1e-12)
+    np.testing.assert_allclose(
+        rv.statistics.weighted_mean_error(equal, x), np.std(x, axis=0, ddof=1) / np.sqrt(N), rtol=1e-12
+    )
     # the infinitesimal jackknife is exact for means: rounding
     for weights in (w, equal):
-        got = rv.infinitesimal_jackknife(lambda w: rv.weighted_mean(w, x), weights)
-        np.testing.assert_allclose(got, rv.weighted_mean_error(weights, x), rtol=1e-12)
+        got = rv.statistics.infinitesimal_jackknife(lambda w: rv.statistics.weighted_mean(w, x), weights)
+        np.testing.assert_allclose(got, rv.statistics.weighted_mean_error(weights, x), rtol=1e-12)
     # also where the estimator counts on weights that sum to one
-    got = rv.infinitesimal_jackknife(lambda w: w @ x, w)
-    np.testing.assert_allclose(got, rv.weighted_mean_error(w, x), rtol=1e-12)
+    got = rv.statistics.infinitesimal_jackknife(lambda w: w @ x, w)
+    np.testing.assert_allclose(got, rv.statistics.weighted_mean_error(w, x), rtol=1e-12)
 
 
 def test_jackknife_of_a_tree():
     w, x = weights_and_values(0)
-    got = rv.infinitesimal_jackknife(lambda w: {"mean": w @ x, "square": (w @ x[:, 0]) ** 2}, w)
+    got = rv.statistics.infinitesimal_jackknife(lambda w: {"mean": w @ x, "square": (w @ x[:, 0]) ** 2}, w)
     assert got["mean"].shape == (4,)
     slope = 2 * abs(float(w @ x[:, 0]))
     np.testing.assert_allclose(got["square"], slope * got["mean"][0], rtol=1e-12)  # the chain rule
@@ -63,23 +67,26 @@ def test_jackknife_of_a_tree():
 def test_jackknife_of_many_outputs(outputs):
     w, x = weights_and_values(1)
     t = jnp.linspace(0, 1, outputs)
-    estimator = lambda w: jnp.exp(t * rv.weighted_mean(w, x[:, 0]))
-    error = rv.weighted_mean_error(w, x[:, 0])
+    estimator = lambda w: jnp.exp(t * rv.statistics.weighted_mean(w, x[:, 0]))
+    error = rv.statistics.weighted_mean_error(w, x[:, 0])
     wanted = t * estimator(w) * error  # the chain rule
-    np.testing.assert_allclose(rv.infinitesimal_jackknife(estimator, w), wanted, rtol=1e-12)
+    np.testing.assert_allclose(rv.statistics.infinitesimal_jackknife(estimator, w), wanted, rtol=1e-12)
 
 
 def test_jackknife_of_mixed_precisions():
     w, x = weights_and_values(2)
-    mixed = lambda w: {"a": rv.weighted_mean(w, x[:, 0]), "b": rv.weighted_mean(w, x[:, 1]).astype(jnp.float32)}
-    got = rv.infinitesimal_jackknife(mixed, w)
-    np.testing.assert_allclose(got["a"], rv.weighted_mean_error(w, x[:, 0]), rtol=1e-12)
-    np.testing.assert_allclose(got["b"], rv.weighted_mean_error(w, x[:, 1]), rtol=1e-5)
+    mixed = lambda w: {
+        "a": rv.statistics.weighted_mean(w, x[:, 0]),
+        "b": rv.statistics.weighted_mean(w, x[:, 1]).astype(jnp.float32),
+    }
+    got = rv.statistics.infinitesimal_jackknife(mixed, w)
+    np.testing.assert_allclose(got["a"], rv.statistics.weighted_mean_error(w, x[:, 0]), rtol=1e-12)
+    np.testing.assert_allclose(got["b"], rv.statistics.weighted_mean_error(w, x[:, 1]), rtol=1e-5)
     assert got["b"].dtype == jnp.float32
 
 
 def test_one_sample_says_nothing_of_its_error():
-    assert jnp.isnan(rv.weighted_mean_error(jnp.ones(1), jnp.ones(1)))
+    assert jnp.isnan(rv.statistics.weighted_mean_error(jnp.ones(1), jnp.ones(1)))
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -91,8 +98,8 @@ def test_calibrated_against_repeated_draws(weighted):
         x = jax.random.normal(key, (n, 2))
         w = jnp.exp(0.7 * x[:, 0]) if weighted else jnp.ones(n)
         w = w / jnp.sum(w)
-        estimator = lambda w: jnp.exp(rv.weighted_mean(w, x[:, 1] + x[:, 0]))
-        return estimator(w), rv.infinitesimal_jackknife(estimator, w)
+        estimator = lambda w: jnp.exp(rv.statistics.weighted_mean(w, x[:, 1] + x[:, 0]))
+        return estimator(w), rv.statistics.infinitesimal_jackknife(estimator, w)
 
     values, errors = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), draws))
     scatter = jnp.std(values)

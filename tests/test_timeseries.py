@@ -2,8 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import SEEDS, few
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import reverlet as rv
 
@@ -16,37 +15,41 @@ def test_fft_equals_the_direct_sum(shape, seed, num_lags):
     n = 25
     a, b = rng.normal(size=(2, n, *shape))
     wanted = [np.sum(a[: n - k] * b[k:]) / (n - k) for k in range(n if num_lags is None else num_lags)]
-    got = rv.correlation_all_origins(jnp.asarray(a), jnp.asarray(b), num_lags)
+    got = rv.statistics.correlation_all_origins(jnp.asarray(a), jnp.asarray(b), num_lags)
     np.testing.assert_allclose(got, wanted, atol=1e-12)  # rounding of sums of up to 300 numbers of order one
 
 
 def test_fixed_origin():
     series = np.random.default_rng(0).normal(size=(5, 4, 3))
-    got = rv.correlation_fixed_origin(jnp.asarray(series[0]), jnp.asarray(series))
+    got = rv.statistics.correlation_fixed_origin(jnp.asarray(series[0]), jnp.asarray(series))
     np.testing.assert_allclose(got, np.einsum("fak,ak->f", series, series[0]), atol=1e-14)
-    single = rv.correlation_fixed_origin(jnp.asarray(series[0, 0, 0]), jnp.asarray(series[:, 0, 0]))
+    single = rv.statistics.correlation_fixed_origin(jnp.asarray(series[0, 0, 0]), jnp.asarray(series[:, 0, 0]))
     np.testing.assert_allclose(single, series[:, 0, 0] * series[0, 0, 0], atol=1e-15)
 
 
 @pytest.mark.parametrize("num_lags", [0, 6, -1])
 def test_refuses_lags_there_are_not(num_lags):
     with pytest.raises(ValueError, match="wanted 1 to 5"):
-        rv.correlation_all_origins(jnp.ones(5), jnp.ones(5), num_lags)
+        rv.statistics.correlation_all_origins(jnp.ones(5), jnp.ones(5), num_lags)
 
 
 def test_precision():
     x = jnp.ones(5, jnp.float32)
-    assert rv.correlation_all_origins(x, x).dtype == jnp.float32
-    assert rv.running_integral(x, x).dtype == jnp.float32
+    assert rv.statistics.correlation_all_origins(x, x).dtype == jnp.float32
+    assert rv.statistics.running_integral(x, x).dtype == jnp.float32
 
 
 def test_running_integral():
     times = jnp.array([0.0, 0.1, 0.4, 1.0])
-    np.testing.assert_allclose(rv.running_integral(times, 2 + 3 * times), 2 * times + 1.5 * times**2, atol=1e-15)
-    np.testing.assert_allclose(rv.running_integral(times, jnp.stack([times, times**0]))[1], times, atol=1e-15)
-    assert rv.running_integral(times[:1], times[:1]).shape == (1,)
+    np.testing.assert_allclose(
+        rv.statistics.running_integral(times, 2 + 3 * times), 2 * times + 1.5 * times**2, atol=1e-15
+    )
+    np.testing.assert_allclose(
+        rv.statistics.running_integral(times, jnp.stack([times, times**0]))[1], times, atol=1e-15
+    )
+    assert rv.statistics.running_integral(times[:1], times[:1]).shape == (1,)
     dense = jnp.linspace(0, 1, 1001)
-    got = rv.running_integral(dense, jnp.cos(dense))
+    got = rv.statistics.running_integral(dense, jnp.cos(dense))
     np.testing.assert_allclose(got, jnp.sin(dense), atol=1e-7)  # the trapezoid rule: h²/12
 
 
@@ -61,9 +64,9 @@ def test_diffusion_of_an_ornstein_uhlenbeck_velocity():
     for k in range(1, frames):
         v[k] = decay * v[k - 1] + np.sqrt(variance * (1 - decay**2)) * rng.normal(size=(atoms, 3))
     times = dt * jnp.arange(lags)
-    vacf = rv.correlation_all_origins(jnp.asarray(v), jnp.asarray(v), lags) / atoms
+    vacf = rv.statistics.correlation_all_origins(jnp.asarray(v), jnp.asarray(v), lags) / atoms
     # 256*3 series of 4000*dt*gamma/2 = 80 independent pieces each: standard errors of about 3 variance / sqrt(6e4)
     np.testing.assert_allclose(vacf, 3 * variance * np.exp(-gamma * times), atol=5 * 3 * variance / np.sqrt(6e4))
-    diffusion = rv.running_integral(times, vacf)[-1] / 3
+    diffusion = rv.statistics.running_integral(times, vacf)[-1] / 3
     # the sum over 16 correlation times: about sqrt(2*16/(160*768)) = 1.6 %
     np.testing.assert_allclose(diffusion, variance / gamma, rtol=0.06)

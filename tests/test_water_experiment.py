@@ -161,7 +161,7 @@ def test_loss_has_no_bias_from_noise():
     """At the target itself the mean of the loss is zero, where that of the squared distance is the noise."""
     frames, samples, repeats = 21, 3, 4000
     spectrum = rv.InfraredSpectrum(
-        rv.PointCharges.of, 300.0, np.array([0.0, 1000.0, 3000.0]), rv.CutoffWindow(0.01), num_lags=11
+        rv.PointCharges.of, 300.0, np.array([0.0, 1000.0, 3000.0]), rv.spectra.CutoffWindow(0.01), num_lags=11
     )
     records = jax.random.normal(jax.random.key(0), (repeats * samples, frames, 3))
     times = 0.001 * jnp.arange(frames)

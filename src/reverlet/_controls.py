@@ -40,7 +40,7 @@ class AbstractCotangentControl(eqx.Module):
         """
 
 
-class Truncate(AbstractCotangentControl):
+class DropAfter(AbstractCotangentControl):
     """Records later than `horizon` do not enter: the gradient of a loss without them, whose value still has them.
 
     **Arguments:** `horizon` since the start, ps; to the nearest step.
@@ -118,7 +118,7 @@ class ClipNorm(AbstractCotangentControl):
         return _scaled(bound / jnp.maximum(norm, bound), cotangent)
 
 
-class Window(AbstractCotangentControl):
+class ResetEvery(AbstractCotangentControl):
     """Truncated propagation: the cotangent of the state is dropped at every multiple of `length`.
 
     A record sees what happened since the last multiple before it, up to `length` ago: half of that on average. (A

@@ -92,13 +92,13 @@ def nve(
     than states; `FloatingPointError` for overlapping atoms, for a trajectory that explodes, with step and energy, and
     for a neighbor list too small or used too long.
     """
-    dynamics = NVE(dt, num_steps, save_every, solver, adjoint, both_directions, batch, mesh, progress_meter)
+    dynamics = Dynamics(dt, num_steps, save_every, solver, adjoint, both_directions, batch, mesh, progress_meter)
     if batch is not None or mesh is not None:
         return dynamics.run_many(system, state, record, throw=throw)
     return dynamics.run(system, state, record, throw=throw)
 
 
-class NVE(eqx.Module):
+class Dynamics(eqx.Module):
     """How to run trajectories at constant energy from samples: the arguments of `nve`, for `expectation`.
 
     **Errors:** as of `nve`, when made.
@@ -187,7 +187,7 @@ class NVE(eqx.Module):
     def _check_solver(self, system):
         if isinstance(self.solver, Respa):
             _check_parts(self.solver, system.potential)
-        if isinstance(self.solver, BitReversibleVerlet) and system.neighbors is not None:
+        if isinstance(self.solver, BitReversibleVerlet) and system.search is not None:
             raise ValueError(
                 "`BitReversibleVerlet` got a system with a neighbor search; wanted one without: lists made at other"
                 " positions on the way back would add the same forces in another order, with other last bits."
@@ -209,7 +209,7 @@ _TRIES = 4
 
 def _with_room(system, states):
     """The system with neighbor lists large enough for where trajectories start, if that is known by now."""
-    search = system.neighbors
+    search = system.search
     if (
         search is None
         or not is_concrete((states, search))
@@ -223,7 +223,7 @@ def _with_room(system, states):
     search.check(jax.vmap(lambda s: s.box.heights)(states))
     for _ in range(2):  # what a window too small has hidden is found the second time
         needed = np.max(np.asarray(_needed(system, states)), axis=0)
-        if np.all(needed <= np.asarray(system.neighbors.room())):
+        if np.all(needed <= np.asarray(system.search.room())):
             break
         system = _enlarged(system, needed)
     return system
@@ -235,10 +235,10 @@ def _with_lists_that_fit(system, run, tries):
     out = run(system)
     for _ in range(tries):
         needed = out[-1].wear.needed
-        if system.neighbors is None or isinstance(needed, Tracer):
+        if system.search is None or isinstance(needed, Tracer):
             break
         needed = np.max(np.asarray(needed).reshape(-1, 2), axis=0)
-        if np.all(needed <= np.asarray(system.neighbors.room())):
+        if np.all(needed <= np.asarray(system.search.room())):
             break
         system = _enlarged(system, needed)
         out = run(system)
@@ -246,7 +246,7 @@ def _with_lists_that_fit(system, run, tries):
 
 
 def _enlarged(system, needed):
-    return eqx.tree_at(lambda s: s.neighbors, system, system.neighbors.enlarged(jnp.asarray(1.1 * needed)))
+    return eqx.tree_at(lambda s: s.search, system, system.search.enlarged(jnp.asarray(1.1 * needed)))
 
 
 @eqx.filter_jit
@@ -335,7 +335,7 @@ def _solve(dynamics, system, state, record):
         del t
         system, initial, _ = args
         kinetic = system.kinetic_energy(y[1])
-        if system.neighbors is None or by_step:
+        if system.search is None or by_step:
             return kinetic, None
         # lists of single evaluations; as floats, since Diffrax fills what it will save with infinity
         wear = Wear.none(y[0].dtype).and_of(y[0], system.find_neighbors(y[0], initial.box))
@@ -368,7 +368,7 @@ def _solve(dynamics, system, state, record):
     assert solution.ys is not None
     records, (kinetic, needed), (x, v) = solution.ys
     wear = Wear.none(x.dtype)
-    if system.neighbors is not None and by_step:
+    if system.search is not None and by_step:
         wear = solution.stats["wear"]
     elif needed is not None:
         wear = Wear(wear.moved, jnp.max(needed, axis=0).astype(jnp.int32))
@@ -389,7 +389,7 @@ def _both_ways(times):
 
 
 def _terms(solver, system):
-    lists = None if system.neighbors is None else _Lists(system.neighbors)  # pyright: ignore[reportCallIssue]
+    lists = None if system.search is None else _Lists(system.search)  # pyright: ignore[reportCallIssue]
     if isinstance(solver, Respa):
         slow = tuple(k for k in range(len(system.potential.parts)) if k not in solver.fast)
         kicks = (ConservativeTerm(_PartsEnergy(k), _masses, lists) for k in (slow, solver.fast))

@@ -8,7 +8,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from ._batches import map_samples, replicate
-from ._dynamics import NVE
+from ._dynamics import Dynamics
 from ._misc import tree_dot
 from ._observable import AbstractObservable
 from ._potential import AbstractPotential
@@ -44,7 +44,7 @@ def expectation(
     samples: Samples,
     *,
     reweighting: AbstractReweighting = Boltzmann(),
-    dynamics: NVE | None = None,
+    dynamics: Dynamics | None = None,
     thermodynamic: bool = True,
     dynamical: bool = True,
     throw: bool = True,
@@ -97,7 +97,7 @@ def expectation_gradients(
     samples: Samples,
     *,
     reweighting: AbstractReweighting = Boltzmann(),
-    dynamics: NVE | None = None,
+    dynamics: Dynamics | None = None,
     keep_samples: bool = False,
     throw: bool = True,
 ) -> tuple[Estimate, Gradients]:

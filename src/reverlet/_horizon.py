@@ -9,7 +9,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._batches import map_samples, replicate
-from ._dynamics import NVE, nve
+from ._dynamics import Dynamics, nve
 from ._expectation import along, dynamical_part, run_all, slopes_of, thermodynamic_part
 from ._misc import require_positive, tree_dot
 from ._observable import VACF, AbstractObservable
@@ -67,7 +67,7 @@ def gradient_horizon(
     observable: AbstractObservable,
     system: System,
     samples: Samples,
-    dynamics: NVE,
+    dynamics: Dynamics,
     *,
     directions: Sequence[AbstractPotential] | None = None,
     correlation: AbstractObservable = VACF(),

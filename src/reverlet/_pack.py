@@ -95,7 +95,7 @@ def pack(
     if topology.num_atoms >= _MANY_ATOMS:
         search = CellList.fit(start, box, cutoff=contact, room=2.0)
     state = State(start, jnp.zeros_like(start), box)
-    relaxed = minimize(System(topology, springs + soft(contact), search), state, max_steps=2000).state.positions
+    relaxed = minimize(System(topology, springs + soft(contact), search=search), state, max_steps=2000).state.positions
 
     # the shapes that were given, where the springs have taken them
     final, first = [], 0
@@ -104,7 +104,7 @@ def pack(
         final.append(jax.vmap(_superposed, (None, 0))(x, moved).reshape(-1, 3))
         first += n * len(x)
     packed = State(jnp.concatenate(final), jnp.zeros_like(start), box)
-    overlap = System(topology, soft(0.8 * contact), search).potential_energy(packed.positions, box)
+    overlap = System(topology, soft(0.8 * contact), search=search).potential_energy(packed.positions, box)
     if not overlap == 0:
         raise ValueError(
             f"`pack` left atoms of different molecules nearer than {0.8 * contact:.3g} nm, 0.8 contacts. Wanted a lower"

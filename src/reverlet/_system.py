@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from . import units
 from ._box import AbstractBox
+from ._dipole import AbstractDipole, AbstractPolarizability
 from ._misc import cast_floats, is_concrete, raise_if
 from ._neighbors import AbstractNeighborSearch, Neighbors, Wear
 from ._potential import AbstractPotential, energy_of, require_atoms
@@ -23,14 +24,18 @@ class System(eqx.Module):
 
     topology: Topology
     potential: AbstractPotential
-    neighbors: AbstractNeighborSearch | None = None
-    """How to find the pairs of atoms that the potential looks at; without it, it looks at all."""
+    dipole: AbstractDipole | None = None
+    polarizability: AbstractPolarizability | None = None
+    search: AbstractNeighborSearch | None = None
+    """How to find the pairs of atoms that the surfaces look at; without it, they look at all."""
+    neighbors: Neighbors | None = None
+    """The list in use, where there is one: that of the step at which `record` is called."""
 
     def find_neighbors(self, positions: Float[Array, "atoms 3"], box: AbstractBox) -> Neighbors | None:
-        """The list for these positions (nm), if the system has a search."""
-        if self.neighbors is None:
-            return None
-        return jax.lax.stop_gradient(self.neighbors.find(jax.lax.stop_gradient(positions), box))
+        """The list for these positions (nm): the one in use, or a new one if the system has a search."""
+        if self.neighbors is not None or self.search is None:
+            return self.neighbors
+        return jax.lax.stop_gradient(self.search.find(jax.lax.stop_gradient(positions), box))
 
     def potential_energy(self, positions: Float[Array, "atoms 3"], box: AbstractBox) -> Float[Array, ""]:
         """kJ/mol, with a list made for these positions (nm) if the system has a search; NaN if that is too small."""
@@ -47,10 +52,10 @@ class System(eqx.Module):
 
     def __check_init__(self):
         require_atoms(self.potential, self.topology.num_atoms)
-        if self.neighbors is not None and self.potential.cutoff is not None:
-            if self.neighbors.cutoff < self.potential.cutoff:
+        if self.search is not None and self.potential.cutoff is not None:
+            if self.search.cutoff < self.potential.cutoff:
                 raise ValueError(
-                    f"The neighbor search finds pairs up to {self.neighbors.cutoff} nm, but the potential reaches"
+                    f"The neighbor search finds pairs up to {self.search.cutoff} nm, but the potential reaches"
                     f" {self.potential.cutoff} nm; wanted a search with at least its cutoff."
                 )
 
@@ -64,8 +69,8 @@ class System(eqx.Module):
         """
         states = self.check_shape_and_cutoff(states)
         lift = jax.vmap if states.positions.ndim == 3 else lambda f: f
-        if self.neighbors is not None:
-            search, worst = self.neighbors, Wear.none(states.positions.dtype)
+        if self.search is not None:
+            search, worst = self.search, Wear.none(states.positions.dtype)
             found = lambda s: jax.lax.stop_gradient(search.find(jax.lax.stop_gradient(s.positions), s.box))
             wear = lift(lambda s: worst.and_of(s.positions, found(s)))(states)
             states = check_wear(self, wear, guard=states)
@@ -82,8 +87,8 @@ class System(eqx.Module):
                 " For many configurations, `jax.vmap` over the states."
             )
         lift = jax.vmap if len(shape) == 3 else lambda f: f
-        if self.neighbors is not None:
-            self.neighbors.check(lift(lambda s: s.box.heights)(states))
+        if self.search is not None:
+            self.search.check(lift(lambda s: s.box.heights)(states))
         cutoff = self.potential.cutoff
         if cutoff is not None:
             half = 0.5 * jnp.min(lift(lambda s: s.box.heights)(states))
@@ -147,7 +152,7 @@ def check_wear(system: System, wear: Wear, *, guard: T, mesh: Mesh | None = None
 
     `wear` is of one trajectory, or of many with a leading axis.
     """
-    search = system.neighbors
+    search = system.search
     if search is None:
         return guard
     worst = Wear(jnp.nanmax(wear.moved), jnp.max(wear.needed.reshape(-1, 2), axis=0))

@@ -1,5 +1,4 @@
-from ._base import AbstractDipole as AbstractDipole
-from ._base import AbstractPolarizability as AbstractPolarizability
+from ._base import AbstractDipole as AbstractDipole, AbstractPolarizability as AbstractPolarizability
 from ._bond_polarizability import BondPolarizability as BondPolarizability
 from ._point_charges import PointCharges as PointCharges
 from ._polarizable import PolarizableDipole as PolarizableDipole

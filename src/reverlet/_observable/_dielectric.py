@@ -6,7 +6,7 @@ from .. import units
 from .._misc import as_float_array, require_positive
 from .._statistics import weighted_mean
 from ._base import AbstractObservable
-from ._green_kubo import AbstractGreenKubo
+from ._green_kubo import AbstractTransportCoefficient
 from ._spectroscopy import DipoleOrRule, current_density, dipole_of, require_volume
 
 
@@ -54,7 +54,7 @@ class DielectricConstant(AbstractObservable):
         return 1 + 4 * jnp.pi * units.COULOMB * fluctuation / (3 * thermal)
 
 
-class Conductivity(AbstractGreenKubo):
+class Conductivity(AbstractTransportCoefficient):
     """The static electrical conductivity of a liquid, σ = 1/(3 V kT) ∫ ⟨J(0)·J(t)⟩ dt from zero to `max_time`.
 
     By Green and Kubo, with the current J = dM/dt. In e² mol/kJ/ps/nm; divide by `units.SIEMENS_PER_METER`.

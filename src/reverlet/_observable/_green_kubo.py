@@ -17,7 +17,7 @@ from ._base import AbstractObservable
 from ._spectroscopy import require_equal_steps, require_volume
 
 
-class AbstractGreenKubo(AbstractObservable):
+class AbstractTransportCoefficient(AbstractObservable):
     """A transport coefficient ∫ ⟨J(0)·J(t)⟩ dt of a flux J, from zero to `max_time`.
 
     Averaged over all time origins; by the trapezoid rule between frames. A subclass gives `flux`, scaled so that no
@@ -46,7 +46,7 @@ class AbstractGreenKubo(AbstractObservable):
         """The integral up to every lag `times - times[0]`, to look for its plateau; from records as in `reduce`."""
         if len(times) < 2:
             raise ValueError(
-                f"`{type(self).__name__}` got a single frame; wanted trajectories: pass `dynamics=rv.NVE(...)`."
+                f"`{type(self).__name__}` got a single frame; wanted trajectories: pass `dynamics=rv.Dynamics(...)`."
             )
         require_equal_steps(times)
         correlations = jax.vmap(lambda flux: correlation_all_origins(flux, flux))(records)
@@ -68,7 +68,7 @@ def _describe_too_short(max_time, length):
     )
 
 
-class Viscosity(AbstractGreenKubo):
+class Viscosity(AbstractTransportCoefficient):
     """The shear viscosity η = V/(10 k T) ∫ ⟨P(0):P(t)⟩ dt, kJ/mol ps/nm³ (divide by `units.PASCAL_SECOND`).
 
     P is the symmetric traceless part of the pressure tensor, whose nine products are those of five independent
@@ -106,7 +106,7 @@ class Viscosity(AbstractGreenKubo):
         return traceless * jnp.sqrt(volume / (10 * units.BOLTZMANN * self.temperature.astype(v.dtype)))
 
 
-class ThermalConductivity(AbstractGreenKubo):
+class ThermalConductivity(AbstractTransportCoefficient):
     """The thermal conductivity κ = 1/(3 V k T²) ∫ ⟨J(0)·J(t)⟩ dt, kJ/mol/nm/ps/K, of one kind of atoms.
 
     J = Σ_i e_i v_i + ½ Σ_{i<j} F_ij·(v_i + v_j) r_ij, with e_i the kinetic energy of an atom and half of its pair

@@ -20,14 +20,14 @@ class AbstractQuantumCorrection(eqx.Module):
         """Absorption relative to that with the harmonic correction, (1 - e^{-x}) Q/x, at x = ħω/kT."""
 
 
-class HarmonicCorrection(AbstractQuantumCorrection):
+class HarmonicQuantumCorrection(AbstractQuantumCorrection):
     """Q = x/(1 - e^{-x}), factor one. The choice of most work on liquids."""
 
     def factor(self, x):
         return jnp.ones_like(x)
 
 
-class StandardCorrection(AbstractQuantumCorrection):
+class StandardQuantumCorrection(AbstractQuantumCorrection):
     """Q = 2/(1 + e^{-x}), factor tanh(x/2)/(x/2): the real part of the quantum correlation is the classical one. Too
     weak at high frequencies."""
 
@@ -36,7 +36,7 @@ class StandardCorrection(AbstractQuantumCorrection):
         return _divided(jnp.tanh, half)
 
 
-class SchofieldCorrection(AbstractQuantumCorrection):
+class SchofieldQuantumCorrection(AbstractQuantumCorrection):
     """Q = e^{x/2}, factor sinh(x/2)/(x/2). Far too strong at high frequencies.
 
     **Reference:** P. Schofield, Phys. Rev. Lett. 4, 239 (1960).
@@ -47,7 +47,7 @@ class SchofieldCorrection(AbstractQuantumCorrection):
         return _divided(jnp.sinh, half)
 
 
-class MixedCorrection(AbstractQuantumCorrection):
+class MixedQuantumCorrection(AbstractQuantumCorrection):
     """Q = √(x/(1 - e^{-x})) e^{x/4}, the geometric mean of the harmonic and Schofield's.
 
     **Reference:** J. L. Skinner, J. Chem. Phys. 107, 8717 (1997).
@@ -58,7 +58,7 @@ class MixedCorrection(AbstractQuantumCorrection):
         return jnp.sqrt(_divided(jnp.sinh, half))
 
 
-class NoCorrection(AbstractQuantumCorrection):
+class NoQuantumCorrection(AbstractQuantumCorrection):
     """Q = 1, factor (1 - e^{-x})/x. Breaks detailed balance; for comparison with older work."""
 
     def factor(self, x):

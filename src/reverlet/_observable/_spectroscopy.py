@@ -17,7 +17,7 @@ from .._statistics import weighted_mean
 from .._system import System
 from .._timeseries import correlation_all_origins, correlation_first_origins
 from ._base import AbstractObservable
-from ._quantum import AbstractQuantumCorrection, HarmonicCorrection
+from ._quantum import AbstractQuantumCorrection, HarmonicQuantumCorrection
 
 PER_CENTIMETER = 0.01 * units.METER
 """1/nm, in 1/cm."""
@@ -101,7 +101,7 @@ class InfraredSpectrum(AbstractObservable):
         *,
         num_lags: int | None = None,
         num_origins: int | None = None,
-        correction: AbstractQuantumCorrection = HarmonicCorrection(),
+        correction: AbstractQuantumCorrection = HarmonicQuantumCorrection(),
         quadrature: AbstractQuadrature = Trapezoid(),
     ):
         self.dipole = dipole
@@ -251,7 +251,7 @@ def mean_correlation(
     """The autocorrelation over time origins within each trajectory, averaged over the samples."""
     frames = records.shape[1]
     if frames < 2:
-        raise ValueError("A spectrum got a single frame; wanted trajectories: pass `dynamics=rv.NVE(...)`.")
+        raise ValueError("A spectrum got a single frame; wanted trajectories: pass `dynamics=rv.Dynamics(...)`.")
     if num_origins is not None and not 1 <= num_origins < frames:
         raise ValueError(f"`num_origins` is {num_origins} of {frames} frames; wanted 1 to {frames - 1}.")
     most = frames if num_origins is None else frames - num_origins + 1

@@ -141,6 +141,8 @@ class SelfDiffusion(AbstractObservable):
 
     def reduce(self, times, records, weights):
         if len(times) < 2:
-            raise ValueError("`SelfDiffusion` got a single frame; wanted trajectories: pass `dynamics=rv.NVE(...)`.")
+            raise ValueError(
+                "`SelfDiffusion` got a single frame; wanted trajectories: pass `dynamics=rv.Dynamics(...)`."
+            )
         diffusion = self.route.diffusion(times, weighted_mean(weights, records))
         return diffusion if self.finite_size is None else diffusion + self.finite_size.correction()

@@ -134,7 +134,7 @@ def _sample(sampler, system, states, rounds, key):
     lift = lambda function, *own: map_samples(
         function, system, (*own, states.box), batch=sampler.batch, mesh=sampler.mesh, reverse=False
     )
-    search = system.neighbors
+    search = system.search
     h = sampler.dt.astype(dtype)
     decay = jnp.exp(-sampler.friction.astype(dtype) * h)
     thermal = jnp.sqrt(units.BOLTZMANN * sampler.temperature.astype(dtype) / masses)

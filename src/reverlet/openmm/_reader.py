@@ -36,7 +36,7 @@ _SAME = 1e-6
 """Numbers that differ by less than this, relatively, were meant to be equal."""
 
 
-def openmm_box(system: Any) -> AbstractBox:
+def default_box(system: Any) -> AbstractBox:
     """The default box of an `openmm.System`: an `OpenBox` where none of its forces is periodic."""
     require_openmm()
     if not system.usesPeriodicBoundaryConditions():
@@ -47,7 +47,7 @@ def openmm_box(system: Any) -> AbstractBox:
     return TriclinicBox(vectors)
 
 
-def from_openmm(system: Any, topology: Any = None, *, box: AbstractBox | None = None) -> System:
+def from_system(system: Any, topology: Any = None, *, box: AbstractBox | None = None) -> System:
     """The same atoms and forces as an `openmm.System`, with parameters ready to be trained.
 
     Equal parameters become one: two bonds with the same length and the same stiffness are of one kind, which a fit
@@ -66,7 +66,7 @@ def from_openmm(system: Any, topology: Any = None, *, box: AbstractBox | None = 
     - Thermostats, barostats and `CMMotionRemover` are left out: they are no part of the surface.
 
     **Arguments:** `system`, an `openmm.System`; `topology`, its `openmm.app.Topology`, without which elements are told
-    by masses and bonds are those of the `HarmonicBondForce`; `box`, to fit Ewald's sum to, `openmm_box(system)` by
+    by masses and bonds are those of the `HarmonicBondForce`; `box`, to fit Ewald's sum to, `default_box(system)` by
     default.
 
     **Errors:** `ValueError` for what is not named above (other forces by the names of their classes; constraints,
@@ -83,7 +83,7 @@ def from_openmm(system: Any, topology: Any = None, *, box: AbstractBox | None = 
     virtual = [k for k in range(num) if system.isVirtualSite(k)]
     if virtual:
         raise ValueError(f"Atom {virtual[0]} is a virtual site; wanted atoms only, such as of a three-site water.")
-    box = openmm_box(system) if box is None else box
+    box = default_box(system) if box is None else box
     topology = _topology(system, topology)
     ignored = (
         openmm.CMMotionRemover,

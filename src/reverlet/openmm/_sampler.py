@@ -13,11 +13,11 @@ from .._sampler import AbstractSampler, Samples
 from .._state import State
 from .._system import check_energies, explosion_limit
 from ._optional import number, require_openmm
-from ._writer import box_vectors, to_openmm
+from ._writer import box_vectors, to_system
 
 
 class OpenMMSampler(AbstractSampler):
-    """Langevin dynamics run by OpenMM, at constant volume or constant pressure, of what `to_openmm` can express.
+    """Langevin dynamics run by OpenMM, at constant volume or constant pressure, of what `to_system` can express.
 
     By its `LangevinMiddleIntegrator`, whose velocities are those half a step before the positions they come with: for
     trajectories draw new ones with `maxwell_boltzmann`. With a `pressure`, a `MonteCarloBarostat` scales the box, all
@@ -34,7 +34,7 @@ class OpenMMSampler(AbstractSampler):
     the fastest.
 
     **Errors:** `ValueError` for numbers that are not positive and for a platform that there is not; when sampling, as
-    of `to_openmm`, for a pressure in an open box, and inside `jax.jit`.
+    of `to_system`, for a pressure in an open box, and inside `jax.jit`.
 
     **Reference:** Z. Zhang et al., J. Phys. Chem. A 123, 6056 (2019).
     """
@@ -109,7 +109,7 @@ class OpenMMSampler(AbstractSampler):
 
     def _run(self, system, state, rounds, seeds) -> list[State]:
         openmm = require_openmm()
-        simulated = to_openmm(system, state.box)
+        simulated = to_system(system, state.box)
         temperature = float(self.temperature)
         if self.pressure is not None:
             barostat = openmm.MonteCarloBarostat(float(self.pressure) / units.BAR, temperature)

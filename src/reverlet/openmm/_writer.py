@@ -37,7 +37,7 @@ from ._optional import NO_CUTOFF, require_openmm
 _Pair = tuple[int, int]
 
 
-def to_openmm(system: System, box: AbstractBox) -> Any:
+def to_system(system: System, box: AbstractBox) -> Any:
     """The same atoms and forces as an `openmm.System`, with the same numbers.
 
     The parts of the potential may be `HarmonicBond`, `MorseBond`, `HarmonicAngle`, `UreyBradley`, `PeriodicTorsion`;

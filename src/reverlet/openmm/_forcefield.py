@@ -14,8 +14,8 @@ from ._optional import require_openmm
 from ._writer import Nonbonded, parts_of, per_term
 
 
-def to_openmm_topology(topology: Topology) -> Any:
-    """An `openmm.app.Topology` with one residue per molecule, named by its composition as in `to_openmm_xml`.
+def to_topology(topology: Topology) -> Any:
+    """An `openmm.app.Topology` with one residue per molecule, named by its composition as in `to_xml`.
 
     **Errors:** `ValueError` where the atoms of a molecule do not follow one another; `ImportError` without OpenMM.
     """
@@ -32,18 +32,18 @@ def to_openmm_topology(topology: Topology) -> Any:
     return result
 
 
-def to_openmm_xml(system: System) -> str:
+def to_xml(system: System) -> str:
     """The force field as XML that `openmm.app.ForceField` reads, with a residue for each kind of molecule.
 
     Each atom of a residue is a type of its own, so that every number of the potential is there, to its last digit.
-    A `System` is then created for any topology that has one residue per molecule, such as `to_openmm_topology` makes.
+    A `System` is then created for any topology that has one residue per molecule, such as `to_topology` makes.
 
     How forces are cut off is not part of such a file but of `ForceField.createSystem`: give it the method (PME for
     `Ewald`), the cutoff, and `switchDistance`; and `constraints=None, rigidWater=False, removeCMMotion=False`. A
     dispersion correction is on unless `useDispersionCorrection=False`.
 
     **Errors:** `ValueError` for what the format cannot say: other parts than `HarmonicBond`, `HarmonicAngle`,
-    `PeriodicTorsion` and those non-bonded ones of `to_openmm`; terms that do not follow the bonds of the topology;
+    `PeriodicTorsion` and those non-bonded ones of `to_system`; terms that do not follow the bonds of the topology;
     exclusions other than of atoms one or two bonds apart, and 1-4 pairs without one common factor; molecules of the
     same elements and bonds with different parameters. `ImportError` without OpenMM.
     """

@@ -1,0 +1,14 @@
+"""Weighted means with errors, and correlation functions of series."""
+
+from ._statistics import (
+    effective_sample_size as effective_sample_size,
+    infinitesimal_jackknife as infinitesimal_jackknife,
+    weighted_mean as weighted_mean,
+    weighted_mean_error as weighted_mean_error,
+)
+from ._timeseries import (
+    correlation_all_origins as correlation_all_origins,
+    correlation_first_origins as correlation_first_origins,
+    correlation_fixed_origin as correlation_fixed_origin,
+    running_integral as running_integral,
+)
