@@ -1,6 +1,7 @@
 import itertools
 import time
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -207,3 +208,35 @@ def test_kinetic_energy():
     system = rv.System(rv.Topology.from_elements(["O", "H"]), rv.LennardJones(0.3, 1.0, cutoff=0.5))
     v = jnp.array([[1.0, 2.0, 0.0], [0.0, 0.0, 3.0]])
     np.testing.assert_allclose(system.kinetic_energy(v), 0.5 * (15.999 * 5 + 1.008 * 9), rtol=1e-15)
+
+
+def test_surfaces_are_one_tree():
+    topology = rv.Topology.from_elements(["Na", "Cl"])
+    charges = rv.AtomCharges(np.array([1.0, -1.0]))
+    system = rv.System(topology, rv.Coulomb(charges), rv.PointCharges(charges))
+    x = jnp.array([[0.0, 0.0, 0.0], [0.3, 0.0, 0.0]])
+
+    def product(surfaces):
+        moved = system.with_surfaces(surfaces)
+        return moved.potential_energy(x, rv.OpenBox()) * moved.dipole.moment(x, rv.OpenBox())[0]
+
+    # U = -k q²/r with one of the surfaces' charges, M = -q r with the other's
+    surfaces = system.surfaces
+    assert product(surfaces) == pytest.approx(rv.units.COULOMB, rel=1e-12)
+    slopes = eqx.filter_grad(product)(surfaces)
+    np.testing.assert_allclose(slopes.potential.charges.charges, rv.units.COULOMB * np.array([1.0, -1.0]), rtol=1e-12)
+    np.testing.assert_allclose(slopes.dipole.charges.charges, rv.units.COULOMB * np.array([0.0, 1.0]), atol=1e-10)
+    tangents = system.with_surfaces(slopes)  # trees of tangents, with `None` for what has none
+    assert tangents.surfaces.polarizability is None
+
+
+@pytest.mark.parametrize(
+    ("surfaces", "match"),
+    [
+        ({"dipole": rv.PointCharges(np.array([1.0, -1.0]))}, "2 charges"),
+        ({"polarizability": rv.BondPolarizability(np.array([[0, 3]]), 1.0, 1.0, 0.0, 0.0, 0.1)}, "names atom 3"),
+    ],
+)
+def test_surfaces_of_other_atoms_are_refused(surfaces, match):
+    with pytest.raises(ValueError, match=match):
+        rv.System(rv.Topology.from_elements(["Ar"] * 3), rv.LennardJones(0.3, 1.0, cutoff=0.5), **surfaces)

@@ -144,7 +144,7 @@ from ._state import (
     State as State,
     maxwell_boltzmann as maxwell_boltzmann,
 )
-from ._system import System as System
+from ._system import Surfaces as Surfaces, System as System
 from ._topology import Topology as Topology
 from ._water import (
     flexible_tip3p as flexible_tip3p,

@@ -19,8 +19,23 @@ from ._topology import Topology
 T = TypeVar("T")
 
 
+class Surfaces(eqx.Module):
+    """All functions of a configuration that a system has: what is trained, copied and differentiated."""
+
+    potential: AbstractPotential
+    dipole: AbstractDipole | None = None
+    polarizability: AbstractPolarizability | None = None
+
+
 class System(eqx.Module):
-    """Atoms and the surface they move on."""
+    """Atoms and the surfaces they move on and are seen by.
+
+    **Arguments:** `topology`; `potential`; `dipole` and `polarizability`, for the observables that look at them;
+    `search`, for neighbor lists.
+
+    **Errors:** `ValueError` for surfaces of another number of atoms, and a search that finds pairs less far than the
+    potential reaches.
+    """
 
     topology: Topology
     potential: AbstractPotential
@@ -30,6 +45,16 @@ class System(eqx.Module):
     """How to find the pairs of atoms that the surfaces look at; without it, they look at all."""
     neighbors: Neighbors | None = None
     """The list in use, where there is one: that of the step at which `record` is called."""
+
+    @property
+    def surfaces(self) -> Surfaces:
+        """Potential, dipole and polarizability: one tree, of whose arrays gradients are taken."""
+        return Surfaces(self.potential, self.dipole, self.polarizability)  # pyright: ignore[reportCallIssue]
+
+    def with_surfaces(self, surfaces: Surfaces) -> "System":
+        """The same atoms with other surfaces. Not checked again, so that a tree of tangents may be put in too."""
+        here = lambda s: (s.potential, s.dipole, s.polarizability)
+        return eqx.tree_at(here, self, here(surfaces), is_leaf=lambda x: x is None)
 
     def find_neighbors(self, positions: Float[Array, "atoms 3"], box: AbstractBox) -> Neighbors | None:
         """The list for these positions (nm): the one in use, or a new one if the system has a search."""
@@ -51,7 +76,7 @@ class System(eqx.Module):
         return cast_floats(self, dtype)
 
     def __check_init__(self):
-        require_atoms(self.potential, self.topology.num_atoms)
+        require_atoms(self.surfaces, self.topology.num_atoms)
         if self.search is not None and self.potential.cutoff is not None:
             if self.search.cutoff < self.potential.cutoff:
                 raise ValueError(
