@@ -107,7 +107,7 @@ def test_optional_packages_are_not_imported(path):
     allowed = {"jax", "jaxtyping", "equinox", "diffrax", "optax", "numpy"} | set(sys.stdlib_module_names)
     assert set(roots(at_import(path))) <= allowed
     name = path.relative_to(PACKAGE).with_suffix("").parts
-    if name[0] not in EDGES and name != ("_potential", "_mesh"):  # these may, inside functions
+    if name[0] not in EDGES and name != ("_potential", "_p3m"):  # these may, inside functions
         assert imports(path)[1] <= allowed
 
 

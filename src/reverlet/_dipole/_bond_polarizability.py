@@ -2,8 +2,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._misc import as_float_array, require_finite
-from .._potential._base import AbstractAtomIndexed, require_indices
-from .._potential._bonded import as_kinds, require_kinds, require_terms, steps_between
+from .._potential._terms import (
+    AbstractAtomIndexed,
+    as_kinds,
+    require_indices,
+    require_kinds,
+    require_terms,
+    steps_between,
+)
 from ._base import AbstractPolarizability
 
 

@@ -1,11 +1,9 @@
 from ._among import Among as Among
 from ._base import (
-    AbstractAtomIndexed as AbstractAtomIndexed,
     AbstractPotential as AbstractPotential,
     Scaled as Scaled,
     Sum as Sum,
     energy_of as energy_of,
-    require_atoms as require_atoms,
 )
 from ._bonded import (
     AbstractBondedPotential as AbstractBondedPotential,
@@ -35,13 +33,13 @@ from ._forms import (
     Morse as Morse,
 )
 from ._listed import Excluding as Excluding, ListedPairs as ListedPairs, Rescaling as Rescaling
-from ._mesh import P3M as P3M
-from ._pair import (
-    AbstractPairPotential as AbstractPairPotential,
+from ._p3m import P3M as P3M
+from ._pair import AbstractPairPotential as AbstractPairPotential, heat_flow as heat_flow
+from ._tail import TailCorrected as TailCorrected
+from ._terms import AbstractAtomIndexed as AbstractAtomIndexed, require_atoms as require_atoms
+from ._truncation import (
     AbstractTruncation as AbstractTruncation,
     PlainCutoff as PlainCutoff,
     ShiftedCutoff as ShiftedCutoff,
     SmoothSwitch as SmoothSwitch,
-    TailCorrected as TailCorrected,
-    heat_flow as heat_flow,
 )

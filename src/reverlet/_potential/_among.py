@@ -4,7 +4,8 @@ from jaxtyping import Array, ArrayLike, Int
 
 from .._misc import is_concrete, require_shape
 from .._neighbors import Neighbors
-from ._base import AbstractAtomIndexed, AbstractPotential, energy_of, require_atoms, require_indices
+from ._base import AbstractPotential, energy_of
+from ._terms import AbstractAtomIndexed, require_atoms, require_indices
 
 
 class Among(AbstractPotential, AbstractAtomIndexed):

@@ -6,40 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from equinox import AbstractVar
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float
 
 from .._box import AbstractBox, OpenBox
-from .._misc import is_concrete
 from .._neighbors import Neighbors
 
 P = TypeVar("P", bound="AbstractPotential")
-
-
-class AbstractAtomIndexed(eqx.Module):
-    """What names atoms by their number, or has an entry for every atom, so that it fits some topologies only."""
-
-    @abc.abstractmethod
-    def require_atoms(self, num_atoms: int) -> None:
-        """Refuses, by a `ValueError`, to be used with so many atoms. What is made of parts asks them as well."""
-
-
-def require_atoms(tree: PyTree, num_atoms: int) -> None:
-    """Refuses a potential, or any other tree, of which a part does not fit so many atoms."""
-    indexed = lambda x: isinstance(x, AbstractAtomIndexed)
-    for part in jax.tree.leaves(tree, is_leaf=indexed):
-        if indexed(part):
-            part.require_atoms(num_atoms)
-
-
-def require_indices(owner: AbstractAtomIndexed, indices: Int[Array, "..."], num_atoms: int) -> None:
-    """Refuses indices of atoms that there are not; traced ones are let through."""
-    if is_concrete(indices):
-        last = int(np.max(np.asarray(indices), initial=-1))
-        if last >= num_atoms:
-            raise ValueError(
-                f"`{type(owner).__name__}` names atom {last}; wanted indices from 0 to {num_atoms - 1}, as there are"
-                f" {num_atoms} atoms."
-            )
 
 
 class AbstractPotential(eqx.Module):

@@ -1,5 +1,4 @@
 import abc
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -7,24 +6,23 @@ import numpy as np
 from equinox import AbstractVar
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from .._box import AbstractBox
-from .._misc import as_float_array, cast_floats, is_concrete, require_finite, require_positive, require_shape
-from ._base import AbstractAtomIndexed, AbstractPotential, require_indices
-
-_Vector = tuple[Float[Array, "*terms"], Float[Array, "*terms"], Float[Array, "*terms"]]
+from .._misc import as_float_array, cast_floats, is_concrete, require_finite, require_positive
+from ._base import AbstractPotential
+from ._terms import (
+    AbstractAtomIndexed,
+    Vector,
+    as_kinds,
+    cross,
+    dot,
+    of_kind,
+    require_indices,
+    require_kinds,
+    require_terms,
+    steps_between,
+)
 
 _IN_LINE = 1e-6
 """A torsion is not defined where its angles are this close to straight, rad."""
-
-
-def as_kinds(kinds: ArrayLike | None) -> Int[Array, " terms"] | None:
-    """Indices as an array, if there are any."""
-    return None if kinds is None else jnp.asarray(kinds)
-
-
-def as_pairs(pairs: ArrayLike | None) -> Int[Array, "pairs 2"]:
-    """Pairs of atoms, none by default."""
-    return jnp.zeros((0, 2), int) if pairs is None or np.size(pairs) == 0 else jnp.asarray(pairs)
 
 
 class AbstractBondedPotential(AbstractPotential, AbstractAtomIndexed):
@@ -41,7 +39,7 @@ class AbstractBondedPotential(AbstractPotential, AbstractAtomIndexed):
     """The kind of every term; `None` if all are alike."""
 
     @abc.abstractmethod
-    def term_energy(self, steps: tuple[_Vector, ...], kind: Int[Array, ""] | None) -> Float[Array, ""]:
+    def term_energy(self, steps: tuple[Vector, ...], kind: Int[Array, ""] | None) -> Float[Array, ""]:
         """The energy (kJ/mol) of one term, of the steps (nm) from each of its atoms to the next."""
 
     @property
@@ -58,25 +56,6 @@ class AbstractBondedPotential(AbstractPotential, AbstractAtomIndexed):
 
     def require_atoms(self, num_atoms):
         require_indices(self, self.atoms, num_atoms)
-
-
-def steps_between(
-    positions: Float[Array, "atoms 3"], atoms: Int[Array, "terms each"], box: AbstractBox
-) -> tuple[_Vector, ...]:
-    """The nearest images of the steps (nm) from each atom of a term to the next, of all terms."""
-    # components travel separately: the derivative of gathering rows of three is three times slower on a CPU. An atom
-    # that does not exist is at NaN
-    gather = lambda x, k: x.at[k].get(mode="fill", wrap_negative_indices=False)
-    places = [[gather(positions[:, k], atoms[:, m]) for k in range(3)] for m in range(atoms.shape[1])]
-    return tuple(
-        box.minimum_image(*(b - a for a, b in zip(here, there, strict=True)))
-        for here, there in itertools.pairwise(places)
-    )
-
-
-def of_kind(parameter: Array, kind: Int[Array, ""] | None) -> Array:
-    """The parameter of one kind of term."""
-    return parameter if parameter.ndim == 0 or kind is None else parameter[kind]
 
 
 class HarmonicBond(AbstractBondedPotential):
@@ -111,7 +90,7 @@ class HarmonicBond(AbstractBondedPotential):
         return self.bonds
 
     def term_energy(self, steps, kind):
-        stretch = jnp.sqrt(_dot(steps[0], steps[0])) - of_kind(self.length, kind)
+        stretch = jnp.sqrt(dot(steps[0], steps[0])) - of_kind(self.length, kind)
         return 0.5 * of_kind(self.stiffness, kind) * stretch**2
 
 
@@ -158,7 +137,7 @@ class MorseBond(AbstractBondedPotential):
         return self.bonds
 
     def term_energy(self, steps, kind):
-        stretch = jnp.sqrt(_dot(steps[0], steps[0])) - of_kind(self.length, kind)
+        stretch = jnp.sqrt(dot(steps[0], steps[0])) - of_kind(self.length, kind)
         # expm1 keeps the digits of small stretches
         return of_kind(self.depth, kind) * jnp.expm1(-of_kind(self.width, kind) * stretch) ** 2
 
@@ -204,11 +183,11 @@ class HarmonicAngle(AbstractBondedPotential):
 
     def term_energy(self, steps, kind):
         a, b = steps
-        normal = _cross(a, b)
+        normal = cross(a, b)
         # not arccos, which has half the digits near π and no derivative there
-        tiny = jnp.finfo(a[0].dtype).eps * (_dot(a, a) * _dot(b, b))
-        sine = jnp.sqrt(_dot(normal, normal) + tiny)
-        bend = jnp.arctan2(sine, -_dot(a, b)) - of_kind(self.angle, kind)
+        tiny = jnp.finfo(a[0].dtype).eps * (dot(a, a) * dot(b, b))
+        sine = jnp.sqrt(dot(normal, normal) + tiny)
+        bend = jnp.arctan2(sine, -dot(a, b)) - of_kind(self.angle, kind)
         return 0.5 * of_kind(self.stiffness, kind) * bend**2
 
 
@@ -246,7 +225,7 @@ class UreyBradley(AbstractBondedPotential):
 
     def term_energy(self, steps, kind):
         across = tuple(a + b for a, b in zip(*steps, strict=True))
-        stretch = jnp.sqrt(_dot(across, across)) - of_kind(self.length, kind)
+        stretch = jnp.sqrt(dot(across, across)) - of_kind(self.length, kind)
         return 0.5 * of_kind(self.stiffness, kind) * stretch**2
 
 
@@ -309,60 +288,11 @@ class PeriodicTorsion(AbstractBondedPotential):
 
     def term_energy(self, steps, kind):
         a, b, c = steps
-        before, after = _cross(a, b), _cross(b, c)
-        x, y = _dot(before, after), jnp.sqrt(_dot(b, b)) * _dot(a, after)
-        scale = _dot(a, a) * _dot(b, b) * _dot(c, c) * _dot(b, b)
+        before, after = cross(a, b), cross(b, c)
+        x, y = dot(before, after), jnp.sqrt(dot(b, b)) * dot(a, after)
+        scale = dot(a, a) * dot(b, b) * dot(c, c) * dot(b, b)
         in_line = x * x + y * y <= _IN_LINE**2 * scale
         # the choice comes before atan2, whose derivative at the origin is NaN
         phi = jnp.arctan2(jnp.where(in_line, 0, y), jnp.where(in_line, 1, x))
         n = of_kind(self.multiplicity, kind).astype(phi.dtype)
         return of_kind(self.stiffness, kind) * (1 + jnp.cos(n * phi - of_kind(self.phase, kind)))
-
-
-def require_terms(name: str, atoms: Array, each: int) -> None:
-    """Refuses index arrays of the wrong shape, negative indices, and terms that name an atom twice."""
-    require_shape(name, atoms, (None, each), f"{each} atom indices per term.")
-    if not jnp.issubdtype(atoms.dtype, jnp.integer):
-        raise TypeError(f"`{name}` has dtype {atoms.dtype}; wanted integers, the indices of atoms.")
-    if not is_concrete(atoms) or not atoms.size:
-        return
-    rows = np.asarray(atoms)
-    if rows.min() < 0:
-        raise ValueError(f"`{name}` names atom {rows.min()}; wanted indices from 0.")
-    ordered = np.sort(rows, axis=1)
-    twice = np.flatnonzero(np.any(ordered[:, 1:] == ordered[:, :-1], axis=1))
-    if len(twice) > 0:
-        raise ValueError(
-            f"`{name}` has {rows[twice[0]].tolist()} at index {twice[0]}; wanted {each} different atoms in every term."
-        )
-
-
-def require_kinds(kinds: Int[Array, " terms"] | None, num_terms: int, *parameters: tuple[str, Array]) -> None:
-    """Refuses parameters that are neither scalars nor one per kind, and kinds that have no parameters."""
-    lengths = {len(x) for _, x in parameters if x.ndim == 1}
-    shapes = ", ".join(f"`{name}` {x.shape}" for name, x in parameters)
-    if any(x.ndim > 1 for _, x in parameters) or len(lengths) > 1:
-        raise ValueError(f"The parameters have shapes {shapes}; wanted scalars, or one number per kind of all.")
-    if (kinds is None) != (not lengths):
-        raise ValueError(
-            f"The parameters have shapes {shapes} but `kinds` is {'missing' if kinds is None else 'given'}; wanted"
-            " `kinds` (one index per term) exactly when there are parameters per kind. If every term has its own:"
-            " `kinds=jnp.arange(len(stiffness))`."
-        )
-    if kinds is None:
-        return
-    require_shape("kinds", kinds, (num_terms,), "One per term.")
-    if not jnp.issubdtype(kinds.dtype, jnp.integer):
-        raise TypeError(f"`kinds` has dtype {kinds.dtype}; wanted integers.")
-    if is_concrete(kinds) and kinds.size:
-        low, high, num = int(np.min(np.asarray(kinds))), int(np.max(np.asarray(kinds))), max(lengths)
-        if low < 0 or high >= num:
-            raise ValueError(f"`kinds` has indices from {low} to {high}; wanted from 0 to {num - 1}.")
-
-
-def _dot(a: _Vector, b: _Vector) -> Float[Array, ""]:
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-
-
-def _cross(a: _Vector, b: _Vector) -> _Vector:
-    return (a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0])

@@ -6,7 +6,7 @@ from equinox import AbstractVar
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._misc import as_float_array, is_concrete, require_finite, require_shape
-from ._base import AbstractAtomIndexed
+from ._terms import AbstractAtomIndexed
 
 
 class AbstractCharges(AbstractAtomIndexed):

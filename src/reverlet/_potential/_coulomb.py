@@ -16,10 +16,11 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from .. import units
 from .._box import AbstractBox, OpenBox, half_height, reciprocal_vectors, require_one_image
 from .._misc import cast_floats, is_concrete, require_positive
-from ._base import AbstractAtomIndexed, AbstractPotential, require_indices
-from ._bonded import as_pairs, require_terms, steps_between
+from ._base import AbstractPotential
 from ._charges import AbstractCharges, as_charges
-from ._pair import AbstractPairPotential, AbstractTruncation, PlainCutoff, as_truncation, require_cutoff
+from ._pair import AbstractPairPotential
+from ._terms import AbstractAtomIndexed, as_pairs, require_indices, require_terms, steps_between
+from ._truncation import AbstractTruncation, PlainCutoff, as_truncation, require_cutoff
 
 
 class AbstractElectrostatics(AbstractPotential, AbstractAtomIndexed):

@@ -10,9 +10,9 @@ from equinox import AbstractVar
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._misc import as_float_array, is_concrete, require_positive
-from ._base import AbstractAtomIndexed
-from ._bonded import as_kinds
-from ._pair import AbstractPairPotential, AbstractTruncation, as_truncation, require_cutoff
+from ._pair import AbstractPairPotential
+from ._terms import AbstractAtomIndexed, as_kinds
+from ._truncation import AbstractTruncation, as_truncation, require_cutoff
 
 
 class AbstractSpeciesPairPotential(AbstractPairPotential, AbstractAtomIndexed):

@@ -8,11 +8,20 @@ from equinox import AbstractVar
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from .._misc import as_float_array, cast_floats, is_concrete, require_finite, require_shape
-from ._base import AbstractAtomIndexed, AbstractPotential, require_atoms, require_indices
-from ._bonded import as_kinds, as_pairs, require_terms, steps_between
+from ._base import AbstractPotential
 from ._charges import AbstractCharges
 from ._forms import AbstractSpeciesPairPotential
-from ._pair import AbstractPairPotential, AbstractTruncation
+from ._pair import AbstractPairPotential
+from ._terms import (
+    AbstractAtomIndexed,
+    as_kinds,
+    as_pairs,
+    require_atoms,
+    require_indices,
+    require_terms,
+    steps_between,
+)
+from ._truncation import AbstractTruncation
 
 
 class AbstractPartnered(AbstractPairPotential, AbstractAtomIndexed):

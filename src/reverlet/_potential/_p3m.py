@@ -12,7 +12,6 @@ from jaxtyping import Array, ArrayLike, Int
 
 from .._box import AbstractBox, reciprocal_vectors
 from .._misc import require_positive
-from ._bonded import as_pairs
 from ._charges import AbstractCharges, as_charges
 from ._coulomb import (
     AbstractElectrostatics,
@@ -26,6 +25,7 @@ from ._coulomb import (
     require_special_pairs,
     square,
 )
+from ._terms import as_pairs
 
 _NODES = 5
 """Of the interpolation: with fewer, second derivatives are not continuous enough to train on."""

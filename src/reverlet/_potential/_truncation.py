@@ -1,0 +1,83 @@
+"""How a pair potential ends at its cutoff."""
+
+import abc
+from collections.abc import Callable
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._misc import require_positive
+
+PairFunction = Callable[[Float[Array, ""]], Float[Array, ""]]
+
+
+class AbstractTruncation(eqx.Module):
+    """How a pair potential ends at its cutoff."""
+
+    @abc.abstractmethod
+    def truncate(self, u: PairFunction, r2: Float[Array, ""], cutoff: float) -> Float[Array, ""]:
+        """The truncated pair energy (kJ/mol) at a squared distance `r2` (nm²) below `cutoff` (nm) squared, from the
+        pair energy `u` as a function of the squared distance."""
+
+    @abc.abstractmethod
+    def check(self, cutoff: float) -> None:
+        """Refuses a cutoff that does not fit."""
+
+
+class PlainCutoff(AbstractTruncation):
+    """u(r) as it is, and nothing beyond the cutoff.
+
+    Energy is not conserved when a pair crosses the cutoff, and finite differences of trajectories jump there;
+    dynamics and its exact discrete gradients do not mind, since the force is what it is on both sides.
+    """
+
+    def truncate(self, u, r2, cutoff):
+        del cutoff
+        return u(r2)
+
+    def check(self, cutoff):
+        del cutoff
+
+
+class ShiftedCutoff(AbstractTruncation):
+    """u(r) - u(cutoff): continuous energy, the same forces as `PlainCutoff`."""
+
+    def truncate(self, u, r2, cutoff):
+        return u(r2) - u(jnp.full_like(r2, cutoff**2))
+
+    def check(self, cutoff):
+        del cutoff
+
+
+class SmoothSwitch(AbstractTruncation):
+    """u(r) S(r), where S falls from one at `onset` to zero at the cutoff.
+
+    S = 1 - 10 t³ + 15 t⁴ - 6 t⁵ with t = (r - onset) / (cutoff - onset): twice continuously differentiable, so that
+    energy is conserved, and finite differences of trajectories agree with gradients.
+
+    **Arguments:** `onset`, nm.
+    """
+
+    onset: float = eqx.field(static=True)
+
+    def truncate(self, u, r2, cutoff):
+        # the maximum keeps the square root's derivative finite below the onset, where it is not used
+        r = jnp.sqrt(jnp.maximum(r2, 0.25 * self.onset**2))
+        t = jnp.clip((r - self.onset) / (cutoff - self.onset), 0, 1)
+        return u(r2) * (1 - t**3 * (10 - t * (15 - 6 * t)))
+
+    def check(self, cutoff):
+        if not 0 < self.onset < cutoff:
+            raise ValueError(f"`onset` is {self.onset} nm; wanted a distance between 0 and the cutoff, {cutoff} nm.")
+
+
+def as_truncation(truncation: AbstractTruncation | None) -> AbstractTruncation:
+    """The truncation, a plain cutoff by default."""
+    return PlainCutoff() if truncation is None else truncation
+
+
+def require_cutoff(cutoff: float, truncation: AbstractTruncation) -> None:
+    """Refuses a cutoff that is not a positive number, or that the truncation cannot work with."""
+    require_positive("cutoff", cutoff, "nm")
+    truncation.check(cutoff)
