@@ -225,7 +225,7 @@ def test_surfaces_are_one_tree():
     assert product(surfaces) == pytest.approx(rv.units.COULOMB, rel=1e-12)
     slopes = eqx.filter_grad(product)(surfaces)
     np.testing.assert_allclose(slopes.potential.charges.charges, rv.units.COULOMB * np.array([1.0, -1.0]), rtol=1e-12)
-    np.testing.assert_allclose(slopes.dipole.charges.charges, rv.units.COULOMB * np.array([0.0, 1.0]), atol=1e-10)
+    np.testing.assert_allclose(slopes.dipole.charges.charges, rv.units.COULOMB * np.array([0.0, -1.0]), atol=1e-10)
     tangents = system.with_surfaces(slopes)  # trees of tangents, with `None` for what has none
     assert tangents.surfaces.polarizability is None
 
