@@ -5,11 +5,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ._health import check_energies, check_wear
 from ._misc import require_count, require_positive
 from ._neighbors import Neighbors, Wear
 from ._potential import energy_of
 from ._state import State
-from ._system import System, check_energies, check_wear
+from ._system import System
 
 # The numbers of FIRE as published, but for the time step, that of atoms which all weigh 1 u. With a longer one bonds
 # with hydrogen (5e5 kJ/mol/nm²) overshoot whenever the step has grown so far, which stops all atoms, again and again.
@@ -68,7 +69,7 @@ def minimize(
     numbers = (jnp.asarray(max_steps), jnp.asarray(tolerance, dtype), jnp.asarray(max_move, dtype))
     end, energy, largest = _descend(*jax.lax.stop_gradient((system, state, *numbers)))
     relaxed = eqx.tree_at(lambda s: s.positions, state, end.positions)  # unchecked: the next line tells why it fails
-    relaxed = check_wear(system, end.wear, guard=relaxed)
+    relaxed = check_wear(system.search, end.wear, guard=relaxed)
     relaxed = check_energies(relaxed, energy, guard=relaxed)
     return Minimum(relaxed, energy, largest, end.num_steps, largest <= tolerance)
 

@@ -7,10 +7,10 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .. import units
 from .._batches import Batch, map_samples, replicate, require_batch, require_samples, shard
+from .._health import check_energies, check_wear, explosion_limit
 from .._misc import as_float_array, raise_if, require_positive
 from .._neighbors import Wear
 from .._state import State
-from .._system import check_energies, check_wear, explosion_limit
 from ._base import AbstractSampler, Samples
 
 
@@ -87,7 +87,7 @@ class LangevinBAOAB(AbstractSampler):
         energies = jax.lax.stop_gradient(_energies(self, system, states))
         states = check_energies(states, energies, guard=states, mesh=self.mesh)
         samples, wear = _sample(self, system, states, num_samples // chains, key)
-        samples = check_wear(system, wear, guard=samples, mesh=self.mesh)
+        samples = check_wear(system.search, wear, guard=samples, mesh=self.mesh)
         kinetic = jax.vmap(system.kinetic_energy)(samples.states.velocities)
         n = system.topology.num_atoms
         limit = explosion_limit(units.BOLTZMANN * self.temperature.astype(kinetic.dtype) * n, n)

@@ -8,10 +8,10 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .. import units
 from .._box import AbstractBox, OpenBox, OrthorhombicBox, TriclinicBox
+from .._health import check_energies, explosion_limit
 from .._misc import as_float_array, is_concrete, require_count, require_positive
 from .._sampler import AbstractSampler, Samples
 from .._state import State
-from .._system import check_energies, explosion_limit
 from ._optional import number, require_openmm
 from ._writer import box_vectors, to_system
 

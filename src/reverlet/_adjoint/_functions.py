@@ -1,0 +1,164 @@
+"""What a solve calls, with everything it closes over made explicit."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import diffrax
+import equinox as eqx
+import jax
+from diffrax._term import WrapTerm
+from jaxtyping import Array, Float, PyTree
+
+from .._solver import AbstractPreparation, AbstractSplittingSolver, ConservativeTerm, power
+
+
+class _EqualStep(diffrax.AbstractTerm):
+    """A term on the solver's clock, whose control is the same for every step to the last bit.
+
+    The difference of two times is not: 49 steps of one `dt0` have several different lengths in floating point.
+    """
+
+    term: diffrax.AbstractTerm
+    direction: Any
+    """1, or -1 where time runs backward."""
+    h: Float[Array, ""]
+
+    def vf(self, t, y, args):
+        term, args = self.ready(args)
+        return term.vf(t * self.direction, y, args)
+
+    def ready(self, args):
+        """The term with what was prepared for it, and its own args."""
+        if isinstance(args, _Prepared):
+            return _with_prepared(self.term, args.prepared), args.args
+        return self.term, args
+
+    def contr(self, t0, t1, **kwargs):
+        del t0, t1, kwargs
+        return self.h * self.direction
+
+    def prod(self, vf, control):
+        return self.term.prod(vf, control)
+
+
+class _Prepared(NamedTuple):
+    """How what a preparation made reaches the terms: with the args."""
+
+    args: PyTree
+    prepared: PyTree
+
+
+def _with_prepared(term, prepared):
+    if isinstance(term, ConservativeTerm) and term.preparation is not None:
+        return dataclasses.replace(term, prepared=prepared)
+    return term
+
+
+def _preparation(terms) -> AbstractPreparation | None:
+    """That of the terms; of several terms with one, the first, which then serves all."""
+    terms = jax.tree.leaves(terms, is_leaf=lambda x: isinstance(x, ConservativeTerm))
+    found = [t.preparation for t in terms if isinstance(t, ConservativeTerm) and t.preparation is not None]
+    return found[0] if found else None
+
+
+def _equal_step(wrapped: WrapTerm, h) -> diffrax.AbstractTerm:
+    if isinstance(wrapped.term, diffrax.MultiTerm):
+        return diffrax.MultiTerm(*(_equal_step(WrapTerm(part, wrapped.direction), h) for part in wrapped.term.terms))
+    if not isinstance(wrapped.term, diffrax.ODETerm | ConservativeTerm):
+        raise ValueError(
+            f"`rv.ReversibleAdjoint()` got a `{type(wrapped.term).__name__}`; wanted `diffrax.ODETerm` or"
+            " `rv.ConservativeTerm`, whose control is time."
+        )
+    return _EqualStep(wrapped.term, wrapped.direction, h)
+
+
+class Functions(NamedTuple):
+    """What the solve calls, with every array they close over made explicit, so that cotangents can reach it.
+
+    Splitting methods go backward by `drift`, and a kick and a power for every kick term; others by `init` and
+    `backward_step`. Where there is a preparation, it is made `every` so many steps.
+    """
+
+    step: Callable
+    saves: list[Callable]
+    every: int | None = None
+    prepare: Callable | None = None
+    wear: Callable | None = None
+    worn_out: Callable | None = None
+    unworn: PyTree = None
+    drift: Callable | None = None
+    kicks: tuple[Callable, ...] = ()
+    powers: tuple[Callable, ...] = ()
+    init: Callable | None = None
+    backward_step: Callable | None = None
+
+
+def explicit(terms, solver, fns, t, h, y, args, solver_state) -> Functions:
+    convert = eqx.filter_closure_convert
+    terms = jax.tree.map(lambda term: _equal_step(term, h), terms, is_leaf=lambda x: isinstance(x, WrapTerm))
+
+    def step(t, y, args, state):
+        y, _, _, state, result = solver.step(terms, t, t + h, y, args, state, False)
+        return y, state, result
+
+    def backward_step(t, y, args, state):
+        y, _, state = solver.backward_step(terms, t, t + h, y, args, state, False)
+        return y, state
+
+    def init(t, y, args):
+        return solver.init(terms, t, t + h, y, args)
+
+    preparation = _preparation(terms)
+    functions = Functions(None, [convert(fn, t, y, args) for fn in fns])  # pyright: ignore[reportArgumentType]
+    if preparation is not None:
+        x = y[0]
+        unworn = preparation.unworn(x)
+        prepare = convert(preparation.make, x, args)
+        prepared = eqx.filter_eval_shape(prepare, x, args)
+        functions = functions._replace(
+            every=preparation.every,
+            prepare=prepare,
+            wear=convert(preparation.wear, unworn, x, prepared),
+            worn_out=convert(preparation.worn_out, unworn),
+            unworn=unworn,
+        )
+        args = _Prepared(args, prepared)
+    functions = functions._replace(step=convert(step, t, y, args, solver_state))
+    if isinstance(solver, AbstractSplittingSolver):
+        drift, *kicks = solver.split(terms)
+        x, v = y
+        field = lambda term: lambda t, z, args: term.prod(term.vf(t, z, args), term.contr(t, t))
+
+        def work(kick):
+            def function(t, x, args, w):
+                term, args = kick.ready(args)
+                return power(term, t * kick.direction, x, args, kick.prod(w, kick.contr(t, t)))
+
+            return function
+
+        return functions._replace(
+            drift=convert(field(drift), t, v, args),
+            kicks=tuple(convert(field(kick), t, x, args) for kick in kicks),
+            powers=tuple(convert(work(kick), t, x, args, v) for kick in kicks),
+        )
+    return functions._replace(
+        init=convert(init, t, y, args), backward_step=convert(backward_step, t, y, args, solver_state)
+    )
+
+
+def prepare(functions, y, args):
+    return None if functions.prepare is None else jax.lax.stop_gradient(functions.prepare(y[0], args))
+
+
+def refreshed(functions, due, i, y, args, prepared):
+    """What was prepared, or made anew at every so many steps."""
+    if functions.prepare is None:
+        return None
+    # not batched by `jax.vmap` over trajectories, so that it stays a choice: steps are counted alike in all
+    due = due & (i % functions.every == 0)
+    return jax.lax.cond(due, lambda: prepare(functions, y, args), lambda: prepared)
+
+
+def ready(args, prepared):
+    return args if prepared is None else _Prepared(args, prepared)

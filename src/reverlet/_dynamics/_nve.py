@@ -1,0 +1,197 @@
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.sharding import Mesh
+from jaxtyping import PyTree
+
+from .._adjoint import ReversibleAdjoint
+from .._batches import Batch, map_samples, replicate, require_batch
+from .._health import check_energies, check_wear, describe_explosion, explosion_limit
+from .._misc import raise_if
+from .._solver import BitReversibleVerlet, Respa, VelocityVerlet
+from .._state import State
+from .._system import System
+from ._directions import both_ways
+from ._lists import TRIES, with_lists_that_fit, with_room
+from ._solve import check_parts, frame_times, run_one, run_sample
+from ._trajectory import Record, Trajectory
+
+
+def nve(
+    system: System,
+    state: State,
+    solver: diffrax.AbstractSolver = VelocityVerlet(),
+    *,
+    dt: float,
+    num_steps: int,
+    save_every: int = 1,
+    record: Record | None = None,
+    adjoint: diffrax.AbstractAdjoint = ReversibleAdjoint(),
+    both_directions: bool = False,
+    batch: Batch = None,
+    mesh: Mesh | None = None,
+    progress_meter: diffrax.AbstractProgressMeter = diffrax.NoProgressMeter(),
+    throw: bool = True,
+) -> Trajectory:
+    """Newton's equations at constant energy, from one configuration; from many with `batch` or `mesh`.
+
+    Differentiable with respect to every array of `system`, `state` and `record`: exactly, and by default in memory
+    that does not grow with `num_steps`, the records aside.
+
+    **Arguments:**
+
+    - `system`: with a neighbor search, a list of pairs is made every `search.every` steps.
+    - `solver`: any Diffrax solver of two terms (positions, velocities), or `Respa` with a `Sum` of potentials.
+    - `dt`: the time step, ps. `num_steps`: how many; `save_every` must divide it.
+    - `record(system, state, initial)`: what to keep of an instant, given where the trajectory began; by default the
+      whole `State`. It runs inside the solve, so that a correlation v(0)·v(t) costs one number per frame. If it has
+      trainable parameters, make it an `eqx.Module`. Every new function is compiled anew: define it once, or put the
+      whole computation under `eqx.filter_jit`.
+    - `adjoint`: how to differentiate. With `rv.ForwardMode()`, `jax.jvp` works.
+    - `both_directions`: run from `state` into the past as well, which is forward with the velocities flipped, and join
+      both into one grid of times from -T to T, that of `state` in the middle. Twice the frames, with a gradient
+      that has grown no more than over T. At negative times `record` sees velocities as they were then.
+    - `batch`: for many states, whose arrays have a leading axis: how many trajectories run at a time, on each device;
+      a number, or an `rv.MemoryBudget` that finds it. The result does not depend on it, but for rounding; the memory of
+      a gradient is that of so many trajectories, and the records and ends of all.
+    - `mesh`: devices to spread many states over, as `rv.device_mesh()`. Every device and every process gets the whole
+      result.
+    - `progress_meter`: of Diffrax, as `diffrax.TqdmProgressMeter()`: how much of the time has passed, or how many of
+      the batches are done. On the way back it is silent.
+    - `throw`: whether to check the initial energy, and raise when the trajectory explodes or a neighbor list fails,
+      instead of going on with NaN or without some pairs. A list that is too small is enlarged and the trajectory
+      run again, where values are known; inside `jax.jit` the error says what to raise.
+
+    **Errors:** `ValueError` for steps that do not fit, states that do not fit the system, a potential that does not fit
+    `Respa`, a batch below one, a memory budget too small for one trajectory (with what that takes) and more devices
+    than states; `FloatingPointError` for overlapping atoms, for a trajectory that explodes, with step and energy, and
+    for a neighbor list too small or used too long.
+    """
+    dynamics = Dynamics(dt, num_steps, save_every, solver, adjoint, both_directions, batch, mesh, progress_meter)
+    if batch is not None or mesh is not None:
+        return dynamics.run_many(system, state, record, throw=throw)
+    return dynamics.run(system, state, record, throw=throw)
+
+
+class Dynamics(eqx.Module):
+    """How to run trajectories at constant energy from samples: the arguments of `nve`, for `expectation`.
+
+    **Errors:** as of `nve`, when made.
+    """
+
+    dt: float
+    num_steps: int = eqx.field(static=True)
+    save_every: int = eqx.field(static=True, default=1)
+    solver: diffrax.AbstractSolver = VelocityVerlet()
+    adjoint: diffrax.AbstractAdjoint = ReversibleAdjoint()
+    both_directions: bool = eqx.field(static=True, default=False)
+    batch: Batch = eqx.field(static=True, default=None)
+    mesh: Mesh | None = eqx.field(static=True, default=None)
+    progress_meter: diffrax.AbstractProgressMeter = diffrax.NoProgressMeter()
+
+    def __check_init__(self):
+        _check_steps(self.dt, self.num_steps, self.save_every)
+        require_batch(self.batch)
+
+    def run(self, system: System, state: State, record: Record | None, *, throw: bool = True) -> Trajectory:
+        """The trajectory from one configuration."""
+        if state.positions.ndim != 2:
+            raise ValueError(
+                f"`state` has positions of shape {state.positions.shape}; wanted (atoms, 3), one configuration. For"
+                " many, `batch`, how many to run at a time, or `jax.vmap` over the states."
+            )
+        self._check_solver(system)
+        if throw:
+            system = with_room(system, jax.tree.map(lambda x: x[None], state))
+            state = system.check(state)
+        system, (trajectory, health) = with_lists_that_fit(
+            system, lambda system: run_one(self, system, state, record), TRIES if throw else 0
+        )
+        if throw:
+            guard = (trajectory.records, trajectory.final)  # not the times, which are the same for all of a batch
+            guard = check_wear(system.search, health.wear, guard=guard)
+            records, final = self._check_explosion(system, jax.tree.map(lambda x: x[None], health), guard=guard)
+            trajectory = Trajectory(trajectory.times, records, final)
+        return trajectory
+
+    def run_many(
+        self,
+        system: System,
+        states: State,
+        record: Record | None,
+        *,
+        copies: PyTree | None = None,
+        throw: bool = True,
+    ) -> Trajectory:
+        """The trajectories from many configurations, in micro-batches and over the devices of the mesh.
+
+        **Arguments:** `states`, whose leaves lead with `samples`; `copies`, arrays to put in the place of those of the
+        potential, one for each sample: a tree like the potential with `None` for what stays.
+        """
+        if states.positions.ndim != 3:
+            raise ValueError(
+                f"`state` has positions of shape {states.positions.shape}; with `batch` or `mesh` wanted (samples,"
+                " atoms, 3), many configurations. For one, leave both out, or `state.repeat(1)`."
+            )
+        self._check_solver(system)
+        if throw:
+            states = system.check_shape_and_cutoff(states, mesh=self.mesh)
+            system = with_room(system, states)
+
+        def run(system):
+            records, final, energies, health = map_samples(
+                run_sample,
+                (self, system, record),
+                (states, copies),
+                batch=self.batch,
+                mesh=self.mesh,
+                progress_meter=self.progress_meter,
+                reverse=not isinstance(self.adjoint, diffrax.ForwardMode),
+            )
+            # small beside the work, and needed whole by whoever reduces, reports or checks them
+            return replicate((records, final, energies, health), self.mesh)
+
+        system, (records, final, energies, health) = with_lists_that_fit(system, run, TRIES if throw else 0)
+        if throw:
+            guard = check_wear(system.search, health.wear, guard=(records, final), mesh=self.mesh)
+            guard = check_energies(states, energies, guard=guard, mesh=self.mesh)
+            records, final = self._check_explosion(system, health, guard=guard, mesh=self.mesh)
+        times = frame_times(self, states)
+        return Trajectory(both_ways(times) if self.both_directions else times, records, final)
+
+    def _check_solver(self, system):
+        if isinstance(self.solver, Respa):
+            check_parts(self.solver, system.potential)
+        if isinstance(self.solver, BitReversibleVerlet) and system.search is not None:
+            raise ValueError(
+                "`BitReversibleVerlet` got a system with a neighbor search; wanted one without: lists made at other"
+                " positions on the way back would add the same forces in another order, with other last bits."
+            )
+
+    def _check_explosion(self, system, health, *, guard, mesh=None):
+        """`guard`, unless one of many trajectories exploded."""
+        kinetic = health.kinetic
+        limits = jax.vmap(lambda e: explosion_limit(e, system.topology.num_atoms))(kinetic[:, 0])
+        bad = ~((kinetic <= limits[:, None]) & jnp.isfinite(kinetic))
+        resolution = self.solver.resolution if isinstance(self.solver, BitReversibleVerlet) else 0.0
+        values = (kinetic, bad, health.failure, *(jnp.asarray(x) for x in (self.dt, self.save_every, resolution)))
+        return raise_if(bad, describe_explosion, *values, guard=guard, mesh=mesh)
+
+
+def _check_steps(dt: Any, num_steps: int, save_every: int) -> tuple[int, int]:
+    if not isinstance(dt, Tracer) and not dt > 0:
+        raise ValueError(f"`dt` is {dt}; wanted a time step longer than zero, in ps (1 fs is 0.001).")
+    for name, value in (("num_steps", num_steps), ("save_every", save_every)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"`{name}` is {value!r}; wanted a whole number, at least 1.")
+    if num_steps % save_every != 0:
+        raise ValueError(
+            f"`num_steps` is {num_steps}, which `save_every` {save_every} does not divide; wanted a multiple such as"
+            f" {num_steps - num_steps % save_every or save_every} or {-(-num_steps // save_every) * save_every}."
+        )
+    return int(num_steps), int(save_every)

@@ -1,0 +1,169 @@
+"""One trajectory, by Diffrax."""
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._adjoint import ReversibleAdjoint
+from .._health import Health
+from .._neighbors import Wear
+from .._potential import AbstractPotential, Sum, energy_of
+from .._solver import BitReversibleState, ConservativeTerm, Respa
+from .._state import State
+from ._directions import Directed, directed, join
+from ._lists import Lists
+from ._trajectory import Trajectory
+
+
+def run_sample(shared, sample):
+    dynamics, system, record = shared
+    state, copy = sample
+    if copy is not None:
+        system = eqx.tree_at(lambda s: s.potential, system, eqx.combine(copy, system.potential))
+    quiet = eqx.tree_at(lambda d: d.progress_meter, dynamics, diffrax.NoProgressMeter())
+    trajectory, health = run_one(quiet, system, state, record)
+    energy = system.potential_energy(state.positions, state.box)
+    return trajectory.records, trajectory.final, jax.lax.stop_gradient(energy), health
+
+
+def run_one(dynamics, system, state, record):
+    record = _whole_state if record is None else record
+    if not dynamics.both_directions:
+        return _solve(dynamics, system, state, record)
+    one = lambda sign: _solve(dynamics, system, directed(state, sign), Directed(record, sign))
+    # of an array that is spread over the devices, as constants are not: on the way back the two would not match
+    nothing = jax.lax.stop_gradient(0 * state.positions[0, 0])
+    both, health = jax.vmap(one)(jnp.array([-1, 1], state.positions.dtype) + nothing)
+    worse = jax.tree.map(lambda x: jnp.max(x, axis=0), health)  # NaN wins
+    return join(both), worse
+
+
+def _whole_state(system, state, initial):
+    del system, initial
+    return state
+
+
+@eqx.filter_jit
+def _solve(dynamics, system, state, record):
+    adjoint, num_steps, save_every = dynamics.adjoint, dynamics.num_steps, dynamics.save_every
+    # times in the dtype of the positions, as Diffrax would promote the positions to that of the times
+    time = lambda t: jnp.asarray(t, state.positions.dtype)
+    args = (system, state, record)
+    by_step = isinstance(adjoint, ReversibleAdjoint)
+
+    def frame(t, y, args):
+        del t
+        system, initial, record = args
+        x, v = y
+        return record(system, State(x, v, initial.box), initial)
+
+    def watch(t, y, args):
+        del t
+        system, initial, _ = args
+        kinetic = system.kinetic_energy(y[1])
+        if system.search is None or by_step:
+            return kinetic, None
+        # lists of single evaluations; as floats, since Diffrax fills what it will save with infinity
+        wear = Wear.none(y[0].dtype).and_of(y[0], system.find_neighbors(y[0], initial.box))
+        return kinetic, wear.needed.astype(kinetic.dtype)
+
+    frames = diffrax.SubSaveAt(t0=True, steps=save_every, fn=frame)
+    watched = diffrax.SubSaveAt(t0=True, steps=save_every, fn=watch)
+    length = num_steps * dynamics.dt
+    if by_step:
+        dt0, controller = time(dynamics.dt), diffrax.ConstantStepSize()
+    else:  # Diffrax's own constant steps may be one too many, by rounding
+        # by NumPy: the last fraction must be exactly one, and XLA may multiply by a rounded 1/num_steps
+        grid = time(length) * jnp.asarray(np.arange(num_steps + 1) / num_steps, state.positions.dtype)
+        dt0, controller = None, diffrax.StepTo(grid)
+    solution = diffrax.diffeqsolve(
+        _terms(dynamics.solver, system),
+        dynamics.solver,
+        time(0),
+        time(length),
+        dt0,
+        (state.positions, state.velocities),
+        args,
+        saveat=diffrax.SaveAt(subs=(frames, watched, diffrax.SubSaveAt(t1=True)), solver_state=True),
+        stepsize_controller=controller,
+        adjoint=adjoint,
+        max_steps=num_steps,
+        progress_meter=dynamics.progress_meter,
+        throw=False,
+    )
+    assert solution.ys is not None
+    records, (kinetic, needed), (x, v) = solution.ys
+    wear = Wear.none(x.dtype)
+    if system.search is not None and by_step:
+        wear = solution.stats["wear"]
+    elif needed is not None:
+        wear = Wear(wear.moved, jnp.max(needed, axis=0).astype(jnp.int32))
+    last = solution.solver_state
+    failure = last.failure if isinstance(last, BitReversibleState) else jnp.zeros((), jnp.int32)
+    trajectory = Trajectory(frame_times(dynamics, state), records, State(x[-1], v[-1], state.box))
+    return trajectory, jax.lax.stop_gradient(Health(kinetic, failure, wear))
+
+
+def frame_times(dynamics, state):
+    dtype = state.positions.dtype
+    steps = jnp.arange(0, dynamics.num_steps + 1, dynamics.save_every, dtype=dtype)
+    return jnp.asarray(dynamics.dt, dtype) * steps
+
+
+def _velocity(t, v, args):
+    del t, args
+    return v
+
+
+def _potential_energy(x, args, neighbors=None):
+    system, initial, _ = args
+    return energy_of(system.potential, x, initial.box, neighbors)
+
+
+def _masses(args):
+    system, initial, _ = args
+    return system.topology.masses.astype(initial.positions.dtype)[:, None]
+
+
+def _terms(solver, system):
+    lists = None if system.search is None else Lists(system.search)  # pyright: ignore[reportCallIssue]
+    if isinstance(solver, Respa):
+        slow = tuple(k for k in range(len(system.potential.parts)) if k not in solver.fast)
+        kicks = (ConservativeTerm(_PartsEnergy(k), _masses, lists) for k in (slow, solver.fast))
+        kick = diffrax.MultiTerm(*kicks)
+    else:
+        kick = ConservativeTerm(_potential_energy, _masses, lists)
+    return diffrax.ODETerm(_velocity), kick
+
+
+class _PartsEnergy(eqx.Module):
+    """The energy of some parts of a `Sum`, which is read from `args`, where cotangents reach it."""
+
+    indices: tuple[int, ...] = eqx.field(static=True)
+
+    def __call__(self, x, args, neighbors=None):
+        system, initial, _ = args
+        parts = tuple(system.potential.parts[k] for k in self.indices)
+        return energy_of(Sum(parts), x, initial.box, neighbors)  # pyright: ignore[reportCallIssue]
+
+
+def check_parts(solver: Respa, potential: AbstractPotential) -> None:
+    if not isinstance(potential, Sum):
+        raise ValueError(
+            f"`rv.Respa` got the potential `{type(potential).__name__}`; wanted a `rv.Sum`, of which some parts are"
+            " fast and the others slow. Write `bonds + pairs`; or, to split a pair potential by distance,"
+            " `near + (full - near)` with `near` ending at a shorter cutoff."
+        )
+    num = len(potential.parts)
+    if max(solver.fast) >= num:
+        raise ValueError(
+            f"`fast` is {solver.fast}, but the potential is a `rv.Sum` of {num} parts; wanted indices from 0 to"
+            f" {num - 1}."
+        )
+    if len(solver.fast) == num:
+        raise ValueError(
+            f"`fast` is {solver.fast}, all {num} parts of the potential, so that nothing is slow; wanted fewer, or"
+            " `rv.VelocityVerlet()` with a shorter time step."
+        )

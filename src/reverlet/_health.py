@@ -1,0 +1,119 @@
+"""Whether simulations went well, and what to say if they did not."""
+
+from typing import TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
+
+from . import units
+from ._misc import raise_if
+from ._neighbors import AbstractNeighborSearch, Wear
+from ._solver import describe_failure
+from ._state import State
+
+T = TypeVar("T")
+
+
+class Health(eqx.Module):
+    """What tells whether a trajectory went well."""
+
+    kinetic: Float[Array, " frames"]
+    """kJ/mol."""
+    failure: Int[Array, ""]
+    """What did not fit into fixed-point numbers, or zero."""
+    wear: Wear
+    """Of the neighbor lists."""
+
+
+def check_energies(states: State, energies: Float[Array, "..."], *, guard: T, mesh: Mesh | None = None) -> T:
+    """`guard`, unless one of the `energies` of the states is not finite: then a `FloatingPointError` says why."""
+    lift = jax.vmap if states.positions.ndim == 3 else lambda f: f
+    vectors = lift(lambda s: s.box.vectors)(states)
+    values = (energies, states.positions, vectors)
+    return raise_if(~jnp.isfinite(energies), _describe_overlap, *values, guard=guard, mesh=mesh)
+
+
+def _describe_overlap(energies, positions, vectors):
+    """Says which atoms overlap, of one configuration or of the first bad one of a batch."""
+    bad = np.flatnonzero(~np.isfinite(energies))
+    x = positions.reshape(-1, *positions.shape[-2:])[bad[0]].astype(float)
+    box = np.broadcast_to(vectors, (*positions.shape[:-2], 3, 3)).reshape(-1, 3, 3)[bad[0]].astype(float)
+    where = f" of configuration {bad[0]}" if energies.size > 1 else ""
+    energy = energies.ravel()[bad[0]]
+    if not np.all(np.isfinite(x)):
+        return f"The positions{where} are not finite; wanted finite numbers, in nm."
+    difference = x[:, None] - x
+    if np.all(np.isfinite(box)):
+        difference -= np.round(difference @ np.linalg.inv(box)) @ box
+    distances = np.linalg.norm(difference, axis=-1) + np.diag(np.full(len(x), np.inf))
+    i, j = np.unravel_index(np.argmin(distances), distances.shape)
+    return (
+        f"The potential energy{where} is {energy} kJ/mol; wanted a finite number. The nearest two atoms are {i} and"
+        f" {j},"
+        f" {distances[i, j]:.4g} nm apart: atoms that overlap must be moved apart first, and parameters must be finite."
+        " A neighbor list that is too small, or was made for another box, gives NaN as well."
+    )
+
+
+def explosion_limit(kinetic: Float[Array, ""], num_atoms: int) -> Float[Array, ""]:
+    """A kinetic energy (kJ/mol) that only an exploding simulation reaches, given a sane one to compare with.
+
+    A thousand times that and the thermal energy at 1000 K. Asking for finite numbers is not enough: atoms thrown
+    through one another's cores fly apart for good, at finite speed.
+    """
+    return 1e3 * (kinetic + units.BOLTZMANN * 1000 * num_atoms)
+
+
+def check_wear(search: AbstractNeighborSearch | None, wear: Wear, *, guard: T, mesh: Mesh | None = None) -> T:
+    """`guard`, unless neighbor lists of `search` may have missed pairs: then a `FloatingPointError` says what to raise.
+
+    `wear` is of one trajectory, or of many with a leading axis.
+    """
+    if search is None:
+        return guard
+    worst = Wear(jnp.nanmax(wear.moved), jnp.max(wear.needed.reshape(-1, 2), axis=0))
+    values = (worst.moved, worst.needed, jnp.asarray(search.skin), jnp.asarray(search.every), search.room())
+    return raise_if(worst.too_much(search), _describe_wear, *values, guard=guard, mesh=mesh)
+
+
+def _describe_wear(moved, needed, skin, every, room):
+    """What to raise, for a trajectory whose neighbor lists may have missed pairs."""
+    room, needed = np.asarray(room), np.asarray(needed)
+    if np.any(needed > room):
+        return (
+            f"A neighbor list was too small: it had room for {room[0]} neighbors of a block and windows of {room[1]}"
+            f" atoms; wanted {needed[0]} and {needed[1]}. Use `search.enlarged(1.1 * jnp.array({needed.tolist()}))`, or"
+            " `CellList.fit` with more `room`."
+        )
+    if float(moved) > 5 * float(skin):
+        return (
+            f"An atom moved by {float(moved):.4g} nm in at most {int(every)} steps: the trajectory exploded, or a"
+            " neighbor list was used far too long. Wanted a shorter time step, better equilibrated positions, sane"
+            " parameters, or lists for fewer steps."
+        )
+    return (
+        f"An atom moved by {float(moved):.4g} nm in the {int(every)} steps that a neighbor list was used for; wanted at"
+        f" most half the skin, which is {0.5 * float(skin):.4g} nm. Use a skin of {2.2 * float(moved):.2g} nm, or lists"
+        f" for {max(1, int(0.45 * float(skin) / float(moved) * int(every)))} steps."
+    )
+
+
+def describe_explosion(kinetic, bad, failure, dt, save_every, resolution):
+    """Of the first bad one of many trajectories."""
+    k = int(np.argmax(np.any(bad, axis=1)))
+    which = f"Of {len(bad)} trajectories, number {k}: " if len(bad) > 1 else ""
+    kinetic, bad, failure = kinetic[k], bad[k], int(failure[k])
+    frame = int(np.argmax(bad))
+    step, before = frame * int(save_every), max(frame - 1, 0)
+    if failure != 0 and not np.isfinite(kinetic[frame]):
+        return f"{which}By step {step} ({step * float(dt):.6g} ps), {describe_failure(failure, float(resolution))}"
+    return (
+        f"{which}The trajectory exploded by step {step} ({step * float(dt):.6g} ps): its kinetic energy is"
+        f" {kinetic[frame]:.6g} kJ/mol, after {kinetic[before]:.6g} at step {before * int(save_every)} and"
+        f" {kinetic[0]:.6g} at the start. Wanted an energy that stays near its first value: try a shorter time step,"
+        " better equilibrated positions, or look at what the parameters have become."
+    )
