@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 import reverlet as rv
 
-from . import _run
+from . import _processes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,4 +65,17 @@ class Chains:
 
 def bar(n: int, label: str) -> Iterator[int]:
     """The numbers below `n`, with a progress bar."""
-    return iter(tqdm(range(n), desc=label, unit="", file=sys.stderr, leave=False, disable=not _run.leads()))
+    return iter(tqdm(range(n), desc=label, unit="", file=sys.stderr, leave=False, disable=not _processes.leads()))
+
+
+class WithTemperature(rv.AbstractObservable):
+    """An observable, and the temperature recorded beside it along the same trajectories."""
+
+    observable: rv.AbstractObservable
+    temperature: rv.Temperature = rv.Temperature()
+
+    def record(self, system, state, initial):
+        return self.observable.record(system, state, initial), self.temperature.record(system, state, initial)
+
+    def reduce(self, times, records, weights):
+        return self.observable.reduce(times, records[0], weights)

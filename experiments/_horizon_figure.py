@@ -7,8 +7,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from ._figures import DYNAMICAL, PATH, TARGET, THERMODYNAMIC, save_figures
+from ._folder import read_arrays, read_json
 from ._lj_figures import PARAMETERS, SLOPE_SCALE, SLOPE_UNITS
-from ._run import read_arrays, read_json
 
 
 def draw(folder: Path) -> Path:

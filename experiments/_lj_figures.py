@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from ._figures import DYNAMICAL, PATH, TARGET, THERMODYNAMIC, save_figures
-from ._run import read_arrays, read_json
+from ._folder import read_arrays, read_json
 
 BOLTZMANN = 8.31446261815324e-3  # kJ/mol/K
 PARAMETERS = (("sigma", r"\sigma", "nm"), ("epsilon", r"\epsilon", "kJ mol$^{-1}$"))

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from ._figures import DYNAMICAL, PATH, TARGET, THERMODYNAMIC, save_figures
-from ._run import read_arrays, read_json
+from ._folder import read_arrays, read_json
 
 PARAMETERS = (
     ("charge", r"$q_\mathrm{H}$", "e"),

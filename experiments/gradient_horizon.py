@@ -17,7 +17,9 @@ import tyro
 
 import reverlet as rv
 
-from . import _horizon_figure, _run, lj_diffusion
+from . import _argon, _horizon_figure, _run, lj_diffusion
+from ._errors import BadInput, refusing
+from ._folder import Folder, free_folder, write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,26 +105,26 @@ def run(command: Command) -> None:
     started = time.perf_counter()
     config = command.config
     if command.resume and command.out is None:
-        raise _run.BadInput("--resume came without --out; wanted the folder of the run to go on with.")
-    with _run.refusing():
-        topology, state = lj_diffusion.crystal(config.liquid)
+        raise BadInput("--resume came without --out; wanted the folder of the run to go on with.")
+    with refusing():
+        topology, state = _argon.crystal(config.atoms, config.box_length, config.seed)
         potential = rv.LennardJones(config.sigma, config.epsilon, cutoff=min(1.0, 0.49 * config.box_length))
         rv.System(topology, potential).check(state)
     frames = round(config.horizon / config.liquid.dt) // config.save_every
     if config.horizons < 4 or frames % config.horizons != 0:
-        raise _run.BadInput(
+        raise BadInput(
             f"--horizons is {config.horizons}; wanted at least 4, and a divisor of {frames}, the number of recorded"
             f" points, such as {frames}."
         )
-    out = command.out or _run.free_folder(Path("results/gradient_horizon"))
-    folder = _run.Folder(out, {"experiment": "gradient_horizon", **dataclasses.asdict(config)}, resume=command.resume)
+    out = command.out or free_folder(Path("results/gradient_horizon"))
+    folder = Folder(out, {"experiment": "gradient_horizon", **dataclasses.asdict(config)}, resume=command.resume)
 
     arrays = folder.array_stage("horizon.npz", lambda: horizon_stage(config, topology, state, potential))
     summary = summarize(config, arrays)
-    _run.write_json(folder / "summary.json", summary)
+    write_json(folder / "summary.json", summary)
     figure = _horizon_figure.draw(folder.path)
     seconds = time.perf_counter() - started
-    _run.write_json(folder / "summary.json", {**summary, "timing": {"seconds": seconds}})
+    write_json(folder / "summary.json", {**summary, "timing": {"seconds": seconds}})
     for line in three_lines(config, summary, seconds, figure):
         print(line)
 

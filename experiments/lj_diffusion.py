@@ -26,8 +26,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 import reverlet as rv
 
-from . import _lj_figures, _run
-from ._chains import Chains, bar
+from . import _argon, _lj_figures, _processes, _run
+from ._chains import Chains, WithTemperature, bar
+from ._errors import BadInput, refusing, require
+from ._folder import Folder, History, digest, free_folder, write_json
 
 SI = rv.units.SQUARE_METER_PER_SECOND
 """1 m²/s in nm²/ps: files and flags have D in m²/s."""
@@ -113,28 +115,26 @@ class Config:
             "interval",
             "horizon",
         ):
-            _run.require(
-                getattr(self, name) > 0, name, getattr(self, name), "a number above zero", Config.__dict__[name]
-            )
-        _run.require(self.target is None or self.target > 0, "target", self.target, "D* above zero, in m²/s", 2.36e-9)
+            require(getattr(self, name) > 0, name, getattr(self, name), "a number above zero", Config.__dict__[name])
+        require(self.target is None or self.target > 0, "target", self.target, "D* above zero, in m²/s", 2.36e-9)
         if self.target is not None and not 1e-12 < self.target < 1e-5:
-            raise _run.BadInput(f"--target is {self.target}; wanted m²/s, as 2.36e-9, between 1e-12 and 1e-5.")
+            raise BadInput(f"--target is {self.target}; wanted m²/s, as 2.36e-9, between 1e-12 and 1e-5.")
         for name in ("temperature", "target_error", "friction", "melt", "equilibration", "sigma_rate", "epsilon_rate"):
-            _run.require(getattr(self, name) >= 0, name, getattr(self, name), "zero or more", Config.__dict__[name])
-        _run.require(self.temperature > 0, "temperature", self.temperature, "more than 0 K for a liquid", 94.4)
-        _run.require(self.cutoff is None or self.cutoff > 0, "cutoff", self.cutoff, "a distance above zero, in nm", 1.0)
-        _run.require(self.atoms >= 2, "atoms", self.atoms, "at least 2", 108)
-        _run.require(self.trajectories >= 2, "trajectories", self.trajectories, "at least 2, for an error bar", 64)
-        _run.require(self.updates >= 1, "updates", self.updates, "at least 1", 40)
-        _run.require(self.save_every >= 1, "save_every", self.save_every, "at least 1", 2)
-        _run.require(0 < self.final_rate <= 1, "final_rate", self.final_rate, "more than 0, at most 1", 0.3)
-        _run.require(0 <= self.momentum < 1, "momentum", self.momentum, "zero or more, less than 1", 0.9)
-        _run.require(self.average >= 1, "average", self.average, "at least 1", 20)
-        _run.require(self.seed >= 0, "seed", self.seed, "zero or more", 0)
+            require(getattr(self, name) >= 0, name, getattr(self, name), "zero or more", Config.__dict__[name])
+        require(self.temperature > 0, "temperature", self.temperature, "more than 0 K for a liquid", 94.4)
+        require(self.cutoff is None or self.cutoff > 0, "cutoff", self.cutoff, "a distance above zero, in nm", 1.0)
+        require(self.atoms >= 2, "atoms", self.atoms, "at least 2", 108)
+        require(self.trajectories >= 2, "trajectories", self.trajectories, "at least 2, for an error bar", 64)
+        require(self.updates >= 1, "updates", self.updates, "at least 1", 40)
+        require(self.save_every >= 1, "save_every", self.save_every, "at least 1", 2)
+        require(0 < self.final_rate <= 1, "final_rate", self.final_rate, "more than 0, at most 1", 0.3)
+        require(0 <= self.momentum < 1, "momentum", self.momentum, "zero or more, less than 1", 0.9)
+        require(self.average >= 1, "average", self.average, "at least 1", 20)
+        require(self.seed >= 0, "seed", self.seed, "zero or more", 0)
         for name in ("reference_samples", "final_samples"):
-            _run.require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1", self.trajectories)
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1", self.trajectories)
         points = self.horizon / self.dt / self.save_every
-        _run.require(
+        require(
             round(points) >= 1 and abs(points - round(points)) < 1e-6,
             "horizon",
             self.horizon,
@@ -227,9 +227,12 @@ def run(command: Command) -> None:
     """The whole experiment; ends with five lines on the standard output."""
     started = time.perf_counter()
     config = command.config
-    mesh = _run.mesh_for(command, config.trajectories)
-    with _run.refusing():
-        topology, state = read_structure(config.structure) if config.structure else crystal(config)
+    mesh = _processes.mesh_for(command, config.trajectories)
+    with refusing():
+        if config.structure:
+            topology, state = _argon.read_structure(config.structure)
+        else:
+            topology, state = _argon.crystal(config.atoms, config.box_length, config.seed)
         half = 0.5 * float(jnp.min(state.box.heights))
         cutoff = min(1.0, 0.98 * half) if config.cutoff is None else config.cutoff
         potential = rv.LennardJones(config.sigma, config.epsilon, cutoff=cutoff)
@@ -237,9 +240,9 @@ def run(command: Command) -> None:
     liquid = Liquid(config, topology, potential, mesh)
 
     described = {**dataclasses.asdict(config), "structure": config.structure and str(config.structure)}
-    described["structure_sha256"] = config.structure and _run.digest(config.structure)
-    out = command.out or _run.free_folder(Path("results/lj_diffusion"))
-    folder = _run.Folder(out, {"experiment": "lj_diffusion", **described}, resume=command.resume)
+    described["structure_sha256"] = config.structure and digest(config.structure)
+    out = command.out or free_folder(Path("results/lj_diffusion"))
+    folder = Folder(out, {"experiment": "lj_diffusion", **described}, resume=command.resume)
 
     keys = [jax.random.fold_in(jax.random.key(config.seed), stage) for stage in range(5)]
     start = folder.array_stage("start.npz", lambda: start_stage(liquid, state, keys[0]))
@@ -253,67 +256,21 @@ def run(command: Command) -> None:
     final = folder.array_stage("final.npz", lambda: final_stage(liquid, final_potential, fitted.carry, keys[3]))
     folder.array_stage("gradient.npz", lambda: gradient_stage(liquid, final_potential, fitted.carry, keys[4]))
 
-    if not _run.leads():
+    if not _processes.leads():
         return
     summary = summarize(config, liquid, start, target, history, (sigma, epsilon), final)
-    updates = [s for s in _run.History(folder / "history.jsonl").seconds.values() if s is not None]
+    updates = [s for s in History(folder / "history.jsonl").seconds.values() if s is not None]
     seconds = time.perf_counter() - started
     summary["timing"] = {"seconds": seconds, "seconds_of_updates": sum(updates)}
-    _run.write_json(folder / "summary.json", summary)
+    write_json(folder / "summary.json", summary)
     figures = _lj_figures.draw(folder.path)
     summary["timing"]["seconds"] = seconds = time.perf_counter() - started
-    _run.write_json(folder / "summary.json", summary)
+    write_json(folder / "summary.json", summary)
     for line in five_lines(config, liquid, summary, seconds, sum(updates), folder.path, figures):
         print(line)
 
 
 # ---- the liquid
-
-
-def crystal(config: Config) -> tuple[rv.Topology, rv.State]:
-    """Atoms on sites of a face-centered cubic lattice that fills the box; the sites that are too many stay empty."""
-    cells = int(np.ceil((config.atoms / 4) ** (1 / 3) - 1e-9))
-    corners = np.stack(np.meshgrid(*[np.arange(cells)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
-    basis = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
-    sites = ((corners + basis).reshape(-1, 3) + 0.25) * config.box_length / cells
-    kept = np.sort(np.random.default_rng(config.seed).permutation(len(sites))[: config.atoms])
-    positions = jnp.asarray(sites[kept], jnp.float32)
-    box = rv.OrthorhombicBox(jnp.full(3, config.box_length, jnp.float32))
-    return rv.Topology.from_elements(["Ar"] * config.atoms), rv.State(positions, jnp.zeros_like(positions), box)
-
-
-def read_structure(path: Path) -> tuple[rv.Topology, rv.State]:
-    """The first configuration of a PDB or extxyz file, at rest and in single precision."""
-    if not path.is_file():
-        raise _run.BadInput(f"There is no structure file {path}; wanted a PDB or extxyz file.")
-    topology, state = rv.io.read_structure(path)
-    counts = {e: topology.elements.count(e) for e in sorted(set(topology.elements))}
-    if len(counts) != 1 or topology.num_atoms < 2:
-        found = ", ".join(f"{n} {e}" for e, n in counts.items())
-        raise _run.BadInput(
-            f"The structure file {path} has {found}; wanted at least two atoms of one element, as argon."
-        )
-    if isinstance(state.box, rv.OpenBox):
-        raise _run.BadInput(
-            f'The structure file {path} has no periodic box; wanted one: CRYST1 in a PDB, Lattice="..." in an extxyz'
-            " file."
-        )
-    positions = state.positions.astype(jnp.float32)
-    box = state.box.astype(jnp.float32)
-    return rv.Topology.from_elements(topology.elements), rv.State(positions, jnp.zeros_like(positions), box)
-
-
-class WithTemperature(rv.AbstractObservable):
-    """An observable, and the temperature recorded beside it along the same trajectories."""
-
-    observable: rv.AbstractObservable
-    temperature: rv.Temperature = rv.Temperature()
-
-    def record(self, system, state, initial):
-        return self.observable.record(system, state, initial), self.temperature.record(system, state, initial)
-
-    def reduce(self, times, records, weights):
-        return self.observable.reduce(times, records[0], weights)
 
 
 class Liquid:
@@ -422,7 +379,7 @@ def reference_stage(liquid: Liquid, chains: rv.State, key: PRNGKeyArray) -> dict
     }
 
 
-def fit(liquid: Liquid, chains: rv.State, target: float, folder: _run.Folder, key: PRNGKeyArray) -> rv.FitState:
+def fit(liquid: Liquid, chains: rv.State, target: float, folder: Folder, key: PRNGKeyArray) -> rv.FitState:
     """Steps σ and ε; writes the checkpoint and `history.jsonl` after every update. `target` in nm²/ps."""
     config = liquid.config
 
@@ -521,7 +478,7 @@ def gradient_stage(
     **Returns:** arrays (trajectories, frames): `diffusion` (nm²/ps), `sigma` and `epsilon` (its derivatives).
     """
     samples = liquid.chains.draw(potential, chains, key)
-    if _run.leads():
+    if _processes.leads():
         print("gradients against the integration time ...", file=sys.stderr)
     times, diffusion, sigma, epsilon = _curves(rv.SelfDiffusion(), liquid.tangents, liquid.topology, potential, samples)
     arrays = {"times": times, "diffusion": diffusion, "sigma": sigma, "epsilon": epsilon}

@@ -21,7 +21,9 @@ import tyro
 import reverlet as rv
 
 from . import _run
+from ._errors import BadInput
 from ._figures import DYNAMICAL, STYLE, TARGET, THERMODYNAMIC
+from ._folder import Folder, free_folder, write_json
 
 matplotlib.use("Agg")
 import diffrax
@@ -71,7 +73,7 @@ class Config:
 
 def _require(fine: bool, name: str, value: Any, wanted: str) -> None:
     if not fine:
-        raise _run.BadInput(f"--{name.replace('_', '-')} is {value}; wanted {wanted}.")
+        raise BadInput(f"--{name.replace('_', '-')} is {value}; wanted {wanted}.")
 
 
 PRESETS = {
@@ -112,7 +114,7 @@ def parse(arguments: list[str]) -> Command:
     first.add_argument("--preset", default="quick")
     preset = first.parse_known_args(arguments)[0].preset
     if preset not in PRESETS:
-        raise _run.BadInput(f"--preset is {preset!r}; wanted one of {', '.join(PRESETS)}.")
+        raise BadInput(f"--preset is {preset!r}; wanted one of {', '.join(PRESETS)}.")
     return tyro.cli(
         Command,
         default=Command(PRESETS[preset]),
@@ -126,8 +128,8 @@ def run(command: Command) -> None:
     """The whole experiment."""
     started = time.perf_counter()
     config = command.config
-    out = command.out or _run.free_folder(Path("results/reversal_error"))
-    folder = _run.Folder(out, {"experiment": "reversal_error", **dataclasses.asdict(config)}, resume=False)
+    out = command.out or free_folder(Path("results/reversal_error"))
+    folder = Folder(out, {"experiment": "reversal_error", **dataclasses.asdict(config)}, resume=False)
 
     system, states, neighbors = liquid(config)
     methods = {
@@ -155,7 +157,7 @@ def run(command: Command) -> None:
         "cost": cost(config, system, jax.tree.map(lambda x: x[0], states)),
     }
     summary["seconds"] = time.perf_counter() - started
-    _run.write_json(folder / "summary.json", summary)
+    write_json(folder / "summary.json", summary)
     figure = draw(config, summary)
     figure.savefig(folder / "reversal_error.png", format="png")
     plt.close(figure)

@@ -12,6 +12,7 @@ import importlib.util
 from pathlib import Path
 
 from . import _run
+from ._errors import BadInput
 
 
 class Job:
@@ -56,13 +57,13 @@ def submit(arguments: list[str]) -> None:
     parser.add_argument("--partition", help="of the cluster; by default its own choice")
     flags = parser.parse_args(ours)
     if flags.name == "slurm" or importlib.util.find_spec(f"experiments.{flags.name}") is None:
-        raise _run.BadInput(f"There is no experiment {flags.name!r} to submit; wanted one such as lj_diffusion.")
+        raise BadInput(f"There is no experiment {flags.name!r} to submit; wanted one such as lj_diffusion.")
     if flags.nodes < 1 or flags.gpus_per_node < 0:
-        raise _run.BadInput(
+        raise BadInput(
             f"--nodes is {flags.nodes} and --gpus-per-node {flags.gpus_per_node}; wanted at least 1 and at least 0."
         )
     if "--out" not in theirs[:-1]:
-        raise _run.BadInput(
+        raise BadInput(
             "There is no --out among the experiment's arguments; wanted the folder of the run after `--`, so that a job"
             " that is stopped can go on with it: -- --preset paper --out results/paper."
         )
@@ -72,9 +73,9 @@ def submit(arguments: list[str]) -> None:
 
         executor = submitit.SlurmExecutor(folder=f"{out}-slurm")
     except ImportError as error:
-        raise _run.BadInput("`submitit` is not installed; wanted it: pip install submitit.") from error
+        raise BadInput("`submitit` is not installed; wanted it: pip install submitit.") from error
     except RuntimeError as error:
-        raise _run.BadInput(f"SLURM was not found ({error}); wanted its commands srun and sbatch.") from error
+        raise BadInput(f"SLURM was not found ({error}); wanted its commands srun and sbatch.") from error
     tasks = max(1, flags.gpus_per_node)
     parameters = {"gpus_per_node": flags.gpus_per_node or None, "partition": flags.partition}
     executor.update_parameters(

@@ -33,9 +33,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 import reverlet as rv
 
-from . import _run, _water_figures
-from ._chains import Chains, bar
-from .lj_diffusion import WithTemperature
+from . import _processes, _run, _water, _water_figures
+from ._chains import Chains, WithTemperature, bar
+from ._errors import refusing, require
+from ._folder import Folder, digest, free_folder, write_json
 
 NAMES = ("charge", "sigma", "bond", "angle")
 FITS = {"pair": ("charge", "sigma"), "all": NAMES}
@@ -125,34 +126,34 @@ class Config:
     """How many trajectories that is done with."""
 
     def __post_init__(self):
-        def require(fine: bool, name: str, wanted: str, fits: Any = None) -> None:
-            _run.require(fine, name, getattr(self, name), wanted, Config.__dict__[name] if fits is None else fits)
+        def check(fine: bool, name: str, wanted: str, fits: Any = None) -> None:
+            require(fine, name, getattr(self, name), wanted, Config.__dict__[name] if fits is None else fits)
 
         positive = ("waters", "density", "temperature", *NAMES, "time_step", "correlation", "highest", "spacing")
         for name in (*positive, "interval", "nvt", "validation"):
-            require(getattr(self, name) > 0, name, "a number above zero")
+            check(getattr(self, name) > 0, name, "a number above zero")
         for name in ("friction", "equilibration", *(f"{n}_rate" for n in NAMES)):
-            require(getattr(self, name) >= 0, name, "zero or more")
+            check(getattr(self, name) >= 0, name, "zero or more")
         for name in ("updates", "average", "save_every", "reference_samples", "final_samples"):
-            require(getattr(self, name) >= 1, name, "at least 1")
+            check(getattr(self, name) >= 1, name, "at least 1")
         for name in ("trajectories", "check_trajectories"):
-            require(getattr(self, name) >= 2, name, "at least 2, since only products of different ones have no bias")
-        require(0 < self.final_rate <= 1, "final_rate", "more than 0, at most 1")
-        require(0 <= self.momentum < 1, "momentum", "zero or more, less than 1")
-        require(self.seed >= 0, "seed", "zero or more")
+            check(getattr(self, name) >= 2, name, "at least 2, since only products of different ones have no bias")
+        check(0 < self.final_rate <= 1, "final_rate", "more than 0, at most 1")
+        check(0 <= self.momentum < 1, "momentum", "zero or more, less than 1")
+        check(self.seed >= 0, "seed", "zero or more")
 
         frame = self.dt * self.save_every
         aliased = 0.01 * rv.units.METER / (2 * rv.units.SPEED_OF_LIGHT * frame)
-        require(self.highest <= aliased, "highest", f"what frames {frame:g} ps apart resolve, at most", aliased)
+        check(self.highest <= aliased, "highest", f"what frames {frame:g} ps apart resolve, at most", aliased)
         for name in ("correlation", "validation", "check"):
             for length in np.atleast_1d(getattr(self, name)):
                 points = length / frame
                 fine = round(points) >= 1 and abs(points - round(points)) < 1e-6
                 wanted = f"multiples of {frame:g} ps, which is save_every time steps"
-                require(fine, name, wanted, max(1, round(points)) * frame)
-        require(max(self.check, default=0) <= self.validation, "check", "at most --validation", self.validation)
+                check(fine, name, wanted, max(1, round(points)) * frame)
+        check(max(self.check, default=0) <= self.validation, "check", "at most --validation", self.validation)
         shortest = self.trajectories * self.interval
-        require(self.nvt >= shortest * (1 - 1e-9), "nvt", "at least an interval for every trajectory", shortest)
+        check(self.nvt >= shortest * (1 - 1e-9), "nvt", "at least an interval for every trajectory", shortest)
 
     @property
     def dt(self) -> float:
@@ -232,19 +233,22 @@ def run(command: Command) -> None:
     """The whole experiment; ends with five lines on the standard output."""
     started = time.perf_counter()
     config = command.config
-    mesh = _run.mesh_for(command, config.trajectories, cores=True)
+    mesh = _processes.mesh_for(command, config.trajectories, cores=True)
     keys = [jax.random.fold_in(jax.random.key(config.seed), stage) for stage in range(8)]
-    with _run.refusing():
-        state = read_structure(config.structure) if config.structure else packed(config, keys[0])
+    with refusing():
+        if config.structure:
+            state = _water.read_structure(config.structure)
+        else:
+            state = _water.packed(config.waters, config.density, keys[0])
         water = Water(config, state.box, len(state.positions) // 3, mesh)
         rv.System(water.topology, water.target).check(state)
 
     described = {**dataclasses.asdict(config), "structure": config.structure and str(config.structure)}
-    described["structure_sha256"] = config.structure and _run.digest(config.structure)
-    out = command.out or _run.free_folder(Path("results/water_ir"))
-    folder = _run.Folder(out, {"experiment": "water_ir", **described}, resume=command.resume)
+    described["structure_sha256"] = config.structure and digest(config.structure)
+    out = command.out or free_folder(Path("results/water_ir"))
+    folder = Folder(out, {"experiment": "water_ir", **described}, resume=command.resume)
 
-    chains_of = lambda a: _run.on_all(
+    chains_of = lambda a: _processes.on_all(
         jax.vmap(lambda x, v: rv.State(x, v, state.box))(a["positions"], a["velocities"]), mesh
     )
     chains = chains_of(folder.array_stage("start.npz", lambda: start_stage(water, state, keys[1])))
@@ -265,43 +269,21 @@ def run(command: Command) -> None:
     if config.check:
         check = folder.array_stage("check.npz", lambda: check_stage(water, first, chains_of(before), target, keys[7]))
 
-    if not _run.leads():
+    if not _processes.leads():
         return
     if command.trajectory is not None:
         write_trajectory(water, final_parameters, last.carry, command.trajectory)
     lines = {name: report_lines(state.history) for name, state in fitted.items()}
     summary = summarize(config, water, lines, target, before, final, check)
     seconds = lambda: {"seconds": time.perf_counter() - started}
-    _run.write_json(folder / "summary.json", {**summary, "timing": seconds()})
+    write_json(folder / "summary.json", {**summary, "timing": seconds()})
     figures = _water_figures.draw(folder.path)
-    _run.write_json(folder / "summary.json", {**summary, "timing": seconds()})
+    write_json(folder / "summary.json", {**summary, "timing": seconds()})
     for line in five_lines(config, summary, seconds()["seconds"], folder.path, figures):
         print(line)
 
 
 # ---- the liquid
-
-
-def packed(config: Config, key: PRNGKeyArray) -> rv.State:
-    """Molecules packed into a cube at the density, and relaxed."""
-    molecule = rv.Topology.from_elements(["O", "H", "H"], bonds=[(0, 1), (0, 2)])
-    half = np.radians(112 / 2)
-    shape = 0.1 * jnp.array([[0, 0, 0], [np.sin(half), np.cos(half), 0], [-np.sin(half), np.cos(half), 0]], float)
-    density = config.density * rv.units.GRAM_PER_CUBIC_CENTIMETER
-    _, state = rv.pack(molecule, shape, config.waters, density=density, key=key)
-    water = Water(config, state.box, config.waters)
-    return rv.minimize(rv.System(water.topology, water.target), state, max_steps=1000).state
-
-
-def read_structure(path: Path) -> rv.State:
-    """The first configuration of a file, which has to be of water."""
-    topology, state = rv.io.read_structure(path)
-    if topology.elements != ("O", "H", "H") * (len(topology.elements) // 3):
-        raise _run.BadInput(
-            f"The structure file {path} has atoms {', '.join(topology.elements[:6])}, ...; wanted molecules of water,"
-            " each as O, H, H."
-        )
-    return state
 
 
 class Parameters(eqx.Module):
@@ -381,8 +363,7 @@ class Water:
         accuracy: float = 1e-4,
     ):
         self.config = config
-        cutoff = min(0.9, 0.4999 * float(jnp.min(box.heights)))
-        system = rv.qspcfw(num, box, cutoff=cutoff, accuracy=accuracy)
+        system = _water.water(num, box, accuracy)
         self.topology = system.topology
         assert isinstance(system.potential, rv.Sum)
         self.target = system.potential
@@ -501,7 +482,7 @@ def fit(
         }
         return rv.linearize(estimate.value, gradient, parameters), (samples.last, report)
 
-    start = _run.on_all(Parameters.of(water.first(name)), water.chains.mesh)
+    start = _processes.on_all(Parameters.of(water.first(name)), water.chains.mesh)
     rates = Parameters(*(getattr(c, f"{n}_rate") if n in FITS[name] else 0.0 for n in NAMES))  # pyright: ignore
     adam = lambda rate: optax.adam(optax.cosine_decay_schedule(rate, c.updates, c.final_rate), b1=c.momentum)
     show = lambda line: f"loss {line['loss']:.2e}, " + ", ".join(f"{n} {line[n]:.4g}" for n in NAMES)
