@@ -173,28 +173,84 @@ def test_tail_correction_in_closed_form():
     x, n, volume, s3 = positions(0), 32, LENGTH**3, (SIGMA / CUTOFF) ** 3
     plain = lennard_jones()
     tail = rv.TailCorrected(plain)
-    # every atom has n-1 others, not n: a matter of definition of order 1/n, and exact for pairs i ≠ j
-    density = (n - 1) / volume
+    density = n / volume
     wanted = 8 / 3 * np.pi * n * density * EPSILON * SIGMA**3 * (s3**3 / 3 - s3)
     # the quadrature is exact for inverse powers; what is left is rounding of the plain energy
     np.testing.assert_allclose(energy(tail, x, BOX) - energy(plain, x, BOX), wanted, rtol=1e-11)
     np.testing.assert_array_equal(forces(tail, x, BOX), forces(plain, x, BOX))
-    # a smaller box is a larger density: the pressure is U_tail/V
-    pressure = -np.trace(stress(tail, x, BOX) - stress(plain, x, BOX)) / 3
-    np.testing.assert_allclose(pressure, wanted / volume, rtol=1e-10)
+    # -(2π/3)ρ² ∫ r³ u′ dr (Allen & Tildesley), twice U_tail/V of the attraction
+    wanted = 16 / 3 * np.pi * density**2 * EPSILON * SIGMA**3 * (2 / 3 * s3**3 - s3)
+    pressure = lambda box: -jnp.trace(tail.stress(x, box) - plain.stress(x, box)) / 3
+    np.testing.assert_allclose(eqx.filter_jit(pressure)(BOX), wanted, rtol=1e-10)
+    # its derivatives are right as well: it goes like V⁻²
+    scaled = lambda factor: pressure(rv.OrthorhombicBox(factor ** (1 / 3) * BOX.lengths))
+    np.testing.assert_allclose(jax.jit(jax.grad(scaled))(1.0), -2 * wanted, rtol=1e-9)
 
 
-def test_tail_correction_of_a_switch_by_quadrature():
+class Cosine(rv.AbstractTruncation):
+    """A user's own: u(r) (1 + cos(π t))/2 from 80 % of the cutoff on, or half of that, which jumps."""
+
+    jumps: bool = eqx.field(static=True)
+
+    def truncate(self, u, r2, cutoff):
+        t = jnp.maximum(jnp.sqrt(jnp.maximum(r2, 0.1 * cutoff**2)) / cutoff - 0.8, 0) / 0.2
+        return u(r2) * (1 + jnp.cos((0.5 if self.jumps else 1.0) * np.pi * t)) / 2
+
+    def start(self, cutoff):
+        return 0.8 * cutoff
+
+    def check(self, cutoff):
+        del cutoff
+
+
+@pytest.mark.parametrize("truncation", [rv.SmoothSwitch(0.4), Cosine(False), Cosine(True)], ids=repr)
+def test_tail_correction_of_a_switch_by_quadrature(truncation):
     x, n = positions(0), 32
-    got = energy(rv.TailCorrected(SWITCHED), x, BOX) - energy(SWITCHED, x, BOX)
-    r = np.linspace(0.4, CUTOFF, 200_001)
-    t = (r - 0.4) / (CUTOFF - 0.4)
-    u = 4 * EPSILON * ((SIGMA / r) ** 12 - (SIGMA / r) ** 6)
-    switched = np.trapezoid(u * (10 * t**3 - 15 * t**4 + 6 * t**5) * r**2, r)
+    potential = lennard_jones(truncation)
+    tail = rv.TailCorrected(potential)
+    r = np.linspace(truncation.start(CUTOFF), CUTOFF, 200_001)
+    formula = lambda r2: 4 * EPSILON * ((SIGMA**2 / r2) ** 6 - (SIGMA**2 / r2) ** 3)
+    left_out = formula(r**2) - np.asarray(jax.vmap(lambda s: truncation.truncate(formula, s, CUTOFF))(r**2))
     s3 = (SIGMA / CUTOFF) ** 3
     beyond = 4 * EPSILON * SIGMA**3 * (s3**3 / 9 - s3 / 3)
-    wanted = 2 * np.pi * n * (n - 1) / LENGTH**3 * (switched + beyond)
+    density = n / LENGTH**3
+    wanted = 2 * np.pi * n * density * (np.trapezoid(left_out * r**2, r) + beyond)
+    got = energy(tail, x, BOX) - energy(potential, x, BOX)
     np.testing.assert_allclose(got, wanted, rtol=1e-8)  # trapezoid rule with 2e5 intervals
+    # the virial of what is left out, without the impulse at a jump
+    virial = np.sum((0.5 * (r[1:] + r[:-1])) ** 3 * np.diff(left_out))
+    virial += 4 * EPSILON * SIGMA**3 * (-12 * s3**3 / 9 + 6 * s3 / 3)
+    pressure = -np.trace(stress(tail, x, BOX) - stress(potential, x, BOX)) / 3
+    np.testing.assert_allclose(pressure, -2 / 3 * np.pi * density**2 * virial, rtol=1e-8)
+
+
+def test_tail_correction_by_species():
+    """The same whether parameters are per species, per pair of species or per atom, whatever is excluded."""
+    x, species = positions(0), np.arange(32) % 3
+    sigma, epsilon = np.array([0.338, 0.30, 0.32]), np.array([0.9, 0.5, 0.7])
+    mixed = rv.LennardJones(sigma, epsilon, cutoff=CUTOFF, species=species)
+    every_atom = rv.LennardJones(sigma[species], epsilon[species], cutoff=CUTOFF, species=np.arange(32))
+    tail = lambda potential: energy(rv.TailCorrected(potential), x, BOX) - energy(potential, x, BOX)
+    sigmas, epsilons = 0.5 * (sigma[:, None] + sigma), np.sqrt(np.outer(epsilon, epsilon))
+    s3 = (sigmas / CUTOFF) ** 3
+    each = 8 / 3 * np.pi / LENGTH**3 * epsilons * sigmas**3 * (s3**3 / 3 - s3)
+    counts = np.bincount(species)
+    own = Indexed(jnp.asarray(sigma[species]), jnp.asarray(epsilon[species]))
+    for potential in (mixed, every_atom, rv.Excluding(mixed, np.array([[0, 1]])), own):
+        np.testing.assert_allclose(tail(potential), counts @ each @ counts, rtol=1e-10)
+
+
+class Indexed(rv.AbstractPairPotential):
+    """A user's own mixture, with a parameter for every atom."""
+
+    sigma: Array
+    epsilon: Array
+    cutoff: float = eqx.field(static=True, default=CUTOFF)
+    truncation: rv.AbstractTruncation = rv.PlainCutoff()
+
+    def pair_energy(self, r2, i, j):
+        s6 = (0.25 * (self.sigma[i] + self.sigma[j]) ** 2 / r2) ** 3
+        return 4 * jnp.sqrt(self.epsilon[i] * self.epsilon[j]) * (s6**2 - s6)
 
 
 def test_sums():

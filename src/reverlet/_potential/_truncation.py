@@ -21,6 +21,10 @@ class AbstractTruncation(eqx.Module):
         pair energy `u` as a function of the squared distance."""
 
     @abc.abstractmethod
+    def start(self, cutoff: float) -> float:
+        """From which distance (nm) on the truncated energy is not u any more; zero if it is not anywhere."""
+
+    @abc.abstractmethod
     def check(self, cutoff: float) -> None:
         """Refuses a cutoff that does not fit."""
 
@@ -29,12 +33,17 @@ class PlainCutoff(AbstractTruncation):
     """u(r) as it is, and nothing beyond the cutoff.
 
     Energy is not conserved when a pair crosses the cutoff, and finite differences of trajectories jump there;
-    dynamics and its exact discrete gradients do not mind, since the force is what it is on both sides.
+    dynamics and its exact discrete gradients do not mind, since the force is what it is on both sides. A pressure from
+    the virial, as of `stress`, lacks the impulse of the pairs that cross the cutoff, (2π/3)ρ² r_c³ u(r_c) in a liquid
+    without structure there: it is that of the forces, not of the energy. `TailCorrected` accounts for it.
     """
 
     def truncate(self, u, r2, cutoff):
         del cutoff
         return u(r2)
+
+    def start(self, cutoff):
+        return cutoff
 
     def check(self, cutoff):
         del cutoff
@@ -45,6 +54,10 @@ class ShiftedCutoff(AbstractTruncation):
 
     def truncate(self, u, r2, cutoff):
         return u(r2) - u(jnp.full_like(r2, cutoff**2))
+
+    def start(self, cutoff):
+        del cutoff
+        return 0.0
 
     def check(self, cutoff):
         del cutoff
@@ -66,6 +79,10 @@ class SmoothSwitch(AbstractTruncation):
         r = jnp.sqrt(jnp.maximum(r2, 0.25 * self.onset**2))
         t = jnp.clip((r - self.onset) / (cutoff - self.onset), 0, 1)
         return u(r2) * (1 - t**3 * (10 - t * (15 - 6 * t)))
+
+    def start(self, cutoff):
+        del cutoff
+        return self.onset
 
     def check(self, cutoff):
         if not 0 < self.onset < cutoff:

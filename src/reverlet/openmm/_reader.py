@@ -61,8 +61,8 @@ def from_system(system: Any, topology: Any = None, *, box: AbstractBox | None = 
       PME, with the tolerance as its accuracy. 1-4 pairs share the parameters of all others (`Rescaling`) where one
       factor relates them; otherwise their Lennard-Jones parameters are their own (`ListedPairs`).
     - `CustomNonbondedForce`, whatever its expression, where its numbers are those of a Lennard-Jones potential.
-    - A dispersion correction: `TailCorrected`, which differs from OpenMM's by the share of an atom's pair with itself
-      and of pairs that do not interact, as 1/N.
+    - A dispersion correction: `TailCorrected`, the same for atoms that are all alike; otherwise OpenMM, which means
+      over N(N+1)/2 pairs, differs by a share of order 1/N.
     - Thermostats, barostats and `CMMotionRemover` are left out: they are no part of the surface.
 
     **Arguments:** `system`, an `openmm.System`; `topology`, its `openmm.app.Topology`, without which elements are told
