@@ -237,7 +237,7 @@ class Ewald(AbstractElectrostatics):
         return (
             pairs.energy(positions, box, neighbors=neighbors)
             + corrections(pairs, self, positions, box)
-            + _reciprocal(q, positions, box, self.alpha, self.waves)
+            + waves_energy(q, positions, box, self.alpha, self.waves)
             + constants(q, self.alpha, box)
         )
 
@@ -349,7 +349,7 @@ def _inverse_distance_jvp(alpha, order, primals, tangents):
     return _inverse_distance(r2, alpha, order), -0.5 * _inverse_distance(r2, alpha, order + 1) * dot
 
 
-def _reciprocal(q, positions, box, alpha, waves):
+def waves_energy(q, positions, box, alpha, waves):
     """(2π/V) Σ_{k≠0} exp(-k²/4α²)/k² |S(k)|².
 
     exp(ik·x) is a product of one factor for each lattice vector, whence S is a product of two matrices: of cosines and
