@@ -3,16 +3,18 @@
 import dataclasses
 
 import equinox as eqx
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import EPSILON, SEEDS, SIGMA, TEMPERATURE, argon_state, argon_topology, very_few
+from helpers import EPSILON, SEEDS, SIGMA, TEMPERATURE, argon_state, argon_topology, few, very_few
 from hypothesis import given
 
 import reverlet as rv
 
 ATOMS, CUTOFF, SKIN = 300, 0.55, 0.05
+ZERO = jnp.zeros((), int)
 SHAPES = {
     "cube": rv.OrthorhombicBox(jnp.full(3, 2.5)),
     "slab": rv.OrthorhombicBox(jnp.array([4.1, 1.3, 2.9])),
@@ -96,6 +98,97 @@ def test_has_all_pairs_within_reach(shape, block, seed):
         assert listed == wanted
     flat = np.asarray(neighbors.rows).ravel()
     np.testing.assert_array_equal(flat[np.asarray(neighbors.slots)], np.arange(ATOMS))
+
+
+strained_box = jax.jit(lambda box, deformation: box.deform(deformation))
+wear = jax.jit(lambda neighbors, x, box: (neighbors.wear(x, box), neighbors.usable(x, box)))
+
+
+@pytest.mark.parametrize("shape", ["slab", "triclinic"])
+@given(seed=SEEDS, part=st.sampled_from([0.0, 0.5, 0.9]))
+@few
+def test_serves_as_long_as_strain_and_motion_leave_no_pair_out(shape, seed, part):
+    """Sizes at which the list is just good, or just not: all pairs must be there, and no more be refused."""
+    box, rng = SHAPES[shape], np.random.default_rng(seed)
+    x = scattered(seed, box)
+    neighbors = find(search_for(shape, 1), x, box)
+    # a strain that takes up `part` of the skin, and a rotation that takes nothing
+    strain = rng.normal(size=(3, 3))
+    lowest = np.linalg.eigvalsh(strain + strain.T)[0] / 2
+    deformation = np.eye(3) + strain * (part * SKIN / (CUTOFF + SKIN) / abs(lowest))
+    turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    deformation = turn * np.sign(np.linalg.det(turn)) @ deformation
+    smallest = np.linalg.svd(deformation, compute_uv=False)[-1]
+    left = 0.5 * (smallest * (CUTOFF + SKIN) - CUTOFF)
+    if left < 0:
+        return
+    now = strained_box(box, jnp.asarray(deformation))
+    # all atoms are moved beside the strain, then all together, and some by lattice vectors
+    u = rng.normal(size=x.shape)
+    u /= np.linalg.norm(u, axis=1)[:, None]
+    u -= u.mean(axis=0)
+    u /= np.max(np.linalg.norm(u, axis=1))
+    drift, wraps = rng.normal(size=3), rng.integers(-1, 2, size=(ATOMS, 3)) @ now.vectors
+
+    for size, wanted in ((0.999 * left, True), (1.001 * left + 1e-9, False)):
+        y = x @ deformation.T + size * u + drift + wraps
+        used, usable = wear(neighbors, y, now)
+        np.testing.assert_allclose(used, size + 0.5 * (1 - smallest) * (CUTOFF + SKIN), atol=1e-12)
+        assert usable == wanted
+        if wanted:
+            assert brute_force_pairs(y, now, CUTOFF) <= listed_pairs(neighbors, ATOMS)
+
+
+def test_a_strained_box_keeps_its_list_and_another_box_does_not():
+    box, search = SHAPES["cube"], search_for("cube", 8)
+    x = liquid(0, box)
+    neighbors = find(search, x, box)
+    for factor in (0.93, 1.1):  # scaled with the box, as barostats do; within the skin, 0.93 of 0.6 nm is beyond 0.55
+        scaled = rv.OrthorhombicBox(factor * box.lengths)
+        energy = SMOOTH.energy(factor * x, scaled, neighbors=neighbors)
+        np.testing.assert_allclose(energy, SMOOTH.energy(factor * x, scaled), rtol=1e-11)
+    assert np.isnan(SMOOTH.energy(0.91 * x, rv.OrthorhombicBox(0.91 * box.lengths), neighbors=neighbors))
+    for other in (rv.OrthorhombicBox(jnp.array([2.3, 2.5, 2.5])), rv.OpenBox(), SHAPES["slab"]):
+        assert np.isnan(SMOOTH.energy(x, other, neighbors=neighbors))
+
+
+@pytest.mark.parametrize("shape", ["cube", "triclinic"])
+def test_view_per_atom_equals_brute_force(shape):
+    box = SHAPES[shape]
+    search = rv.CellList.fit(scattered(0, box), box, cutoff=CUTOFF, skin=SKIN, per_atom=True)
+    assert search_for(shape, 8).near is None
+    x = scattered(0, box)
+    neighbors = find(search, x, box)
+    pairs = {(i, j) for i, row in enumerate(np.asarray(neighbors.of_atom)) for j in row if j < ATOMS}
+    assert pairs == brute_force_pairs(x, box, CUTOFF + SKIN)
+    small = dataclasses.replace(search, near=3)
+    short = find(small, x, box)
+    assert not short.complete
+    np.testing.assert_array_equal(short.needed, neighbors.needed)
+    assert neighbors.needed[2] == max(np.bincount([i for i, _ in pairs]))
+    assert find(small.enlarged(short.needed), x, box).complete
+
+
+def test_edges_make_the_energy_of_pairs():
+    box = SHAPES["triclinic"]
+    x = liquid(3, box)
+    neighbors = find(rv.CellList.fit(x, box, cutoff=CUTOFF, skin=SKIN, per_atom=True), x, box)
+
+    def of_edges(x, neighbors):
+        edges = rv.Edges.within(CUTOFF, x, box, neighbors)
+        one = lambda r2: SMOOTH.truncation.truncate(lambda s: SMOOTH.pair_energy(s, ZERO, ZERO), r2, CUTOFF)
+        return 0.5 * jnp.sum(jnp.where(edges.mask, one(jnp.sum(edges.d**2, axis=-1)), 0))
+
+    both = jax.jit(jax.value_and_grad(of_edges))
+    wanted = jax.value_and_grad(lambda x: SMOOTH.energy(x, box))(x)
+    for got in (both(x, neighbors), both(x, None)):
+        np.testing.assert_allclose(got[0], wanted[0], rtol=1e-11)  # the order of the sums
+        np.testing.assert_allclose(got[1], wanted[1], atol=1e-11 * float(jnp.max(jnp.abs(wanted[1]))))
+    assert np.isnan(both(x.at[0, 0].add(SKIN), neighbors)[0])
+    with pytest.raises(ValueError, match="no view per atom"):
+        rv.Edges.within(CUTOFF, x, box, find(search_for("triclinic", 8), x, box))
+    with pytest.raises(ValueError, match="wanted a list with at least that"):
+        rv.Edges.within(0.6, x, box, neighbors)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,7 @@ from ._minimize import (
 from ._neighbors import (
     AbstractNeighborSearch as AbstractNeighborSearch,
     CellList as CellList,
+    Edges as Edges,
     Neighbors as Neighbors,
 )
 from ._observable import (

@@ -75,7 +75,7 @@ def check_wear(search: AbstractNeighborSearch | None, wear: Wear, *, guard: T, m
     """
     if search is None:
         return guard
-    worst = Wear(jnp.nanmax(wear.moved), jnp.max(wear.needed.reshape(-1, 2), axis=0))
+    worst = Wear(jnp.nanmax(wear.moved), jnp.max(wear.needed.reshape(-1, wear.needed.shape[-1]), axis=0))
     values = (worst.moved, worst.needed, jnp.asarray(search.skin), jnp.asarray(search.every), search.room())
     return raise_if(worst.too_much(search), _describe_wear, *values, guard=guard, mesh=mesh)
 
@@ -85,8 +85,9 @@ def _describe_wear(moved, needed, skin, every, room):
     room, needed = np.asarray(room), np.asarray(needed)
     if np.any(needed > room):
         return (
-            f"A neighbor list was too small: it had room for {room[0]} neighbors of a block and windows of {room[1]}"
-            f" atoms; wanted {needed[0]} and {needed[1]}. Use `search.enlarged(1.1 * jnp.array({needed.tolist()}))`, or"
+            f"A neighbor list was too small: it had room for {room[0]} neighbors of a block, windows of {room[1]} atoms"
+            f" and {room[2]} neighbors of an atom; wanted {needed[0]}, {needed[1]} and {needed[2]}. Use"
+            f" `search.enlarged(1.1 * jnp.array({needed.tolist()}))`, or"
             " `CellList.fit` with more `room`."
         )
     if float(moved) > 5 * float(skin):

@@ -99,13 +99,13 @@ def _descend(system, state, max_steps, tolerance, max_move):
         x = walk.positions + dt * v
         neighbors = walk.neighbors
         if neighbors is not None:
-            neighbors = jax.lax.cond(neighbors.usable(x), lambda: neighbors, lambda: system.find_neighbors(x, box))
-        wear = walk.wear if neighbors is None else walk.wear.and_of(x, neighbors)
+            neighbors = jax.lax.cond(neighbors.usable(x, box), lambda: neighbors, lambda: system.find_neighbors(x, box))
+        wear = walk.wear if neighbors is None else walk.wear.and_of(x, box, neighbors)
         return _Walk(x, v, forces(x, neighbors), neighbors, wear, dt, mixing, downhill, walk.num_steps + 1)
 
     x, neighbors = state.positions, system.find_neighbors(state.positions, box)
     number = lambda value: jnp.asarray(value, dtype)
-    wear = Wear.none(dtype) if neighbors is None else Wear.none(dtype).and_of(x, neighbors)
+    wear = Wear.none(dtype) if neighbors is None else Wear.none(dtype).and_of(x, box, neighbors)
     start = _Walk(
         x, jnp.zeros_like(x), forces(x, neighbors), neighbors, wear, number(_START), number(_MIXING), jnp.array(0),
         jnp.array(0),

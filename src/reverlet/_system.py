@@ -94,7 +94,7 @@ class System(eqx.Module):
         if self.search is not None:
             search, worst = self.search, Wear.none(states.positions.dtype)
             found = lambda s: jax.lax.stop_gradient(search.find(jax.lax.stop_gradient(s.positions), s.box))
-            wear = lift(lambda s: worst.and_of(s.positions, found(s)))(states)
+            wear = lift(lambda s: worst.and_of(s.positions, s.box, found(s)))(states)
             states = check_wear(self.search, wear, guard=states)
         energies = lift(lambda s: self.potential_energy(s.positions, s.box))(states)
         return check_energies(states, energies, guard=states)

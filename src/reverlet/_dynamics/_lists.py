@@ -44,7 +44,7 @@ def with_lists_that_fit(system, run, tries):
         needed = out[-1].wear.needed
         if system.search is None or isinstance(needed, Tracer):
             break
-        needed = np.max(np.asarray(needed).reshape(-1, 2), axis=0)
+        needed = np.max(np.asarray(needed).reshape(-1, needed.shape[-1]), axis=0)
         if np.all(needed <= np.asarray(system.search.room())):
             break
         system = _enlarged(system, needed)
@@ -79,7 +79,7 @@ class Lists(AbstractPreparation):
         return Wear.none(x.dtype)
 
     def wear(self, worst, x, prepared: Neighbors):
-        return worst.and_of(x, prepared)
+        return worst.and_of(x, prepared.box, prepared)  # the box stays as it is
 
     def worn_out(self, worst):
         return worst.too_much(self.search)

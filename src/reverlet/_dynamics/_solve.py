@@ -66,7 +66,7 @@ def _solve(dynamics, system, state, record):
         if system.search is None or by_step:
             return kinetic, None
         # lists of single evaluations; as floats, since Diffrax fills what it will save with infinity
-        wear = Wear.none(y[0].dtype).and_of(y[0], system.find_neighbors(y[0], initial.box))
+        wear = Wear.none(y[0].dtype).and_of(y[0], initial.box, system.find_neighbors(y[0], initial.box))
         return kinetic, wear.needed.astype(kinetic.dtype)
 
     frames = diffrax.SubSaveAt(t0=True, steps=save_every, fn=frame)

@@ -68,8 +68,10 @@ def _chosen(neighbors: Neighbors, atoms: Int[Array, " chosen"], num_atoms: int) 
         new[neighbors.columns],
         neighbors.slots[atoms],
         neighbors.positions[atoms],
+        neighbors.box,
         neighbors.needed,
         neighbors.complete,
         neighbors.cutoff,
         neighbors.skin,
+        None if neighbors.of_atom is None else new[neighbors.of_atom[atoms]],
     )

@@ -36,7 +36,7 @@ class AbstractPairPotential(AbstractPotential):
     def energy(self, positions, box, *, neighbors=None):
         dtype = positions.dtype
         energy = pair_sum(cast_floats(self, dtype), positions, box.astype(dtype), neighbors)
-        return energy * one_if_usable(self, positions, neighbors)
+        return energy * one_if_usable(self, positions, box, neighbors)
 
 
 def heat_flow(
@@ -62,5 +62,5 @@ def heat_flow(
 
     energies, flows = per_tile(of_tile, len(positions), neighbors)
     energies = energies[0] if neighbors is None else energies.reshape(-1)[neighbors.slots]
-    one = one_if_usable(potential, positions, neighbors)
+    one = one_if_usable(potential, positions, box, neighbors)
     return energies * one, jnp.sum(flows, axis=0) * one

@@ -12,7 +12,7 @@ from .._misc import tree_dot
 from .._neighbors import Neighbors
 
 
-def one_if_usable(potential, positions, neighbors):
+def one_if_usable(potential, positions, box, neighbors):
     """A factor, which all derivatives have too: one, or NaN where the list may miss pairs."""
     if neighbors is None:
         return jnp.ones((), positions.dtype)
@@ -21,7 +21,7 @@ def one_if_usable(potential, positions, neighbors):
             f"`neighbors` has the pairs up to {neighbors.cutoff} nm, but the cutoff is {potential.cutoff} nm; wanted a"
             " list with at least that."
         )
-    usable = jax.lax.stop_gradient(neighbors.usable(positions))
+    usable = jax.lax.stop_gradient(neighbors.usable(positions, box))
     return jnp.where(usable, 1, jnp.nan).astype(positions.dtype)
 
 

@@ -148,7 +148,7 @@ def _sample(sampler, system, states, rounds, key):
         x = x + 0.5 * h * v
         if search is not None:
             neighbors = jax.lax.cond(k % search.every == 0, lambda: lift(_find, x), lambda: neighbors)
-            wear = jax.vmap(Wear.and_of)(wear, x, neighbors)
+            wear = jax.vmap(Wear.and_of)(wear, x, states.box, neighbors)
         a = lift(_forces, x, neighbors) / masses
         return x, v + 0.5 * h * a, a, neighbors, wear
 

@@ -1,83 +1,16 @@
-import abc
 import dataclasses
 import math
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from equinox import AbstractVar
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Float
 
-from ._box import AbstractBox
-from ._misc import is_concrete
-
-
-class Neighbors(eqx.Module):
-    """Which atoms may be near which: blocks of atoms, each with all atoms near any of its own.
-
-    A dense layout: what is summed over a row is gathered, nothing is scattered, so that a sum has the same order
-    whenever the list is the same. Atoms are their own neighbors here, as their distance is zero.
-
-    A potential that is given a list in which pairs may be missing returns NaN, and so do its derivatives.
-    """
-
-    rows: Int[Array, "blocks block"]
-    """The atoms of every block; the number of atoms where there is none."""
-    columns: Int[Array, "blocks capacity"]
-    """The atoms near any of them; the number of atoms where there is none."""
-    slots: Int[Array, " atoms"]
-    """Where each atom is in `rows`, read as one long row."""
-    positions: Float[Array, "atoms 3"]
-    """Where the atoms were when this was made, nm."""
-    needed: Int[Array, "2"]
-    """How large `capacity` and `window` of the search would have to be. Pairs are missing where one was less."""
-    complete: Bool[Array, ""]
-    """Whether no pairs were missing when this was made."""
-    cutoff: float = eqx.field(static=True)
-    """Up to where all pairs are there, nm."""
-    skin: float = eqx.field(static=True)
-    """nm."""
-
-    def moved(self, positions: Float[Array, "atoms 3"]) -> Float[Array, ""]:
-        """How far the atom that moved most has moved since, nm."""
-        return jnp.max(jnp.sum((positions - self.positions) ** 2, axis=1)) ** 0.5
-
-    def usable(self, positions: Float[Array, "atoms 3"]) -> Bool[Array, ""]:
-        """Whether no pairs within the cutoff can be missing at these positions (nm)."""
-        return self.complete & (self.moved(positions) <= 0.5 * self.skin)
-
-
-class AbstractNeighborSearch(eqx.Module):
-    """Finds the pairs of atoms nearer than a cutoff and a skin; a pure function of positions and box.
-
-    A list stays right until an atom has moved by half the skin.
-    """
-
-    cutoff: AbstractVar[float]
-    """nm."""
-    skin: AbstractVar[float]
-    """nm."""
-    every: AbstractVar[int]
-    """How many time steps a list is used for."""
-
-    @abc.abstractmethod
-    def find(self, positions: Float[Array, "atoms 3"], box: AbstractBox) -> Neighbors:
-        """The list for these positions (nm)."""
-
-    @abc.abstractmethod
-    def check(self, heights: Float[Array, "*boxes 3"]) -> None:
-        """Refuses boxes (by their heights, nm) that the search does not work in; traced ones are let through."""
-
-    @abc.abstractmethod
-    def room(self) -> Int[Array, "2"]:
-        """What `Neighbors.needed` must not exceed."""
-
-    @abc.abstractmethod
-    def enlarged(self, needed: Int[Array, "2"] | Float[Array, "2"]) -> "AbstractNeighborSearch":
-        """A search with room for what a list `needed`."""
+from .._box import AbstractBox
+from .._misc import is_concrete
+from ._base import AbstractNeighborSearch, Neighbors
 
 
 class CellList(AbstractNeighborSearch):
@@ -93,7 +26,8 @@ class CellList(AbstractNeighborSearch):
 
     **Arguments:** `cutoff` and `skin` (nm); `every`, how many time steps a list is used for; `cells`, the numbers of
     columns along the first and second lattice vector, and of cells along the third; `reach`, how many columns away to
-    look along both; `window` and `capacity` as above; `block`.
+    look along both; `window` and `capacity` as above; `block`; `near`, the most neighbors of an atom, for lists with a
+    view per atom (`Neighbors.of_atom`), without which potentials of an atom and its neighbors take no list.
 
     **Errors:** `ValueError` for numbers that are not positive.
 
@@ -108,12 +42,14 @@ class CellList(AbstractNeighborSearch):
     window: int = eqx.field(static=True)
     capacity: int = eqx.field(static=True)
     block: int = eqx.field(static=True, default=8)
+    near: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
         for name, value in (("cutoff", self.cutoff), ("skin", self.skin)):
             if not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"`{name}` is {value}; wanted a finite number more than zero, in nm.")
         numbers = [("every", self.every), ("window", self.window), ("capacity", self.capacity), ("block", self.block)]
+        numbers += [] if self.near is None else [("near", self.near)]
         numbers += [(f"cells[{k}]", n) for k, n in enumerate(self.cells)]
         numbers += [(f"reach[{k}]", n) for k, n in enumerate(self.reach)]
         for name, value in numbers:
@@ -131,11 +67,13 @@ class CellList(AbstractNeighborSearch):
         every: int = 20,
         block: int = 8,
         room: float = 1.2,
+        per_atom: bool = False,
     ) -> "CellList":
         """A search that suits a configuration, found by trying it there.
 
         **Arguments:** `positions` (atoms, 3) or (samples, atoms, 3), nm; `room`, how many times larger than needed now
-        `window` and `capacity` are made, since the liquid fluctuates.
+        `window`, `capacity` and `near` are made, since the liquid fluctuates; `per_atom`, whether lists have the view
+        per atom.
 
         **Errors:** `ValueError` for a box without volume or smaller than twice the cutoff and skin, and where positions
         are traced.
@@ -154,11 +92,11 @@ class CellList(AbstractNeighborSearch):
         columns = [max(1, round(h / edge)) for h in heights[:2]]
         cells = (columns[0], columns[1], max(1, round(10 * heights[2] / edge)))
         reach = [math.ceil((cutoff + skin) * n / h) for n, h in zip(columns, heights[:2], strict=True)]
-        search = cls(cutoff, skin, every, cells, (reach[0], reach[1]), window=1, capacity=1, block=block)
+        search = cls(cutoff, skin, every, cells, (reach[0], reach[1]), 1, 1, block, 1 if per_atom else None)
         for _ in range(2):  # what a window too small has hidden is found the second time
             needed = np.max([_needed(search, configuration, box) for configuration in configurations], axis=0)
             search = search.enlarged(jnp.asarray(needed))
-        return search.enlarged(room * jnp.array([search.capacity, search.window]))
+        return search.enlarged(room * search.room())
 
     def check(self, heights):
         _require_room(heights, self.cutoff, self.skin)
@@ -173,11 +111,16 @@ class CellList(AbstractNeighborSearch):
                     )
 
     def room(self):
-        return jnp.array([self.capacity, self.window], jnp.int32)
+        return jnp.array([self.capacity, self.window, self.near or 0], jnp.int32)
 
     def enlarged(self, needed):
-        capacity, window = (math.ceil(float(n)) for n in needed)
-        return dataclasses.replace(self, capacity=max(self.capacity, capacity), window=max(self.window, window))
+        capacity, window, near = (math.ceil(float(n)) for n in needed)
+        return dataclasses.replace(
+            self,
+            capacity=max(self.capacity, capacity),
+            window=max(self.window, window),
+            near=None if self.near is None else max(self.near, near),
+        )
 
     def find(self, positions, box):
         n, b = len(positions), self.block
@@ -231,14 +174,21 @@ class CellList(AbstractNeighborSearch):
             place = starts[columns][:, None] + (from_[:, None] + k) % jnp.maximum(counts[columns], 1)[:, None]
             candidates = jnp.where(k < many[:, None], order.at[place].get(mode="clip"), n).ravel()
             near = self._near(positions, box, row, candidates)
-            to = jnp.where(near, jnp.cumsum(near) - 1, self.capacity)
-            kept = jnp.full(self.capacity, n, jnp.int32).at[to].set(candidates, mode="drop")
-            return kept, jnp.sum(near)
+            kept, found = _compressed(candidates, jnp.any(near, axis=0), self.capacity, n)
+            if self.near is None:
+                return kept, found, None, jnp.zeros((), found.dtype)
+            near &= candidates != row[:, None]
+            of_atom, most = jax.vmap(lambda near: _compressed(candidates, near, self.near, n))(near)
+            return kept, found, of_atom, jnp.max(most)
 
-        columns, found = jax.lax.map(columns_of, (rows, looked_at, from_, many), batch_size=min(64, blocks))
-        needed = jnp.stack([jnp.max(found), jnp.max(many)]).astype(jnp.int32)
+        blocks_of = (rows, looked_at, from_, many)
+        columns, found, of_atom, most = jax.lax.map(columns_of, blocks_of, batch_size=min(64, blocks))
+        needed = jnp.stack([jnp.max(found), jnp.max(many), jnp.max(most)]).astype(jnp.int32)
         complete = jnp.all(needed <= self.room()) & self._fits(box.heights)
-        return Neighbors(rows, columns, slots, positions, needed, complete, self.cutoff, self.skin)
+        if of_atom is not None:
+            of_atom = of_atom.reshape(blocks * b, -1)[slots]
+        made = (rows, columns, slots, positions, box, needed, complete)
+        return Neighbors(*made, self.cutoff, self.skin, of_atom)
 
     def _fits(self, heights):
         """Whether the columns looked at are enough, for a box whose heights `check` could not see."""
@@ -250,11 +200,18 @@ class CellList(AbstractNeighborSearch):
         return fits
 
     def _near(self, positions, box, row, candidates):
+        """Whether an atom of the row and a candidate are within the reach of one another; nothing is near no atom."""
         n = len(positions)
         a, b = ([positions.at[k, axis].get(mode="clip") for axis in range(3)] for k in (row, candidates))
         d = box.minimum_image(*(p[:, None] - q for p, q in zip(a, b, strict=True)))
         near = d[0] * d[0] + d[1] * d[1] + d[2] * d[2] < (self.cutoff + self.skin) ** 2
-        return jnp.any(near & (row != n)[:, None], axis=0) & (candidates != n)
+        return near & (row != n)[:, None] & (candidates != n)
+
+
+def _compressed(values, kept, room, nothing):
+    """Those that are kept, in order, the first `room` of them, with `nothing` behind; and how many there are."""
+    to = jnp.where(kept, jnp.cumsum(kept) - 1, room)
+    return jnp.full(room, nothing, values.dtype).at[to].set(values, mode="drop"), jnp.sum(kept)
 
 
 @eqx.filter_jit
@@ -281,27 +238,3 @@ def _require_room(heights: Float[Array, "*boxes 3"], cutoff: float, skin: float)
             f"Cutoff and skin are {cutoff + skin:.6g} nm together; wanted at most half the smallest height of the box,"
             f" which is {0.5 * smallest:.6g} nm here. Leave the search out: a system this small has no use for one."
         )
-
-
-class Wear(eqx.Module):
-    """The worst that happened to the lists of a trajectory."""
-
-    moved: Float[Array, ""]
-    """How far an atom moved while a list was in use, nm."""
-    needed: Int[Array, "2"]
-    """The most that a list needed."""
-
-    @staticmethod
-    def none(dtype: Any) -> "Wear":
-        """Of no list."""
-        return Wear(jnp.zeros((), dtype), jnp.zeros(2, jnp.int32))
-
-    def and_of(self, positions: Float[Array, "atoms 3"], neighbors: Neighbors) -> "Wear":
-        """With a list in use at `positions` (nm)."""
-        # what comes after a failure is NaN, and tells nothing of its cause
-        needed = jnp.where(jnp.all(jnp.isfinite(neighbors.positions)), neighbors.needed, 0)
-        return Wear(jnp.fmax(self.moved, neighbors.moved(positions)), jnp.maximum(self.needed, needed))
-
-    def too_much(self, search: AbstractNeighborSearch) -> Bool[Array, ""]:
-        """Whether pairs may have been missed."""
-        return (self.moved > 0.5 * search.skin) | jnp.any(self.needed > search.room())
