@@ -50,9 +50,7 @@ class Neighbors(eqx.Module):
         """How far the atom that moved most has moved since, nm: beside the strain of the box, and beside what all atoms
         moved together. Whole lattice vectors, as of atoms that are wrapped, do not count."""
         strain = self._strain(box, positions.dtype)
-        # sums of products, written out: a matrix product may run in lower precision on a GPU
-        affine = sum(self.positions[:, k, None] * strain[k] for k in range(3))
-        u = positions - self.positions - affine
+        u = positions - self.positions - _product(self.positions, strain)
         u = jnp.stack(box.astype(u.dtype).minimum_image(*(u - u[0]).T))
         u = u - jnp.mean(u, axis=1, keepdims=True)
         return jnp.max(u[0] * u[0] + u[1] * u[1] + u[2] * u[2]) ** 0.5
@@ -61,7 +59,7 @@ class Neighbors(eqx.Module):
         """How much nearer than cutoff and skin two atoms may be that were not, by the strain of the box alone, nm;
         less than zero where the box grew in all directions."""
         strain = self._strain(box, dtype)
-        g = strain + strain.T + sum(strain[:, k, None] * strain[:, k] for k in range(3))  # F Fᵀ - 1
+        g = strain + strain.T + _product(strain, strain.T)  # F Fᵀ - 1
         # the smallest eigenvalue of F Fᵀ, in closed form: with the angle of the cubic's roots
         mean = jnp.trace(g) / 3
         deviation = g - mean * jnp.eye(3, dtype=dtype)
@@ -87,7 +85,12 @@ class Neighbors(eqx.Module):
             return jnp.full((3, 3), 0.0 if same else jnp.nan, dtype)
         old, new = self.box.vectors.astype(dtype), box.vectors.astype(dtype)
         inverse = reciprocal_vectors(self.box).astype(dtype).T
-        return sum(inverse[:, k, None] * (new - old)[k] for k in range(3))
+        return _product(inverse, new - old)
+
+
+def _product(a: Float[Array, "rows 3"], b: Float[Array, "3 3"]) -> Float[Array, "rows 3"]:
+    # written out: a matrix product may run in lower precision on a GPU
+    return a[:, 0, None] * b[0] + a[:, 1, None] * b[1] + a[:, 2, None] * b[2]
 
 
 class AbstractNeighborSearch(eqx.Module):
