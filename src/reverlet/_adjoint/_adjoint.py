@@ -1,7 +1,5 @@
 """The reversible adjoint. Only this package touches Diffrax's private names (pinned to `diffrax>=0.7.2,<0.8`)."""
 
-from typing import NamedTuple
-
 import diffrax
 import equinox as eqx
 import jax
@@ -9,13 +7,14 @@ import jax.numpy as jnp
 from diffrax._adjoint import _nondiff_solver_controller_state, _only_transpose_ys
 from diffrax._heuristics import is_sde
 from diffrax._integrate import SaveState, State
-from jaxtyping import PyTree
+from diffrax._term import WrapTerm
 
 from .._controls import AbstractCotangentControl
-from .._solver import AbstractReversibleSolver, AbstractSplittingSolver
-from ._functions import explicit, prepare, ready, refreshed
+from .._solver import AbstractReversibleSolver, AbstractStagedSolver
+from ._forward import Progress, solve_any, solve_staged
+from ._functions import explicit
 from ._grid import Grid, equal_steps, slots_of
-from ._walk import Walk, walk_any, walk_splitting
+from ._walk import Walk, walk_any, walk_staged
 
 
 class ReversibleAdjoint(diffrax.AbstractAdjoint):
@@ -84,13 +83,14 @@ class ReversibleAdjoint(diffrax.AbstractAdjoint):
         subs, subs_tree = jax.tree.flatten(saveat.subs, is_leaf=is_sub)
         saves = jax.tree.leaves(init_state.save_state, is_leaf=is_save)
         slots = [slots_of(sub, save.ts.shape[0], t0, h, taken) for sub, save in zip(subs, saves, strict=True)]
-        grid = Grid(t0, h, taken, slots)
+        wrapped, *_ = jax.tree.leaves(terms, is_leaf=lambda x: isinstance(x, WrapTerm))
+        grid = Grid(t0, h, h * wrapped.direction, taken, slots)
 
         y0, solver_state0 = init_state.y, init_state.solver_state
         functions = explicit(terms, solver, [sub.fn for sub in subs], t0, h, y0, args, solver_state0)
         empty = [save.ys for save in saves]
-        progress = _Progress(progress_meter, init_state.progress_meter_state)
-        ys, y1, solver_state1, progress_state, result, wear = _solve(
+        progress = Progress(progress_meter, init_state.progress_meter_state)
+        out = _solve(
             (y0, args, functions),
             solver=solver,
             controls=self.controls,
@@ -101,13 +101,13 @@ class ReversibleAdjoint(diffrax.AbstractAdjoint):
         )
 
         save_states = []
-        for sub_slots, save, sub_ys in zip(slots, saves, ys, strict=True):
+        for sub_slots, save, sub_ys in zip(slots, saves, out.ys, strict=True):
             written = sub_slots <= taken
             ts = jnp.where(written, grid.time(sub_slots), save.ts)
             index = jnp.sum(written)
             save_states.append(SaveState(saveat_ts_index=index, ts=ts, ys=sub_ys, save_index=index))
-        out_of_steps = (taken < num_steps) & (result == diffrax.RESULTS.successful)
-        result = diffrax.RESULTS.where(out_of_steps, diffrax.RESULTS.max_steps_reached, result)
+        out_of_steps = (taken < num_steps) & (out.result == diffrax.RESULTS.successful)
+        result = diffrax.RESULTS.where(out_of_steps, diffrax.RESULTS.max_steps_reached, out.result)
         tprev = jnp.where(taken < num_steps, grid.time(taken), t1)
         final_state = eqx.tree_at(
             lambda s: (
@@ -123,11 +123,11 @@ class ReversibleAdjoint(diffrax.AbstractAdjoint):
             ),
             init_state,
             (
-                y1,
+                out.y,
                 tprev,
                 t1,
-                solver_state1,
-                progress_state,
+                out.solver_state,
+                out.progress,
                 result,
                 taken,
                 taken,
@@ -136,7 +136,7 @@ class ReversibleAdjoint(diffrax.AbstractAdjoint):
             is_leaf=lambda x: x is None,
         )
         assert isinstance(final_state, State)
-        return _only_transpose_ys(final_state), {"wear": jax.lax.stop_gradient(wear)}
+        return _only_transpose_ys(final_state), {"wear": jax.lax.stop_gradient(out.wear)}
 
 
 def _refuse_unsupported(terms, solver, stepsize_controller, event, saveat):
@@ -167,62 +167,21 @@ def _refuse_unsupported(terms, solver, stepsize_controller, event, saveat):
         raise ValueError(f"{name} cannot undo noise; wanted ordinary differential equations, `diffrax.ODETerm`.")
 
 
-class _Progress(NamedTuple):
-    meter: diffrax.AbstractProgressMeter
-    state: PyTree
-
-
 # Differentiable: y0, args, functions. Everything else is not.
 @eqx.filter_custom_vjp
 def _solve(y__args__functions, *, solver, controls, grid, empty, solver_state0, progress):
-    del solver, controls
+    del controls
     y, args, functions = y__args__functions
-
-    def save(i, y, pointers, buffers):
-        pointers, buffers = list(pointers), list(buffers)
-        for k, (fn, slots) in enumerate(zip(functions.saves, grid.slots, strict=True)):
-            # `while`, since several slots may want the same step
-            def due(carry, slots=slots):
-                p, _ = carry
-                return (p < len(slots)) & (slots[jnp.minimum(p, len(slots) - 1)] == i)
-
-            def write(carry, fn=fn):
-                p, buffer = carry
-                value = fn(grid.time(i), y, args)
-                return p + 1, jax.tree.map(lambda b, v: b.at[p].set(v), buffer, value)
-
-            pointers[k], buffers[k] = jax.lax.while_loop(due, write, (pointers[k], buffers[k]))
-        return pointers, buffers
-
-    def body(i, carry):
-        y, state, pointers, buffers, meter_state, result, prepared, wear = carry
-        prepared = refreshed(functions, i > 0, i, y, args, prepared)
-        y, state, step_result = functions.step(grid.time(i), y, ready(args, prepared), state)
-        wear = wear if functions.wear is None else functions.wear(wear, y[0], prepared)
-        result = diffrax.RESULTS.where(result == diffrax.RESULTS.successful, step_result, result)  # the first failure
-        pointers, buffers = save(i + 1, y, pointers, buffers)
-        meter_state = progress.meter.step(meter_state, (i + 1) / grid.num_steps)
-        return y, state, pointers, buffers, meter_state, result, prepared, wear
-
-    pointers, buffers = save(0, y, [jnp.zeros((), jnp.int32)] * len(empty), empty)
-    carry = (y, solver_state0, pointers, buffers, progress.state, diffrax.RESULTS.successful)
-    carry = (*carry, prepare(functions, y, args), functions.unworn)
-    y, state, _, buffers, meter_state, result, _, wear = jax.lax.fori_loop(0, grid.num_steps, body, carry)
-    if functions.wear is not None:
-        # with the preparation that the way back will begin with
-        wear = functions.wear(wear, y[0], prepare(functions, y, args))
-        bad = (result == diffrax.RESULTS.successful) & functions.worn_out(wear)
-        failed = diffrax.RESULTS.nonfinite  # inherited from Optimistix's
-        result = diffrax.RESULTS.where(bad, failed, result)  # pyright: ignore[reportArgumentType]
-    return buffers, y, state, meter_state, result, wear
+    if isinstance(solver, AbstractStagedSolver):
+        return solve_staged(solver, functions, grid, y, args, empty, progress)
+    return solve_any(functions, grid, y, args, empty, solver_state0, progress)
 
 
 @_solve.def_fwd
 def _solve_fwd(perturbed, y__args__functions, **kwargs):
     del perturbed
     out = _solve(y__args__functions, **kwargs)
-    _, y1, state1, *_ = out
-    return out, (y1, state1)
+    return out, (out.y, out.solver_state)
 
 
 @_solve.def_bwd
@@ -234,9 +193,9 @@ def _solve_bwd(
     y0, args, functions = y__args__functions
     _, args_perturbed, functions_perturbed = perturbed
     moving, fixed = eqx.partition((args, functions), (args_perturbed, functions_perturbed))
-    walk = Walk(solver, controls, grid, cotangents[0], moving, fixed)
-    if isinstance(solver, AbstractSplittingSolver):
-        y_bar, moving_bar = walk_splitting(walk, y0, y1)
+    walk = Walk(solver, controls, grid, cotangents.ys, moving, fixed)
+    if isinstance(solver, AbstractStagedSolver):
+        y_bar, moving_bar = walk_staged(walk, y0, y1)
     else:
         y_bar, moving_bar = walk_any(walk, y0, y1, state1)
     args_bar, functions_bar = moving_bar

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import diffrax
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from diffrax._term import WrapTerm
 from jaxtyping import Array, Float, PyTree
 
-from .._solver import AbstractPreparation, AbstractSplittingSolver, ConservativeTerm, power
+from .._solver import AbstractPreparation, AbstractStagedSolver, ConservativeTerm, Kick, power
 
 
 class _EqualStep(diffrax.AbstractTerm):
@@ -76,20 +77,20 @@ def _equal_step(wrapped: WrapTerm, h) -> diffrax.AbstractTerm:
 class Functions(NamedTuple):
     """What the solve calls, with every array they close over made explicit, so that cotangents can reach it.
 
-    Splitting methods go backward by `drift`, and a kick and a power for every kick term; others by `init` and
-    `backward_step`. Where there is a preparation, it is made `every` so many steps.
+    Solvers in stages go by their flows: of a kick its `power` w · a(x), all of whose derivatives are wanted, of
+    others what they do to the state. Other solvers go by `step` and, backward, `init` and `backward_step`. Where there
+    is a preparation, it is made `every` so many steps.
     """
 
-    step: Callable
     saves: list[Callable]
     every: int | None = None
     prepare: Callable | None = None
+    unprepared: PyTree = None
     wear: Callable | None = None
     worn_out: Callable | None = None
     unworn: PyTree = None
-    drift: Callable | None = None
-    kicks: tuple[Callable, ...] = ()
-    powers: tuple[Callable, ...] = ()
+    flows: tuple[Callable, ...] = ()
+    step: Callable | None = None
     init: Callable | None = None
     backward_step: Callable | None = None
 
@@ -97,6 +98,29 @@ class Functions(NamedTuple):
 def explicit(terms, solver, fns, t, h, y, args, solver_state) -> Functions:
     convert = eqx.filter_closure_convert
     terms = jax.tree.map(lambda term: _equal_step(term, h), terms, is_leaf=lambda x: isinstance(x, WrapTerm))
+    preparation = _preparation(terms)
+    if preparation is None:
+        functions = Functions([convert(fn, t, y, args) for fn in fns])
+    else:
+        x = y[0]
+        unworn = preparation.unworn(x)
+        prepare = convert(preparation.make, x, args)
+        shapes = eqx.filter_eval_shape(prepare, x, args)
+        zeros = lambda s: jnp.zeros(s.shape, s.dtype) if isinstance(s, jax.ShapeDtypeStruct) else s
+        prepared = jax.tree.map(zeros, shapes)
+        given = lambda fn: lambda t, y, args: fn(t, y, preparation.given(args.args, args.prepared))
+        functions = Functions(
+            [convert(given(fn), t, y, _Prepared(args, prepared)) for fn in fns],
+            every=preparation.every,
+            prepare=prepare,
+            unprepared=prepared,
+            wear=convert(preparation.wear, unworn, x, prepared),
+            worn_out=convert(preparation.worn_out, unworn),
+            unworn=unworn,
+        )
+    args = ready(args, functions.unprepared)
+    if isinstance(solver, AbstractStagedSolver):
+        return functions._replace(flows=tuple(_explicit_flow(flow, t, h, y, args) for flow in solver.flows(terms)))
 
     def step(t, y, args, state):
         y, _, _, state, result = solver.step(terms, t, t + h, y, args, state, False)
@@ -109,42 +133,25 @@ def explicit(terms, solver, fns, t, h, y, args, solver_state) -> Functions:
     def init(t, y, args):
         return solver.init(terms, t, t + h, y, args)
 
-    preparation = _preparation(terms)
-    functions = Functions(None, [convert(fn, t, y, args) for fn in fns])  # pyright: ignore[reportArgumentType]
-    if preparation is not None:
-        x = y[0]
-        unworn = preparation.unworn(x)
-        prepare = convert(preparation.make, x, args)
-        prepared = eqx.filter_eval_shape(prepare, x, args)
-        functions = functions._replace(
-            every=preparation.every,
-            prepare=prepare,
-            wear=convert(preparation.wear, unworn, x, prepared),
-            worn_out=convert(preparation.worn_out, unworn),
-            unworn=unworn,
-        )
-        args = _Prepared(args, prepared)
-    functions = functions._replace(step=convert(step, t, y, args, solver_state))
-    if isinstance(solver, AbstractSplittingSolver):
-        drift, *kicks = solver.split(terms)
-        x, v = y
-        field = lambda term: lambda t, z, args: term.prod(term.vf(t, z, args), term.contr(t, t))
-
-        def work(kick):
-            def function(t, x, args, w):
-                term, args = kick.ready(args)
-                return power(term, t * kick.direction, x, args, kick.prod(w, kick.contr(t, t)))
-
-            return function
-
-        return functions._replace(
-            drift=convert(field(drift), t, v, args),
-            kicks=tuple(convert(field(kick), t, x, args) for kick in kicks),
-            powers=tuple(convert(work(kick), t, x, args, v) for kick in kicks),
-        )
     return functions._replace(
-        init=convert(init, t, y, args), backward_step=convert(backward_step, t, y, args, solver_state)
+        step=convert(step, t, y, args, solver_state),
+        init=convert(init, t, y, args),
+        backward_step=convert(backward_step, t, y, args, solver_state),
     )
+
+
+def _explicit_flow(flow, t, h, y, args):
+    """`f(t, y, args, h)`, or of a kick its power, `f(t, x, args, w)`."""
+    if not isinstance(flow, Kick):
+        return eqx.filter_closure_convert(flow.apply, t, y, args, h)
+    kick: Any = flow.term
+
+    def work(t, x, args, w):
+        term, args = kick.ready(args)
+        return power(term, t * kick.direction, x, args, w)
+
+    x, v, *_ = y
+    return eqx.filter_closure_convert(work, t, x, args, v)
 
 
 def prepare(functions, y, args):
@@ -152,11 +159,11 @@ def prepare(functions, y, args):
 
 
 def refreshed(functions, due, i, y, args, prepared):
-    """What was prepared, or made anew at every so many steps."""
+    """What was prepared, or made anew where it is `due` and at every so many steps."""
     if functions.prepare is None:
         return None
     # not batched by `jax.vmap` over trajectories, so that it stays a choice: steps are counted alike in all
-    due = due & (i % functions.every == 0)
+    due = due | (i % functions.every == 0)
     return jax.lax.cond(due, lambda: prepare(functions, y, args), lambda: prepared)
 
 

@@ -27,6 +27,8 @@ class Grid(NamedTuple):
 
     t0: Float[Array, ""]
     h: Float[Array, ""]
+    span: Float[Array, ""]
+    """Of a step in the time of the terms, which may run backward."""
     num_steps: Int[Array, ""]
     slots: list[Int[Array, " slots"]]
 

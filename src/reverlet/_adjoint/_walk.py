@@ -9,6 +9,7 @@ from jaxtyping import PyTree
 
 from .._controls import AbstractCotangentControl
 from .._misc import tree_add
+from ._forward import acceleration, at_due_steps, choose, if_there_is, push
 from ._functions import prepare, ready, refreshed
 from ._grid import Grid
 
@@ -43,9 +44,6 @@ class Walk(NamedTuple):
         moving, fixed = eqx.combine(arrays, rest)
         return self._replace(moving=moving, fixed=fixed), x
 
-    def prepare(self, y):
-        return prepare(self.parts(self.moving)[1], y, self.parts(self.moving)[0])
-
     def refreshed(self, due, i, y, prepared):
         args, functions = self.parts(self.moving)
         return refreshed(functions, due, i, y, args, prepared)
@@ -62,30 +60,32 @@ class Walk(NamedTuple):
             ys_bar = control.record(i * self.grid.h, self.grid.h, ys_bar)
         return ys_bar
 
-    def records(self, i, y, y_bar, moving_bar, pointers):
+    def asked(self, i):
+        """Whether anything saved at step `i` has a cotangent."""
+        wanted = [s for s, bar in zip(self.grid.slots, self.ys_bar, strict=True) if len(jax.tree.leaves(bar)) > 0]
+        return jnp.any(jnp.array([jnp.any(slots == i) for slots in wanted]))
+
+    def records(self, i, y, y_bar, moving_bar, pointers, prepared):
         """Adds the cotangents of what was saved at step `i`."""
         pointers = list(pointers)
-        for k, (slots, ys_bar) in enumerate(zip(self.grid.slots, self.ys_bar, strict=True)):
+        for k, ys_bar in enumerate(self.ys_bar):
             if len(jax.tree.leaves(ys_bar)) == 0:  # nobody asks for the derivative of this output
                 continue
 
-            def due(carry, slots=slots):
-                p, _, _ = carry
-                return (p > 0) & (slots[jnp.maximum(p, 1) - 1] == i)
-
-            def pull(carry, k=k, ys_bar=ys_bar):
-                p, y_bar, moving_bar = carry
+            def pull(slot, carry, k=k, ys_bar=ys_bar):
+                y_bar, moving_bar = carry
 
                 def saved(y, moving):
                     args, functions = self.parts(moving)
-                    out = functions.saves[k](self.grid.time(i), y, args)
+                    out = functions.saves[k](self.grid.time(i), y, ready(args, prepared))
                     return jax.tree.map(lambda bar, o: None if bar is None else o, ys_bar, out, is_leaf=_is_none)
 
                 _, pull_back = jax.vjp(saved, y, self.moving)
-                dy, dmoving = pull_back(self.entering(i, jax.tree.map(lambda bar: bar[p - 1], ys_bar)))
-                return p - 1, tree_add(y_bar, dy), tree_add(moving_bar, dmoving)
+                dy, dmoving = pull_back(self.entering(i, jax.tree.map(lambda bar: bar[slot], ys_bar)))
+                return tree_add(y_bar, dy), tree_add(moving_bar, dmoving)
 
-            pointers[k], y_bar, moving_bar = jax.lax.while_loop(due, pull, (pointers[k], y_bar, moving_bar))
+            carry = (y_bar, moving_bar)
+            pointers[k], (y_bar, moving_bar) = at_due_steps(self.grid, k, i, pointers[k], carry, pull, backward=True)
         return y_bar, moving_bar, pointers
 
 
@@ -93,86 +93,148 @@ def _is_none(x):
     return x is None
 
 
-def walk_splitting(walk: Walk, y0, y1):
-    """Backward through a splitting method: at every position, one kick and one pullback per term that kicks there.
+class _Place(NamedTuple):
+    """A walk at one position: with what was prepared for it, and at what time."""
+
+    walk: Walk
+    t: Any
+    prepared: PyTree
+
+    def acceleration(self, flow, y):
+        args, functions = self.walk.parts(self.walk.moving)
+        return acceleration(functions.flows[flow], self.t, y, ready(args, self.prepared))
+
+    def kick(self, flow, x, w):
+        """The acceleration, and the pullback of its cotangent `w` to the positions and to what moves."""
+
+        def function(w, x, moving):
+            args, functions = self.walk.parts(moving)
+            return functions.flows[flow](self.t, x, ready(args, self.prepared), w)
+
+        acceleration, dx, dmoving = jax.grad(function, argnums=(0, 1, 2))(w, x, self.walk.moving)
+        return acceleration, (dx, dmoving)
+
+    def undo(self, flow, h, y, y_bar, moving_bar):
+        """The state before a flow that is no kick, and its cotangent."""
+
+        def function(y, moving):
+            args, functions = self.walk.parts(moving)
+            return functions.flows[flow](self.t, y, ready(args, self.prepared), h)
+
+        args, functions = self.walk.parts(self.walk.moving)
+        y = functions.flows[flow](self.t, y, ready(args, self.prepared), -h)
+        dy, dmoving = jax.vjp(function, y, self.walk.moving)[1](y_bar)
+        return y, dy, tree_add(moving_bar, dmoving)
+
+
+def _meeting(grid, i):
+    """How long the first stages of the step after `i` last, and the last of the step before: none at the ends."""
+    span = lambda there_is: jnp.where(there_is, grid.span, jnp.zeros_like(grid.span))
+    return span(i < grid.num_steps), span(i > 0)
+
+
+def _only_kicks_meet(place, i, layout, kicks, y0, y, y_bar, moving_bar, pointers):
+    """Records and merged kicks at step `i`. The walk comes from after the first stages of the step that follows, and
+    goes on from before the last of the step that led here.
+
+    Kicks leave the cotangent of velocities as it is, so that the cotangent of their acceleration is known before the
+    acceleration: one evaluation gives it and its pullback.
+    """
+    after, before = _meeting(place.walk.grid, i)
+    sum_of = lambda stages, k: sum(stage.weight for stage in stages if stage.flow == k)
+    # but what is saved may see the velocity, for which the acceleration is needed first
+    asked, seen = place.walk.asked(i), y
+    for k in kicks:
+        nothing = lambda: jax.tree.map(jnp.zeros_like, y[1])
+        known = jax.lax.cond(asked, lambda k=k: place.acceleration(k, y), nothing)
+        seen = push(seen, known, -after * sum_of(layout.first, k))
+    seen, v_bar_after = choose(i == 0, y0, seen), y_bar[1]
+    y_bar, moving_bar, pointers = place.walk.records(i, seen, y_bar, moving_bar, pointers, place.prepared)
+    changes = []
+    for k in kicks:
+        first, last = after * sum_of(layout.first, k), before * sum_of(layout.last, k)
+        w = jax.tree.map(lambda a, b, f=first, l=last: f * a + l * b, v_bar_after, y_bar[1])
+        a, change = place.kick(k, y[0], w)
+        y = push(y, a, -(first + last))
+        changes.append(change)
+    for dx, dmoving in changes:
+        y_bar, moving_bar = (tree_add(y_bar[0], dx), *y_bar[1:]), tree_add(moving_bar, dmoving)
+    return y, y_bar, moving_bar, pointers
+
+
+def _others_meet(place, i, layout, kicks, y0, y, y_bar, moving_bar, pointers):
+    """The same where other flows come between the kicks, through which no cotangent passes without the velocities:
+    the acceleration first, then its pullback."""
+    after, before = _meeting(place.walk.grid, i)
+    known = {k: place.acceleration(k, y) for k in kicks}
+    w = {k: jax.tree.map(jnp.zeros_like, y[1]) for k in kicks}
+
+    def undo(stages, span, y, y_bar, moving_bar):
+        for flow, weight, _ in reversed(stages):
+            h = weight * span
+            if flow in known:
+                y = push(y, known[flow], -h)
+                w[flow] = jax.tree.map(lambda a, b, h=h: a + h * b, w[flow], y_bar[1])
+            else:
+                y, y_bar, moving_bar = place.undo(flow, h, y, y_bar, moving_bar)
+        return y, y_bar, moving_bar
+
+    y, y_bar, moving_bar = undo(layout.first, after, y, y_bar, moving_bar)
+    seen = choose(i == 0, y0, y)
+    y_bar, moving_bar, pointers = place.walk.records(i, seen, y_bar, moving_bar, pointers, place.prepared)
+    y, y_bar, moving_bar = undo(layout.last, before, y, y_bar, moving_bar)
+    for k in kicks:
+        _, (dx, dmoving) = place.kick(k, y[0], w[k])
+        y_bar, moving_bar = (tree_add(y_bar[0], dx), *y_bar[1:]), tree_add(moving_bar, dmoving)
+    return y, y_bar, moving_bar, pointers
+
+
+def _back_to(walk, i, layout, is_kick, y, y_bar, moving_bar, prepared):
+    """From the end of the last drift of the step from `i` to before its first."""
+    for stage in reversed(layout.middle):
+        place = _Place(walk, walk.grid.time(i) + stage.at * walk.grid.h, prepared)
+        if stage.flow in is_kick:
+            h = stage.weight * walk.grid.span
+            a, (dx, dmoving) = place.kick(stage.flow, y[0], jax.tree.map(lambda b: h * b, y_bar[1]))  # noqa: B023
+            y, y_bar = push(y, a, -h), (tree_add(y_bar[0], dx), *y_bar[1:])
+            moving_bar = tree_add(moving_bar, dmoving)
+        else:
+            y, y_bar, moving_bar = place.undo(stage.flow, stage.weight * walk.grid.span, y, y_bar, moving_bar)
+    return y, y_bar, moving_bar
+
+
+def walk_staged(walk: Walk, y0, y1):
+    """Backward through a solver in stages: at every position, one kick and one pullback per term that kicks there.
 
     At a grid point the last kick of the step before and the first of the step after act at the same positions: their
-    pullbacks are one. `v` in the carry is the velocity after that first kick, where the walk comes from.
+    pullbacks are one.
     """
-    rows, drifts, grid = walk.solver.kick_rows, walk.solver.drifts, walk.grid
-    # which terms kick at every position, and with what coefficients
-    acting = [[(m, weight) for m, weight in enumerate(row) if weight != 0] for row in rows]
-    axpy = lambda a, x, y: jax.tree.map(lambda x, y: y + a * x, x, y)
-
-    def kick(walk, m, t, x, prepared):
-        args, functions = walk.parts(walk.moving)
-        return functions.kicks[m](t, x, ready(args, prepared))
-
-    def pull_kick(walk, m, t, x, w, prepared):
-        def function(x, moving):
-            args, functions = walk.parts(moving)
-            return functions.powers[m](t, x, ready(args, prepared), w)
-
-        return jax.grad(function, argnums=(0, 1))(x, walk.moving)
-
-    def drift_and_pull(walk, t, v, x_bar, prepared):
-        def function(v, moving):
-            args, functions = walk.parts(moving)
-            return functions.drift(t, v, ready(args, prepared))
-
-        out, pull = jax.vjp(function, v, walk.moving)
-        return out, pull(x_bar)
-
-    def at_grid_point(walk, i, x, v, x_bar, v_bar, moving_bar, pointers, prepared, *, after):
-        """Records and merged kicks at step `i`; `after` is one where a step comes after it, and zero at the end."""
-        t = grid.time(i)
-        pushed = {m: kick(walk, m, t, x, prepared) for m, _ in acting[0]}
-        for m, weight in acting[0]:
-            v = axpy(-after * weight, pushed[m], v)
-        v_bar_after = v_bar
-        (x_bar, v_bar), moving_bar, pointers = walk.records(i, (x, v), (x_bar, v_bar), moving_bar, pointers)
-        w = jax.tree.map(lambda a, b: after * a + b, v_bar_after, v_bar)
-        for m, weight in acting[0]:
-            dx, dmoving = pull_kick(walk, m, t, x, jax.tree.map(lambda a: weight * a, w), prepared)  # noqa: B023
-            x_bar, moving_bar = tree_add(x_bar, dx), tree_add(moving_bar, dmoving)
-            v = axpy(-weight, pushed[m], v)
-        return v, x_bar, v_bar, moving_bar, pointers
+    layout, is_kick, grid = walk.solver.layout(), walk.solver.kick_flows(), walk.grid
+    meeting = {stage.flow for stage in (*layout.first, *layout.last)}
+    kicks = sorted(meeting & is_kick)
+    at_grid_point = _only_kicks_meet if meeting <= is_kick else _others_meet
 
     def body(k, carry):
         i = grid.num_steps - k
-        x, v, x_bar, v_bar, moving_bar, pointers, prepared = carry
-        here, x = walk.tied_to(x)
-        prepared = here.refreshed(k > 0, i, (x, v), prepared)
-        after = jnp.where(k == 0, 0.0, 1.0).astype(grid.h.dtype)
-        v, x_bar, v_bar, moving_bar, pointers = at_grid_point(
-            here, i, x, v, x_bar, v_bar, moving_bar, pointers, prepared, after=after
-        )
-        times = here.solver.drift_times(grid.time(i - 1), grid.time(i))
-        for j in reversed(range(len(drifts))):
-            start, end = times[j]
-            moved, (dv, dmoving) = drift_and_pull(here, 0.5 * (start + end), v, x_bar, prepared)
-            x = axpy(-drifts[j], moved, x)
-            v_bar = axpy(drifts[j], dv, v_bar)
-            moving_bar = axpy(drifts[j], dmoving, moving_bar)
-            for m, weight in acting[j] if j > 0 else ():
-                pushed = kick(here, m, start, x, prepared)
-                dx, dmoving = pull_kick(here, m, start, x, jax.tree.map(lambda b: weight * b, v_bar), prepared)  # noqa: B023
-                x_bar, moving_bar = tree_add(x_bar, dx), tree_add(moving_bar, dmoving)
-                v = axpy(-weight, pushed, v)
-        x_bar, v_bar = here.control(i, (x_bar, v_bar))
-        return x, v, x_bar, v_bar, moving_bar, pointers, prepared
+        y, y_bar, moving_bar, pointers, prepared = carry
+        y = (choose(i == 0, y0[0], y[0]), *y[1:])  # the start is known exactly
+        here, y = walk.tied_to(y)
+        prepared = here.refreshed(k == 0, i, y, prepared)
+        place = _Place(here, grid.time(i), prepared)
+        y, y_bar, moving_bar, pointers = at_grid_point(place, i, layout, kicks, y0, y, y_bar, moving_bar, pointers)
 
-    (x_bar, v_bar), moving_bar, pointers = walk.start(y1)
-    carry = (*y1, x_bar, v_bar, moving_bar, pointers, walk.prepare(y1))
-    *_, x_bar, v_bar, moving_bar, pointers, prepared = jax.lax.fori_loop(0, grid.num_steps, body, carry)
-    # at the start the state is known exactly, and there is only the first kick, unless no step was taken
-    x, v = y0
-    after = jnp.where(grid.num_steps == 0, 0.0, 1.0).astype(grid.h.dtype)
-    for m, weight in acting[0]:
-        w = jax.tree.map(lambda b: after * weight * b, v_bar)  # noqa: B023
-        dx, dmoving = pull_kick(walk, m, grid.t0, x, w, prepared)
-        x_bar, moving_bar = tree_add(x_bar, dx), tree_add(moving_bar, dmoving)
-    y_bar, moving_bar, _ = walk.records(0, (x, v), (x_bar, v_bar), moving_bar, pointers)
+        def step(state):
+            y, y_bar, moving_bar = state
+            y, y_bar, moving_bar = _back_to(here, i - 1, layout, is_kick, y, y_bar, moving_bar, prepared)
+            return y, here.control(i, y_bar), moving_bar
+
+        y, y_bar, moving_bar = if_there_is(i > 0, layout, walk.solver, step, (y, y_bar, moving_bar))
+        return y, y_bar, moving_bar, pointers, prepared
+
+    y_bar, moving_bar, pointers = walk.start(y1)
+    unprepared = walk.parts(walk.moving)[1].unprepared
+    carry = (y1, y_bar, moving_bar, pointers, unprepared)
+    _, y_bar, moving_bar, *_ = jax.lax.fori_loop(0, grid.num_steps + 1, body, carry)
     return y_bar, moving_bar
 
 
@@ -184,9 +246,9 @@ def walk_any(walk: Walk, y0, y1, state1):
         i = grid.num_steps - k
         y, state, y_bar, state_bar, moving_bar, pointers, prepared = carry
         here, y = walk.tied_to(y)
-        y_bar, moving_bar, pointers = here.records(i, y, y_bar, moving_bar, pointers)
         args, functions = here.parts(here.moving)
-        prepared = here.refreshed(k > 0, i, y, prepared)
+        prepared = here.refreshed(k == 0, i, y, prepared)
+        y_bar, moving_bar, pointers = here.records(i, y, y_bar, moving_bar, pointers, prepared)
         y, state = functions.backward_step(grid.time(i - 1), y, ready(args, prepared), state)
 
         def step(y, state, moving):
@@ -200,15 +262,18 @@ def walk_any(walk: Walk, y0, y1, state1):
         y_bar, state_bar = here.control(i, (y_bar, state_bar))
         return y, state, y_bar, state_bar, tree_add(moving_bar, dmoving), pointers, prepared
 
+    args, functions = walk.parts(walk.moving)
     y_bar, moving_bar, pointers = walk.start(y1)
     state_bar = jax.tree.map(jnp.zeros_like, eqx.filter(state1, eqx.is_inexact_array))
-    carry = (y1, state1, y_bar, state_bar, moving_bar, pointers, walk.prepare(y1))
-    _, _, y_bar, state_bar, moving_bar, pointers, prepared = jax.lax.fori_loop(0, grid.num_steps, body, carry)
+    carry = (y1, state1, y_bar, state_bar, moving_bar, pointers, functions.unprepared)
+    _, _, y_bar, state_bar, moving_bar, pointers, _ = jax.lax.fori_loop(0, grid.num_steps, body, carry)
+
+    prepared = prepare(functions, y0, args)
 
     def init(y, moving):
         args, functions = walk.parts(moving)
         return eqx.filter(functions.init(grid.t0, y, ready(args, prepared)), eqx.is_inexact_array)
 
     dy, dmoving = jax.vjp(init, y0, walk.moving)[1](state_bar)
-    y_bar, moving_bar, _ = walk.records(0, y0, tree_add(y_bar, dy), tree_add(moving_bar, dmoving), pointers)
+    y_bar, moving_bar, _ = walk.records(0, y0, tree_add(y_bar, dy), tree_add(moving_bar, dmoving), pointers, prepared)
     return y_bar, moving_bar

@@ -4,12 +4,20 @@ from ._bit_reversible import (
     BitReversibleVerlet as BitReversibleVerlet,
     describe_failure as describe_failure,
 )
-from ._respa import Respa as Respa
-from ._splitting import (
-    AbstractPreparation as AbstractPreparation,
-    AbstractSplittingSolver as AbstractSplittingSolver,
-    ConservativeTerm as ConservativeTerm,
+from ._flows import (
+    AbstractFlow as AbstractFlow,
+    Drift as Drift,
+    Kick as Kick,
+    OrnsteinUhlenbeck as OrnsteinUhlenbeck,
     power as power,
+)
+from ._respa import Respa as Respa
+from ._splitting import AbstractSplittingSolver as AbstractSplittingSolver
+from ._staged import (
+    AbstractStagedSolver as AbstractStagedSolver,
+    Layout as Layout,
+    Stage as Stage,
+    TimedStage as TimedStage,
 )
 from ._symplectic import (
     BlanesMoan4 as BlanesMoan4,
@@ -18,4 +26,8 @@ from ._symplectic import (
     VelocityVerlet as VelocityVerlet,
     Yoshida4 as Yoshida4,
     Yoshida6 as Yoshida6,
+)
+from ._terms import (
+    AbstractPreparation as AbstractPreparation,
+    ConservativeTerm as ConservativeTerm,
 )

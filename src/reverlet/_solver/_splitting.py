@@ -1,104 +1,18 @@
-import abc
-import functools
-import itertools
 import math
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import diffrax
 import equinox as eqx
-import jax
 from equinox import AbstractVar
-from jaxtyping import Array, Bool, Float, PyTree
 
-from .._misc import tree_add, tree_dot
-from ._base import AbstractReversibleSolver
+from ._flows import Drift, Kick
+from ._staged import AbstractStagedSolver, Stage
 
-_Leaf = Float[Array, "..."]
 _Kick = float | tuple[float, ...]
-_Time = Any  # a scalar; Diffrax has no public name for its type
 _ROUNDING = 1e-12  # of published coefficients, some of which have fourteen digits
 
 
-class AbstractPreparation(eqx.Module):
-    """What a potential looks up for some steps before it is made anew, such as a neighbor list.
-
-    It is no part of the mathematics: the potential is the same with any preparation that is fresh enough, so that no
-    derivative passes through it.
-    """
-
-    every: AbstractVar[int]
-    """How many steps one preparation is used for."""
-
-    @abc.abstractmethod
-    def make(self, x: PyTree[Array], args: PyTree) -> PyTree[Array]:
-        """The preparation at `x`."""
-
-    @abc.abstractmethod
-    def unworn(self, x: PyTree[Array]) -> PyTree[Array]:
-        """The wear of no preparation at all."""
-
-    @abc.abstractmethod
-    def wear(self, worst: PyTree[Array], x: PyTree[Array], prepared: PyTree[Array]) -> PyTree[Array]:
-        """The worst wear so far, with that of a preparation in use at `x`."""
-
-    @abc.abstractmethod
-    def worn_out(self, worst: PyTree[Array]) -> Bool[Array, ""]:
-        """Whether that is too much: the solve is then not successful."""
-
-
-class ConservativeTerm(diffrax.AbstractTerm):
-    """The kick of Newton's equations, dv/dt = -(1/m) ∂U(x, args)/∂x, for a force that has a potential.
-
-    The same vector field in a `diffrax.ODETerm` gives the same numbers. Knowing the potential, `ReversibleAdjoint`
-    pulls cotangents back by reverse-over-forward differentiation of U, which is cheaper than differentiating its
-    gradient again.
-
-    **Arguments:** `potential(x, args)`, a scalar energy; `masses(args)`, in the shape of `x` or broadcasting with it.
-    Both take what they need from `args`. With a `preparation`, `potential(x, args, prepared)`: `ReversibleAdjoint`
-    makes it anew every so many steps, both ways; elsewhere it is made at every evaluation.
-    """
-
-    potential: Callable[..., Float[Array, ""]]
-    masses: Callable[[PyTree], Array]
-    preparation: AbstractPreparation | None = None
-    prepared: PyTree[Array] = None
-
-    def energy(self, y: PyTree[Array], args: PyTree) -> Float[Array, ""]:
-        """The potential at `y`, with what was prepared or with a preparation of its own."""
-        if self.preparation is None:
-            return self.potential(y, args)
-        if self.prepared is not None:
-            return self.potential(y, args, self.prepared)
-        return self.potential(y, args, jax.lax.stop_gradient(self.preparation.make(jax.lax.stop_gradient(y), args)))
-
-    def vf(self, t, y, args):
-        del t
-        masses = self.masses(args)
-        return jax.tree.map(lambda g: -g / masses, jax.grad(self.energy)(y, args))
-
-    def contr(self, t0, t1, **kwargs):
-        del kwargs
-        return t1 - t0
-
-    def prod(self, vf, control):
-        return jax.tree.map(lambda v: control * v, vf)
-
-    def power(self, y: PyTree[Array], args: PyTree, w: PyTree[Array]) -> Float[Array, ""]:
-        """w · vf(y), without forming vf."""
-        masses = self.masses(args)
-        direction = jax.tree.map(lambda v: -v / masses, w)
-        return jax.jvp(lambda x: self.energy(x, args), (y,), (direction,))[1]
-
-
-def power(kick: diffrax.AbstractTerm, t: Array, x: PyTree[Array], args: PyTree, w: PyTree[Array]) -> Float[Array, ""]:
-    """w · kick(t, x): its derivatives with respect to `x` and `args` are the pullbacks of the cotangent `w`."""
-    if isinstance(kick, ConservativeTerm):
-        return kick.power(x, args, w)
-    return tree_dot(kick.vf(t, x, args), w)
-
-
-class AbstractSplittingSolver(AbstractReversibleSolver):
+class AbstractSplittingSolver(AbstractStagedSolver):
     """Drifts and kicks in turn: a concrete method is its table of coefficients.
 
     For y = (x, v) with the terms (drift, kick), dx/dt = drift(t, v) and dv/dt = kick(t, x), a step of length h is
@@ -119,8 +33,6 @@ class AbstractSplittingSolver(AbstractReversibleSolver):
     kicks: AbstractVar[tuple[_Kick, ...]]
     """One more than there are drifts. Each is a number, or a tuple with a number for every kick term."""
     drifts: AbstractVar[tuple[float, ...]]
-
-    interpolation_cls: ClassVar = diffrax.LocalLinearInterpolation
 
     def __check_init__(self):
         name, rows = f"`{type(self).__name__}`", _rows(self.kicks)
@@ -176,80 +88,20 @@ class AbstractSplittingSolver(AbstractReversibleSolver):
         wrapper: Any = kick
         return drift, *(eqx.tree_at(lambda w: w.term, wrapper, part) for part in wrapper.term.terms)
 
-    def init(self, terms, t0, t1, y0, args):
-        del t1
-        _, *kicks = self.split(terms)
-        return _accelerations(kicks, self.kick_rows[0], t0, y0[0], args)
+    def stages(self):
+        rows = self.kick_rows
+        kicks = [[Stage(m, weight) for m, weight in enumerate(row, 1) if weight != 0] for row in rows]
+        drifts = [[Stage(0, weight)] for weight in self.drifts]
+        turns = [drift + kick for drift, kick in zip(drifts, kicks[1:], strict=True)]
+        return sum(turns, kicks[0])
 
-    def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
-        del made_jump
+    def flows(self, terms):
         drift, *kicks = self.split(terms)
-        x, v = y0
-        rows, accelerations = self.kick_rows, solver_state
-        v = _kick(kicks, rows[0], accelerations, v, t0, t1)
-        for (start, end), weight, row in zip(self.drift_times(t0, t1), self.drifts, rows[1:], strict=True):
-            x = self.drift(drift, start, end, x, v, args, weight, t0, t1)
-            accelerations = _accelerations(kicks, row, end, x, args)
-            v = _kick(kicks, row, accelerations, v, t0, t1)
-        return (x, v), None, {"y0": y0, "y1": (x, v)}, accelerations, diffrax.RESULTS.successful
+        return Drift(drift), *map(Kick, kicks)
 
-    def backward_step(self, terms, t0, t1, y1, args, solver_state, made_jump):
-        del made_jump
-        drift, *kicks = self.split(terms)
-        x, v = y1
-        rows, accelerations = self.kick_rows, solver_state
-        v = _kick(kicks, rows[-1], accelerations, v, t0, t1, sign=-1)
-        stages = list(zip(self.drift_times(t0, t1), self.drifts, rows[:-1], strict=True))
-        for (start, end), weight, row in reversed(stages):
-            x = self.drift(drift, start, end, x, v, args, -weight, t0, t1)
-            accelerations = _accelerations(kicks, row, start, x, args)
-            v = _kick(kicks, row, accelerations, v, t0, t1, sign=-1)
-        return (x, v), {"y0": (x, v), "y1": y1}, accelerations
-
-    def func(self, terms, t0, y0, args):
-        drift, *kicks = self.split(terms)
-        x, v = y0
-        return drift.vf(t0, v, args), functools.reduce(tree_add, [kick.vf(t0, x, args) for kick in kicks])
-
-    def drift_times(self, t0: _Time, t1: _Time) -> list[tuple[_Time, _Time]]:
-        """When every drift of the step from `t0` to `t1` begins and ends."""
-        ends = [t0]
-        for weight in self.drifts:
-            ends.append(ends[-1] + weight * (t1 - t0))
-        ends[-1] = t1  # to the last bit, whatever the sum of the coefficients rounds to
-        return list(itertools.pairwise(ends))
-
-    def drift(
-        self,
-        term: diffrax.AbstractTerm,
-        start: _Time,
-        end: _Time,
-        x: PyTree[_Leaf],
-        v: PyTree[_Leaf],
-        args: PyTree,
-        weight: float,
-        t0: _Time,
-        t1: _Time,
-    ) -> PyTree[_Leaf]:
-        """One drift from `start` to `end`, its velocity taken in the middle, so that it looks the same backward."""
-        return _push(x, weight, term.vf(0.5 * (start + end), v, args), term, t0, t1)
-
-
-def _push(y, weight, vf, term, t0, t1):
-    return jax.tree.map(lambda a, b: a + weight * b, y, term.prod(vf, term.contr(t0, t1)))
+    def kick_flows(self):
+        return frozenset(range(1, len(self.kick_rows[0]) + 1))
 
 
 def _rows(kicks):
     return tuple(row if isinstance(row, tuple) else (row,) for row in kicks)
-
-
-def _accelerations(kicks, row, t, x, args):
-    """What every kick term says at `x`; `None` where its coefficient is zero."""
-    return tuple(kick.vf(t, x, args) if weight != 0 else None for kick, weight in zip(kicks, row, strict=True))
-
-
-def _kick(kicks, row, accelerations, v, t0, t1, *, sign=1):
-    for kick, weight, acceleration in zip(kicks, row, accelerations, strict=True):
-        if weight != 0:
-            v = _push(v, sign * weight, acceleration, kick, t0, t1)
-    return v
