@@ -11,6 +11,7 @@ from hypothesis import given
 from jaxtyping import Array
 
 import reverlet as rv
+from reverlet._observable._spectroscopy import current_density
 
 N = 6
 CHARGES = np.array([-0.84, 0.42, 0.42, -0.5, 0.2, 0.3])
@@ -292,3 +293,52 @@ def test_bad_input():
         rv.BondPolarizability(BONDS, np.array([1.0, 2.0]), 1.0, 1.0, 1.0, 0.1)
     with pytest.raises(ValueError, match="2 atom indices per term"):
         rv.BondPolarizability(np.array([0, 1, 2]), 1.0, 1.0, 1.0, 1.0, 0.1)
+
+
+def crowd(seed, n=60):
+    """Atoms near a lattice of 0.5 nm, in a box of 2 nm."""
+    rng = np.random.default_rng(seed)
+    sites = np.stack(np.meshgrid(*[np.arange(4)] * 3, indexing="ij"), -1).reshape(-1, 3)[:n]
+    return jnp.asarray(0.5 * sites + 0.08 * rng.uniform(-1, 1, size=(n, 3)))
+
+
+CROWDED = rv.OrthorhombicBox(jnp.full(3, 2.0))
+SEARCH = rv.CellList.fit(crowd(0), CROWDED, cutoff=0.7, skin=0.1, room=1.5, per_atom=True)
+
+
+@eqx.filter_jit
+def moment_and_slopes(dipole, x, neighbors):
+    moment = lambda dipole, x: dipole.moment(x, CROWDED, neighbors=neighbors)
+    loss = lambda both: jnp.sum(jnp.sin(3 * moment(*both)))
+    return moment(dipole, x), eqx.filter_grad(loss)((dipole, x)), dipole.current(x, jnp.sin(x), CROWDED)
+
+
+@given(seed=SEEDS)
+@very_few
+def test_polarizable_dipole_with_a_list_as_without(seed):
+    rng = np.random.default_rng(seed)
+    charges, alphas = rng.normal(size=60), rng.uniform(0.4e-3, 1.5e-3, size=60)
+    dipole = rv.PolarizableDipole(charges, alphas, molecules=np.arange(60) // 3, cutoff=0.7)
+    x = crowd(seed)
+    got, wanted = (moment_and_slopes(dipole, x, list_) for list_ in (SEARCH.find(x, CROWDED), None))
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        # conjugate gradients stop at some ten roundings
+        np.testing.assert_allclose(a, b, atol=1e-11 * float(jnp.max(jnp.abs(b))))
+
+
+def test_atoms_that_polarize_without_bound_are_nan_with_a_list_too():
+    x = crowd(0).at[1].set(crowd(0)[0] + jnp.array([0.05, 0.0, 0.0]))
+    dipole = rv.PolarizableDipole(np.ones(60), np.full(60, 1e-3), cutoff=0.7, damping=None)
+    for list_ in (None, SEARCH.find(x, CROWDED)):
+        assert np.all(np.isnan(dipole.moment(x, CROWDED, neighbors=list_)))
+
+
+def test_observables_take_the_dipole_of_the_system():
+    topology, x = rv.Topology.from_elements(["H"] * N), positions_of(0)
+    state = rv.State(x, jnp.sin(x), BOX)
+    system = rv.System(topology, rv.LennardJones(0.1, 0.1, cutoff=0.5), DIPOLES["point charges"])
+    got = current_density(None, system, state)
+    np.testing.assert_array_equal(got, current_density(DIPOLES["point charges"], system, state))
+    np.testing.assert_allclose(got, CHARGES @ np.sin(x) / BOX.volume**0.5, rtol=1e-12)
+    with pytest.raises(ValueError, match="The system has no dipole"):
+        current_density(None, rv.System(topology, system.potential), state)

@@ -1,4 +1,9 @@
-from ._base import AbstractDipole as AbstractDipole, AbstractPolarizability as AbstractPolarizability
+from ._base import (
+    AbstractDipole as AbstractDipole,
+    AbstractPolarizability as AbstractPolarizability,
+    moment_of as moment_of,
+    polarizability_of as polarizability_of,
+)
 from ._bond_polarizability import BondPolarizability as BondPolarizability
 from ._point_charges import PointCharges as PointCharges
 from ._polarizable import PolarizableDipole as PolarizableDipole

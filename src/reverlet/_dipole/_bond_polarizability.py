@@ -71,7 +71,8 @@ class BondPolarizability(AbstractPolarizability, AbstractAtomIndexed):
     def require_atoms(self, num_atoms):
         require_indices(self, self.bonds, num_atoms)
 
-    def polarizability(self, positions, box):
+    def polarizability(self, positions, box, *, neighbors=None):
+        del neighbors
         dtype = positions.dtype
         (steps,) = steps_between(positions, self.bonds, box.astype(dtype))
         d = jnp.stack(steps, axis=1)

@@ -39,8 +39,8 @@ class PointCharges(AbstractDipole):
             )
         return cls(found[0])
 
-    def moment(self, positions, box):
-        del box
+    def moment(self, positions, box, *, neighbors=None):
+        del box, neighbors
         charges = self.charges.values.astype(positions.dtype)
         if charges.shape != positions.shape[:1]:
             raise ValueError(

@@ -1,5 +1,6 @@
 """The view per atom: for potentials of an atom and its neighbors, rather than of pairs."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -14,8 +15,8 @@ class Edges(NamedTuple):
     """Every atom's neighbors within a cutoff: for potentials that are a sum over atoms of a function of the
     neighborhood.
 
-    Where `mask` is false there is no neighbor: a displacement is harmless there, one cutoff long, and has no
-    derivative.
+    Where `mask` is false there is no neighbor: a displacement is harmless there, one cutoff long (1 nm without
+    cutoff), and has no derivative.
     """
 
     d: Float[Array, "atoms near 3"]
@@ -45,7 +46,7 @@ class Edges(NamedTuple):
         if neighbors is not None:
             usable = jax.lax.stop_gradient(neighbors.usable(positions, box))
             one = jnp.where(usable, one, jnp.nan)
-        harmless = (cutoff, 0.0, 0.0)
+        harmless = (cutoff if math.isfinite(cutoff) else 1.0, 0.0, 0.0)
         d = jnp.stack([jnp.where(mask, x, h) * one for x, h in zip(d, harmless, strict=True)], axis=-1)
         return Edges(d, j, mask)
 

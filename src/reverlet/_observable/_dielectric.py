@@ -3,6 +3,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from .. import units
+from .._dipole import moment_of
 from .._misc import as_float_array, require_positive
 from .._statistics import weighted_mean
 from ._base import AbstractObservable
@@ -42,7 +43,8 @@ class DielectricConstant(AbstractObservable):
     def record(self, system, state, initial):
         del initial
         volume = require_volume(state)
-        return dipole_of(self.dipole, system).moment(state.positions, state.box) / jnp.sqrt(volume)
+        neighbors = system.find_neighbors(state.positions, state.box)
+        return moment_of(dipole_of(self.dipole, system), state.positions, state.box, neighbors) / jnp.sqrt(volume)
 
     def reduce(self, times, records, weights):
         del times

@@ -21,18 +21,26 @@ from ._quantum import AbstractQuantumCorrection, HarmonicQuantumCorrection
 
 PER_CENTIMETER = 0.01 * units.METER
 """1/nm, in 1/cm."""
-DipoleOrRule = AbstractDipole | Callable[[AbstractPotential], AbstractDipole]
+DipoleOrRule = AbstractDipole | Callable[[AbstractPotential], AbstractDipole] | None
 
 
 def dipole_of(dipole: DipoleOrRule, system: System) -> AbstractDipole:
-    """A dipole as it is, or what a function makes of the potential that is being recorded."""
+    """A dipole as it is, what a function makes of the potential that is being recorded, or that of the system."""
+    if dipole is None:
+        if system.dipole is None:
+            raise ValueError(
+                "The system has no dipole, and the observable was given none; wanted one: `rv.System(topology,"
+                " potential, dipole)`, or in the observable, such as `rv.PointCharges.of`, the charges of a potential."
+            )
+        return system.dipole
     return dipole if isinstance(dipole, AbstractDipole) else dipole(system.potential)
 
 
 def current_density(dipole: DipoleOrRule, system: System, state: State) -> Float[Array, "3"]:
     """The current over the square root of the volume, e nm^-½/ps: all that a spectrum needs of an instant."""
     volume = require_volume(state)
-    current = dipole_of(dipole, system).current(state.positions, state.velocities, state.box)
+    neighbors = system.find_neighbors(state.positions, state.box)
+    current = dipole_of(dipole, system).current(state.positions, state.velocities, state.box, neighbors=neighbors)
     return current / jnp.sqrt(volume)
 
 
