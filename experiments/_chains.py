@@ -2,10 +2,12 @@
 
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import equinox as eqx
 import jax
+import numpy as np
 from jaxtyping import PRNGKeyArray
 from tqdm import tqdm
 
@@ -61,6 +63,31 @@ class Chains:
         for k in bar(round(duration / self.interval), label):
             chains = sampler.sample(system, chains, len(chains.positions), key=jax.random.fold_in(key, k)).last
         return chains
+
+    def measure(
+        self,
+        potential: rv.AbstractPotential,
+        chains: rv.State,
+        samples: int,
+        key: PRNGKeyArray,
+        label: str,
+        measure: Callable[[rv.System, rv.Samples], Any],
+    ) -> Any:
+        """What `measure` makes of one sample of every chain, again and again until there are at least `samples`: a
+        tree of arrays that lead with rounds."""
+        system, rounds = rv.System(self.topology, potential), []
+        for k in bar(-(-samples // len(chains.positions)), label):
+            drawn = self.draw(potential, chains, jax.random.fold_in(key, k))
+            chains = drawn.last
+            rounds.append(jax.tree.map(np.asarray, measure(system, drawn)))
+        return jax.tree.map(lambda *r: np.stack(r), *rounds)
+
+
+def mean_over_chains(values: np.ndarray) -> tuple[float, float]:
+    """The mean of values (rounds, chains), and its standard error over the means of the chains: chains are independent,
+    samples of one are not."""
+    chains = np.mean(values.astype(float), axis=0)
+    return float(np.mean(chains)), float(np.std(chains, ddof=1) / np.sqrt(len(chains)))
 
 
 def bar(n: int, label: str) -> Iterator[int]:

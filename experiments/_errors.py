@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 
 class BadInput(ValueError):
@@ -16,9 +15,3 @@ def refusing() -> Iterator[None]:
         yield
     except (ValueError, TypeError, FloatingPointError) as error:
         raise BadInput(str(error)) from error
-
-
-def require(fine: bool, name: str, got: Any, wanted: str, fits: Any) -> None:
-    """Refuses the value of the flag of a field `name`, unless it is `fine`; NaN never is."""
-    if not fine:
-        raise BadInput(f"--{name.replace('_', '-')} is {got}; wanted {wanted}, such as {fits:g}.")

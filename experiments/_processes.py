@@ -4,6 +4,7 @@ import contextlib
 import os
 from typing import Any
 
+import equinox as eqx
 import jax
 from jax.experimental import multihost_utils
 
@@ -78,7 +79,8 @@ def on_all(tree: Any, mesh: jax.sharding.Mesh | None) -> Any:
     """Arrays on every device, as updates return them: what was compiled for others would be compiled again."""
     if mesh is None:
         return tree
-    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.tree.map(lambda x: jax.device_put(x, everywhere) if eqx.is_array(x) else x, tree)
 
 
 def leads() -> bool:

@@ -1,4 +1,4 @@
-"""How an experiment is started from a command line, and how it ends: errors as exit statuses. And its fit."""
+"""How an experiment is started from a command line, and how it ends: errors as exit statuses."""
 
 import argparse
 import logging
@@ -6,20 +6,14 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
-import optax
 import tyro
-from jaxtyping import PRNGKeyArray
-from tqdm import tqdm
 
 import reverlet as rv
 
 from ._errors import BadInput
-from ._folder import History
-from ._processes import leads
 
 
 def exit_status(run: Callable[[], None]) -> int:
@@ -72,14 +66,14 @@ def _leave(status: int) -> int:
     return status
 
 
-def command_line(name: str, presets: dict[str, Any], command: Callable[[Any], Any], arguments: list[str]) -> Any:
+def command_line(name: str, presets: dict[str, Any], command: Callable[..., Any], arguments: list[str]) -> Any:
     """The command of a command line: `command` of the preset, which makes the defaults of all other flags."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", default="quick")
     preset = first.parse_known_args(arguments)[0].preset
     if preset not in presets:
         raise BadInput(f"--preset is {preset!r}; wanted one of {', '.join(presets)}.")
-    default = command(presets[preset])
+    default = command(config=presets[preset])
     return tyro.cli(
         type(default),
         default=default,
@@ -87,54 +81,3 @@ def command_line(name: str, presets: dict[str, Any], command: Callable[[Any], An
         prog=f"python -m experiments {name}",
         config=(tyro.conf.OmitArgPrefixes,),
     )
-
-
-def fit(
-    loss_fn: Callable[..., Any],
-    model: Any,
-    optimizer: optax.GradientTransformation,
-    *,
-    updates: int,
-    key: PRNGKeyArray,
-    carry: Any,
-    checkpoint: Path,
-    history: Path,
-    lines: Callable[[Any], list[dict[str, Any]]],
-    show: Callable[[dict[str, Any]], str],
-    check: Callable[[rv.FitState], None] = lambda state: None,
-    positive: Callable[[Any], Any] | None = None,
-) -> rv.FitState:
-    """`rv.fit`, going on from the checkpoint if there is one, with a line in `history` for every update.
-
-    **Arguments:** `lines`, from the history of a fit to what is written of every update; `show`, from the last of these
-    to what stands beside the progress bar; `check`, which may refuse to go on.
-    """
-    file = History(history)
-    resume = checkpoint if checkpoint.exists() else None
-    bar = tqdm(total=updates, desc="update", unit="", file=sys.stderr, disable=not leads())
-
-    def note(state: rv.FitState) -> None:
-        file.tick(state.step)
-        written = lines(state.history)
-        file.write(written)
-        if leads():
-            bar.initial = bar.initial or (state.step - 1 if resume else 0)
-        bar.set_postfix_str(show(written[-1]), refresh=False)
-        bar.update(state.step - bar.n)
-        check(state)
-
-    with bar:
-        fitted = rv.fit(
-            loss_fn,
-            model,
-            optimizer,
-            num_steps=updates,
-            key=key,
-            carry=carry,
-            positive=positive,
-            callback=note,
-            checkpoint=checkpoint,
-            resume=resume,
-        )
-    file.write(lines(fitted.history))
-    return fitted

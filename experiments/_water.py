@@ -1,17 +1,25 @@
-"""Liquid water: its force field in a box, and where its simulation starts: a packed box, or a file."""
+"""Liquid water: its force field and what of it is fitted, where a simulation starts, and how spectra are measured."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 import reverlet as rv
 
+from ._chains import Chains, WithTemperature
 from ._errors import BadInput
 
+NAMES = ("charge", "sigma", "bond", "angle")
+"""What is fitted."""
 
-def water(num: int, box: rv.AbstractBox, accuracy: float = 1e-4) -> rv.System:
+
+def force_field(num: int, box: rv.AbstractBox, accuracy: float = 1e-4) -> rv.System:
     """q-SPC/Fw water with a cutoff of 0.9 nm, or what fits the box."""
     cutoff = min(0.9, 0.4999 * float(jnp.min(box.heights)))
     return rv.qspcfw(num, box, cutoff=cutoff, accuracy=accuracy)
@@ -23,7 +31,7 @@ def packed(num: int, density: float, key: PRNGKeyArray) -> rv.State:
     half = np.radians(112 / 2)
     shape = 0.1 * jnp.array([[0, 0, 0], [np.sin(half), np.cos(half), 0], [-np.sin(half), np.cos(half), 0]], float)
     _, state = rv.pack(molecule, shape, num, density=density * rv.units.GRAM_PER_CUBIC_CENTIMETER, key=key)
-    return rv.minimize(water(num, state.box), state, max_steps=1000).state
+    return rv.minimize(force_field(num, state.box), state, max_steps=1000).state
 
 
 def read_structure(path: Path) -> rv.State:
@@ -35,3 +43,151 @@ def read_structure(path: Path) -> rv.State:
             " each as O, H, H."
         )
     return state
+
+
+class Parameters(eqx.Module):
+    """What is fitted."""
+
+    charge: Float[Array, ""]
+    """Of hydrogen, e."""
+    sigma: Float[Array, ""]
+    """Of oxygen, nm."""
+    bond: Float[Array, ""]
+    """The stiffness of O-H, kJ/mol/nm²."""
+    angle: Float[Array, ""]
+    """The stiffness of H-O-H, kJ/mol/rad²."""
+
+    @classmethod
+    def of(cls, potential: Any) -> "Parameters":
+        """Those of a potential, or of a tree like one."""
+        charges, *others = _places(potential)
+        return cls(charges[0], *others)
+
+    def put_into(self, potential: rv.Sum) -> rv.Sum:
+        """The potential with these parameters."""
+        new = (self.charge[None], self.sigma, self.bond, self.angle)
+        return eqx.tree_at(_places, potential, new)
+
+    def each(self) -> dict[str, Float[Array, ""]]:
+        """By name."""
+        return {name: getattr(self, name) for name in NAMES}
+
+
+def _places(potential: Any):
+    return (
+        potential.part(rv.Ewald).charges.charges,
+        potential.part(rv.Among).potential.sigma,
+        potential.part(rv.HarmonicBond).stiffness,
+        potential.part(rv.HarmonicAngle).stiffness,
+    )
+
+
+class SpectralLoss(rv.AbstractObservable):
+    """How far a spectrum is from a target: Σ (I - I*)² / Σ I*², over the wavenumbers.
+
+    A mean over trajectories i has noise, and the square of noise is not zero on average: it grows like the square of
+    the intensity, and would draw charges to zero. So only products of different trajectories count,
+    Σ_{i≠j} w_i w_j (I_i - I*)·(I_j - I*) / (1 - Σ w_i²), which has no bias and may be negative.
+    """
+
+    spectrum: rv.InfraredSpectrum
+    target: Float[Array, " frequencies"]
+
+    def record(self, system, state, initial):
+        return self.spectrum.record(system, state, initial)
+
+    def reduce(self, times, records, weights):
+        away = spectra_of(self.spectrum, times, records) - self.target
+        mean = jnp.sum(weights[:, None] * away, axis=0)
+        own = jnp.sum(weights[:, None] ** 2 * away**2, axis=0)
+        return jnp.sum(mean**2 - own) / (1 - jnp.sum(weights**2)) / jnp.sum(self.target**2)
+
+
+def spectra_of(
+    spectrum: rv.InfraredSpectrum, times: Float[Array, " frames"], records: Float[Array, "samples frames 3"]
+) -> Float[Array, "samples frequencies"]:
+    """The spectrum of each trajectory alone."""
+    return jax.vmap(lambda r: spectrum.reduce(times, r[None], jnp.ones(1, r.dtype)))(records)
+
+
+@dataclasses.dataclass(frozen=True)
+class Grids:
+    """What is recorded and at which points.
+
+    **Arguments:** time steps between two frames; where spectra end and the `spacing` of their points (1/cm); the
+    lengths of correlation functions (ps): in the loss `correlation`, in evaluations `validation`, and of the `check`.
+    """
+
+    save_every: int
+    highest: float
+    spacing: float
+    correlation: float
+    validation: float
+    check: tuple[float, ...]
+
+
+class Water:
+    """How a run samples its liquid and measures spectra."""
+
+    def __init__(self, sampling: Chains, target: rv.Sum, grids: Grids):
+        self.sampling = sampling
+        self.target = target
+        self.grids = grids
+        self.low = self.spectrum(rv.spectra.CutoffWindow(grids.correlation), grids.correlation)
+        gaussian = rv.spectra.GaussianWindow(grids.validation / 3)  # pyright: ignore[reportCallIssue]
+        self.full = self.spectrum(gaussian, grids.validation)
+        self.cut = [self.spectrum(rv.spectra.CutoffWindow(t), t) for t in grids.check]
+        self.dynamics = self.trajectories(grids.correlation, sampling.mesh)
+        self.long = self._dynamics(2 * grids.validation, sampling.mesh)
+
+    @property
+    def topology(self) -> rv.Topology:
+        """Of all molecules."""
+        return self.sampling.topology
+
+    def frames(self, duration: float) -> int:
+        """How many frames are so many ps."""
+        return round(duration / self.sampling.dt / self.grids.save_every)
+
+    def trajectories(self, length: float, mesh: jax.sharding.Mesh | None = None) -> rv.Dynamics:
+        """As long as `length` (ps) into each direction of time."""
+        return dataclasses.replace(self._dynamics(length, mesh), both_directions=True)
+
+    def _dynamics(self, length: float, mesh: jax.sharding.Mesh | None) -> rv.Dynamics:
+        steps = self.frames(length) * self.grids.save_every
+        return rv.Dynamics(self.sampling.dt, steps, self.grids.save_every, mesh=mesh)
+
+    def spectrum(self, window: rv.spectra.AbstractWindow, length: float) -> rv.InfraredSpectrum:
+        """With correlation functions that end at `length` (ps)."""
+        g = self.grids
+        wavenumbers = np.arange(0, g.highest * (1 + 1e-9), g.spacing)
+        lags = self.frames(length) + 1
+        return rv.InfraredSpectrum(rv.PointCharges.of, self.sampling.temperature, wavenumbers, window, num_lags=lags)
+
+    def with_parameters(self, values: dict[str, float]) -> rv.Sum:
+        """The potential with other parameters; those that are not named as in the target."""
+        old = Parameters.of(self.target)
+        new = {name: jnp.asarray(value, old.charge.dtype) for name, value in values.items()}
+        return Parameters(**{**old.each(), **new}).put_into(self.target)
+
+    def evaluate(
+        self, potential: rv.Sum, chains: rv.State, samples: int, key: PRNGKeyArray, label: str
+    ) -> dict[str, np.ndarray]:
+        """Spectra of at least `samples` trajectories, without derivatives of theirs.
+
+        **Returns:** arrays that lead with rounds and chains: `low` and `full` spectra (1/cm) and `temperature` (K), and
+        `check`, the spectra cut at the times of the check; and `wavenumbers` (1/cm).
+        """
+        measure = lambda system, drawn: _measure([self.low, self.full, *self.cut], system, drawn, self.long)
+        measured = self.sampling.measure(potential, chains, samples, key, label, measure)
+        (low, full, *check), temperature = measured
+        wavenumbers = np.asarray(self.low.wavenumbers)
+        cut = {"check": np.stack([s.mean((0, 1)) for s in check])} if check else {}
+        return {"low": low, "full": full, "temperature": temperature, "wavenumbers": wavenumbers, **cut}
+
+
+@eqx.filter_jit
+def _measure(spectra, system, samples, dynamics):
+    estimate = rv.expectation(WithTemperature(spectra[0]), system, samples, dynamics=dynamics)
+    records, temperature = estimate.records
+    return [spectra_of(s, estimate.times, records) for s in spectra], jnp.mean(temperature, axis=1)

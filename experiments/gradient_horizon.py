@@ -17,9 +17,13 @@ import tyro
 
 import reverlet as rv
 
-from . import _argon, _horizon_figure, _run, lj_diffusion
+from . import _horizon_figure, _run
+from ._argon import SI, Liquid, crystal
+from ._chains import Chains
 from ._errors import BadInput, refusing
+from ._fields import above_zero, at_least, check_fields, not_negative, require_frames
 from ._folder import Folder, free_folder, write_json
+from ._goals import Goal, at_least as no_less, at_most, judged, told
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,40 +32,49 @@ class Config:
 
     preset: Literal["quick", "smoke"] = "quick"
     """Where all other defaults come from: quick (two cores, minutes), smoke (seconds, no physics)."""
-    seed: int = 0
+    seed: Annotated[int, not_negative(0)] = 0
     """Of all random numbers: the same seed on the same machine gives the same numbers."""
-    atoms: int = 108
+    atoms: Annotated[int, at_least(2, 108)] = 108
     """How many argon atoms."""
-    box_length: float = 1.73405
+    box_length: Annotated[float, above_zero(1.73405)] = 1.73405
     """Of the cubic box, nm."""
-    temperature: float = 94.4
+    temperature: Annotated[float, above_zero(94.4)] = 94.4
     """K."""
-    sigma: float = 0.338
+    sigma: Annotated[float, above_zero(0.338)] = 0.338
     """σ, nm."""
-    epsilon: float = 0.893795
+    epsilon: Annotated[float, above_zero(0.893795)] = 0.893795
     """ε, kJ/mol."""
-    trajectories: int = 128
+    trajectories: Annotated[int, at_least(2, 128)] = 128
     """How many, each from a chain of its own."""
-    time_step: float = 5.0
+    time_step: Annotated[float, above_zero(5)] = 5.0
     """Of chains and trajectories, fs."""
-    horizon: float = 6.0
+    horizon: Annotated[float, above_zero(6)] = 6.0
     """The longest trajectories, ps."""
-    save_every: int = 4
+    save_every: Annotated[int, at_least(1, 4)] = 4
     """Time steps between two recorded points."""
     horizons: int = 60
     """How many lengths of trajectories are compared."""
-    threshold: float = 3.0
+    threshold: Annotated[float, above_zero(3)] = 3.0
     """The least signal-to-noise ratio of a horizon that is proposed."""
-    melt: float = 4.0
+    melt: Annotated[float, not_negative(4)] = 4.0
     """How long the crystal is kept at three times the temperature to melt, ps."""
-    equilibration: float = 16.0
+    equilibration: Annotated[float, not_negative(16)] = 16.0
     """How long the chains run before the trajectories start, ps."""
 
+    def __post_init__(self):
+        check_fields(self)
+        require_frames("horizon", self.horizon, self.horizon, self.dt * self.save_every)
+        frames = round(self.horizon / self.dt) // self.save_every
+        if self.horizons < 4 or frames % self.horizons != 0:
+            raise BadInput(
+                f"--horizons is {self.horizons}; wanted at least 4, and a divisor of {frames}, the number of recorded"
+                f" points, such as {frames}."
+            )
+
     @property
-    def liquid(self) -> lj_diffusion.Config:
-        """The same liquid, as the experiment that fits it has it; refuses what it would refuse."""
-        names = {f.name for f in dataclasses.fields(lj_diffusion.Config)} - {"preset"}
-        return lj_diffusion.Config(**{k: v for k, v in dataclasses.asdict(self).items() if k in names})
+    def dt(self) -> float:
+        """ps."""
+        return self.time_step * rv.units.FEMTOSECOND
 
 
 PRESETS = {
@@ -101,21 +114,15 @@ def main(arguments: list[str]) -> int:
 
 
 def run(command: Command) -> None:
-    """The whole experiment; ends with three lines on the standard output."""
+    """The whole experiment; ends with four lines on the standard output."""
     started = time.perf_counter()
     config = command.config
     if command.resume and command.out is None:
         raise BadInput("--resume came without --out; wanted the folder of the run to go on with.")
     with refusing():
-        topology, state = _argon.crystal(config.atoms, config.box_length, config.seed)
+        topology, state = crystal(config.atoms, config.box_length, config.seed)
         potential = rv.LennardJones(config.sigma, config.epsilon, cutoff=min(1.0, 0.49 * config.box_length))
         rv.System(topology, potential).check(state)
-    frames = round(config.horizon / config.liquid.dt) // config.save_every
-    if config.horizons < 4 or frames % config.horizons != 0:
-        raise BadInput(
-            f"--horizons is {config.horizons}; wanted at least 4, and a divisor of {frames}, the number of recorded"
-            f" points, such as {frames}."
-        )
     out = command.out or free_folder(Path("results/gradient_horizon"))
     folder = Folder(out, {"experiment": "gradient_horizon", **dataclasses.asdict(config)}, resume=command.resume)
 
@@ -124,8 +131,9 @@ def run(command: Command) -> None:
     write_json(folder / "summary.json", summary)
     figure = _horizon_figure.draw(folder.path)
     seconds = time.perf_counter() - started
-    write_json(folder / "summary.json", {**summary, "timing": {"seconds": seconds}})
-    for line in three_lines(config, summary, seconds, figure):
+    found = judged(goals(config, summary), config.preset)
+    write_json(folder / "summary.json", {**summary, "timing": {"seconds": seconds}, "goals": found})
+    for line in [*three_lines(config, summary, seconds, figure), told(found, config.preset)]:
         print(line)
 
 
@@ -133,12 +141,11 @@ def horizon_stage(
     config: Config, topology: rv.Topology, state: rv.State, potential: rv.LennardJones
 ) -> dict[str, np.ndarray]:
     """All fields of the diagnosis, from freshly equilibrated chains."""
-    liquid = lj_diffusion.Liquid(config.liquid, topology, potential)
+    sampling = Chains(topology, config.temperature, friction=1.0, dt=config.dt, interval=1.0)
+    liquid = Liquid(potential, sampling, config.horizon, config.save_every)
     keys = jax.random.split(jax.random.key(config.seed), 5)
-    chains = liquid.chains.with_new_velocities(state.repeat(config.trajectories), keys[0])
-    chains = liquid.chains.equilibrate(potential, chains, config.melt, keys[1], "melting", factor=3.0)
-    chains = liquid.chains.equilibrate(potential, chains, config.equilibration, keys[2], "equilibrating")
-    samples = liquid.chains.draw(potential, chains, keys[3])
+    chains = liquid.melted(state, config.trajectories, config.melt, config.equilibration, keys)
+    samples = sampling.draw(potential, chains, keys[3])
     print("gradients against the integration time ...", file=sys.stderr)
     diagnosis = eqx.filter_jit(rv.gradient_horizon)(
         rv.SelfDiffusion(),
@@ -186,14 +193,31 @@ def summarize(config: Config, a: dict[str, np.ndarray]) -> dict[str, Any]:
         "noise_growth_rate": noise_growth(a),
         "at_horizon": {
             "horizon": time(a["horizons"][at]),
-            "diffusion": float(a["value"][at] / lj_diffusion.SI),
-            "diffusion_error": float(a["value_error"][at] / lj_diffusion.SI),
+            "signal_to_noise": float(ratio[at]),
+            "diffusion": float(a["value"][at] / SI),
+            "diffusion_error": float(a["value_error"][at] / SI),
             **{
                 name: {"gradient": float(g), "error": float(e)}
                 for name, g, e in zip(a["names"], a["gradient"][at], a["gradient_error"][at], strict=True)
             },
         },
     }
+
+
+def goals(config: Config, summary: dict[str, Any]) -> list[Goal]:
+    """What is claimed of the horizon that is proposed: there is a signal, and nothing to integrate beyond; and of the
+    noise: it grows as perturbations do."""
+    proposed = summary["proposed_horizon"]
+    ratio = summary["at_horizon"]["signal_to_noise"] if proposed is not None else np.nan
+    decay = np.inf if summary["correlation_decay"] is None else summary["correlation_decay"]
+    chaos, noise = summary["lyapunov"], summary["noise_growth_rate"]
+    # slopes over half of the time, of a noise that is itself estimated from the same trajectories
+    away = abs(noise / chaos["value"] - 1)
+    return [
+        no_less("signal-to-noise ratio at the proposed horizon", ratio, config.threshold),
+        no_less("proposed horizon, in times of decay of the correlation", (proposed or np.nan) / decay, 1),
+        at_most("growth of the gradient's noise against the Lyapunov exponent, relative", away, 0.1),
+    ]
 
 
 def noise_growth(a: dict[str, np.ndarray]) -> float:

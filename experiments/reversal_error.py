@@ -5,11 +5,10 @@ So many steps forward, as many backward, and how far from the start that ends: v
 in the same process.
 """
 
-import argparse
 import dataclasses
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import equinox as eqx
 import jax
@@ -21,13 +20,17 @@ import tyro
 import reverlet as rv
 
 from . import _run
-from ._errors import BadInput
+from ._fields import Check, above_zero, at_least, check_fields, not_negative
 from ._figures import DYNAMICAL, STYLE, TARGET, THERMODYNAMIC
 from ._folder import Folder, free_folder, write_json
+from ._goals import Goal, at_least as no_less, at_most, judged, told
 
 matplotlib.use("Agg")
 import diffrax
 import matplotlib.pyplot as plt
+
+_FURTHER = Check(lambda steps: all(n >= 1 for n in steps), "numbers above 0", 30000)
+_COUNTS = Check(lambda steps: len(steps) > 0 and all(n >= 1 for n in steps), "numbers above 0, at least one", 1000)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,44 +39,49 @@ class Config:
 
     preset: Literal["quick", "smoke"] = "quick"
     """Where all other defaults come from: quick (two cores, two minutes), smoke (seconds)."""
-    seed: int = 0
+    seed: Annotated[int, not_negative(0)] = 0
     """Of all random numbers."""
-    cells: int = 3
+    cells: Annotated[int, at_least(1, 3)] = 3
     """The box has this many face-centered cells a side, of four argon atoms each, at the density of the liquid."""
-    temperature: float = 94.4
+    temperature: Annotated[float, above_zero(94.4)] = 94.4
     """K."""
-    equilibration: float = 20.0
+    equilibration: Annotated[float, above_zero(20)] = 20.0
     """How long the crystal melts and equilibrates, ps."""
-    time_step: float = 5.0
+    time_step: Annotated[float, above_zero(5)] = 5.0
     """fs."""
-    trajectories: int = 4
+    trajectories: Annotated[int, at_least(1, 4)] = 4
     """How many starts; reported are medians over them."""
-    steps: tuple[int, ...] = (10, 30, 100, 200, 400, 700, 1000, 1500, 2000, 3000, 4000, 5000, 7000, 10000)
+    steps: Annotated[tuple[int, ...], _COUNTS] = (
+        10,
+        30,
+        100,
+        200,
+        400,
+        700,
+        1000,
+        1500,
+        2000,
+        3000,
+        4000,
+        5000,
+        7000,
+        10000,
+    )
     """The numbers of steps forward and back."""
-    further: tuple[int, ...] = (30000,)
+    further: Annotated[tuple[int, ...], _FURTHER] = (30000,)
     """More of them, for the fixed-point numbers alone."""
-    timed_steps: int = 200
+    timed_steps: Annotated[int, at_least(1, 200)] = 200
     """The length of the trajectories whose cost is measured."""
-    repeats: int = 7
+    repeats: Annotated[int, at_least(1, 7)] = 7
     """How often it is measured; reported are medians."""
 
     def __post_init__(self):
-        for name in ("cells", "trajectories", "timed_steps", "repeats"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("temperature", "equilibration", "time_step"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
-        _require(len(self.steps) > 0, "steps", self.steps, "at least one number")
-        _require(all(n >= 1 for n in self.steps + self.further), "steps", self.steps + self.further, "numbers above 0")
+        check_fields(self)
 
     @property
     def dt(self) -> float:
         """ps."""
         return self.time_step * rv.units.FEMTOSECOND
-
-
-def _require(fine: bool, name: str, value: Any, wanted: str) -> None:
-    if not fine:
-        raise BadInput(f"--{name.replace('_', '-')} is {value}; wanted {wanted}.")
 
 
 PRESETS = {
@@ -98,30 +106,14 @@ class Command:
     Writes config.json, summary.json with all numbers, and reversal_error.png.
     """
 
-    config: Config
+    config: Annotated[Config, tyro.conf.arg(name="")]
     out: Path | None = None
     """The folder to write into, new or empty; results/reversal_error where that is free."""
 
 
 def main(arguments: list[str]) -> int:
     """Runs the experiment with the arguments of a command line; returns the exit status."""
-    return _run.exit_status(lambda: run(parse(arguments)))
-
-
-def parse(arguments: list[str]) -> Command:
-    """The command line: the preset first, since it makes the defaults of all other flags."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", default="quick")
-    preset = first.parse_known_args(arguments)[0].preset
-    if preset not in PRESETS:
-        raise BadInput(f"--preset is {preset!r}; wanted one of {', '.join(PRESETS)}.")
-    return tyro.cli(
-        Command,
-        default=Command(PRESETS[preset]),
-        args=arguments,
-        prog="python -m experiments reversal_error",
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
+    return _run.exit_status(lambda: run(_run.command_line("reversal_error", PRESETS, Command, arguments)))
 
 
 def run(command: Command) -> None:
@@ -157,11 +149,12 @@ def run(command: Command) -> None:
         "cost": cost(config, system, jax.tree.map(lambda x: x[0], states)),
     }
     summary["seconds"] = time.perf_counter() - started
+    summary["goals"] = judged(goals(summary), config.preset)
     write_json(folder / "summary.json", summary)
     figure = draw(config, summary)
     figure.savefig(folder / "reversal_error.png", format="png")
     plt.close(figure)
-    for line in report(summary, folder.path):
+    for line in [*report(summary, folder.path), told(summary["goals"], config.preset)]:
         print(line)
 
 
@@ -253,6 +246,25 @@ def cost(config: Config, system: rv.System, state: rv.State) -> dict[str, dict[s
                 seconds[s, f].append(time.perf_counter() - before)
     scale = 1e3 / config.timed_steps
     return {s: {f: scale * float(np.median(seconds[s, f])) for f in functions} for s in solvers}
+
+
+def goals(summary: dict[str, Any]) -> list[Goal]:
+    """What is claimed of fixed-point numbers, and how far back rounding was said to allow in floating point."""
+    table, exact = summary["table"], summary["bitwise_equal"]["bit_reversible"]
+    farthest = max(row["bit_reversible"] for row in table)
+
+    def held(name: str) -> float:
+        """The most steps after which the start is found within a tenth of the distance of neighbors."""
+        found = [row["steps"] for row in table if name in row]
+        lost = [row["steps"] for row in table if name in row and row[name] > 0.1 * summary["neighbor_distance"]]
+        return max([n for n in found if n < min(lost, default=np.inf)], default=0)
+
+    return [
+        at_most("distance from the start after any number of steps, bit-reversible, nm", farthest, 0),
+        no_less("every bit as at the start, bit-reversible (1 is yes)", float(exact), 1),
+        no_less("steps that can be walked back in float32", held("float32"), 1000),
+        no_less("steps that can be walked back in float64", held("float64"), 2000),
+    ]
 
 
 def draw(config: Config, summary: dict[str, Any]):

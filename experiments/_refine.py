@@ -1,0 +1,292 @@
+"""What the experiments that refine a liquid share: flags, how a run begins and ends, and the fit.
+
+Such an experiment measures its liquid along trajectories at constant energy, differentiates what it measured through
+them and through the ensemble, steps the parameters, and repeats. What is its own is the liquid, the target (an
+`AbstractTarget`), its stages before and after the fit, and its figures.
+"""
+
+import abc
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import equinox as eqx
+import jax
+import optax
+import tyro
+from jaxtyping import Array, Float, PRNGKeyArray
+from tqdm import tqdm
+
+import reverlet as rv
+
+from ._chains import Chains
+from ._fields import Check, above_zero, at_least, check_fields, not_negative, require_frames
+from ._folder import Folder, History, digest, free_folder, write_json
+from ._goals import Goal, at_most, judged, told
+from ._processes import leads, on_all
+
+# ---- flags
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AbstractConfig:
+    """Everything that makes a run what it is. Presets have all values: a field has no default of its own."""
+
+    preset: Literal["quick", "paper", "smoke"]
+    """Where all other defaults come from: quick (two cores, minutes), paper (one GPU), smoke (seconds, no physics)."""
+    seed: Annotated[int, not_negative(0)]
+    """Of all random numbers: the same seed on the same machine gives the same numbers."""
+    structure: Path | None
+    """Start from the liquid in this file (PDB or extxyz, with a periodic box) instead of one that is made here."""
+    temperature: Annotated[float, above_zero(100)]
+    """K."""
+
+    gradient: Literal["total", "dynamical"]
+    """What to descend along: through trajectories and ensemble, or through the trajectories alone."""
+    updates: Annotated[int, at_least(1, 40)]
+    """How many steps of Adam, of each fit."""
+    final_rate: Annotated[float, Check(lambda x: 0 < x <= 1, "more than 0, at most 1", 0.3)]
+    """Learning rates fall to this part of their first value, along a cosine. 1: they stay."""
+    momentum: Annotated[float, Check(lambda x: 0 <= x < 1, "zero or more, less than 1", 0.7)]
+    """Adam's first decay rate: at 0.9, usual for it, paths overshoot and return slowly."""
+    average: Annotated[int, at_least(1, 20)]
+    """The final parameters are made of the mean of this many last updates."""
+
+    trajectories: Annotated[int, at_least(2, 64, "since errors are told from the scatter of them")]
+    """How many per update, each from a chain of its own; all run as one batch."""
+    time_step: Annotated[float, above_zero(1)]
+    """Of chains and trajectories, fs."""
+    save_every: Annotated[int, at_least(1, 2)]
+    """Time steps between two recorded points."""
+    friction: Annotated[float, not_negative(1)]
+    """Of the Langevin chains, 1/ps."""
+    interval: Annotated[float, above_zero(1)]
+    """How long the chains run between updates (and between samples in evaluations), ps."""
+    equilibration: Annotated[float, not_negative(10)]
+    """How long the chains run with new parameters before they are measured, ps."""
+    reference_samples: Annotated[int, at_least(1, 64)]
+    """Trajectories of the reference simulation."""
+    final_samples: Annotated[int, at_least(1, 64)]
+    """Trajectories of the evaluation of the final parameters."""
+
+    def __post_init__(self):
+        check_fields(self)
+
+    @property
+    def dt(self) -> float:
+        """ps."""
+        return self.time_step * rv.units.FEMTOSECOND
+
+    @property
+    def frame(self) -> float:
+        """The time between two recorded points, ps."""
+        return self.dt * self.save_every
+
+    def frames(self, duration: float) -> int:
+        """How many frames are so many ps."""
+        return round(duration / self.dt / self.save_every)
+
+    def require_frames(self, name: str, length: float) -> None:
+        """Refuses a length of time (ps) in the field `name` that is not a whole number of frames."""
+        require_frames(name, getattr(self, name), length, self.frame)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AbstractCommand:
+    """Where a run goes and what it runs on: nothing here changes its numbers but in their last digits."""
+
+    config: Annotated[AbstractConfig, tyro.conf.arg(name="")]
+    out: Path | None = None
+    """The output folder: new or empty. None: results/ and the experiment's name, or the next free of -2, -3, ..."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on with the run in --out that was stopped; all other arguments as then."""
+    devices: str | None = None
+    """Spread the trajectories over so many devices of each process, or "all". None: one, or all, if distributed; in
+    water_ir all cores of a CPU."""
+    distributed: str | None = None
+    """Run in several processes, one command each: "auto" under SLURM or Open MPI, otherwise HOST:PORT,ID,COUNT."""
+
+
+# ---- how a run begins and ends
+
+
+def open_folder(name: str, command: AbstractCommand) -> Folder:
+    """The output folder of a run of the experiment `name`."""
+    config = command.config
+    described = {**dataclasses.asdict(config), "structure": config.structure and str(config.structure)}
+    described["structure_sha256"] = config.structure and digest(config.structure)
+    out = command.out or free_folder(Path("results") / name)
+    return Folder(out, {"experiment": name, **described}, resume=command.resume)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What there is to tell of a run.
+
+    **Arguments:** `summary`, all numbers but timing and goals, the same for a run left alone and one that was resumed;
+    `goals`; `minutes`, how long a `quick` run may take on two cores; the closing lines: `fitted`, what to what; from
+    where to where the parameters `moved`; how `well`; `trajectories`, of what kind; `draw`, which draws the figures
+    into a folder and returns their files.
+    """
+
+    summary: dict[str, Any]
+    goals: Sequence[Goal]
+    minutes: float
+    fitted: str
+    moved: str
+    well: str
+    trajectories: str
+    draw: Callable[[Path], list[Path]]
+
+
+def close(command: AbstractCommand, folder: Folder, outcome: Outcome, started: float) -> None:
+    """Writes `summary.json`, draws the figures, and prints the five closing lines."""
+    config = command.config
+    seconds_of = History(folder / "history.jsonl").seconds or History(folder / "history-pair.jsonl").seconds
+    of_updates = sum(s for s in seconds_of.values() if s is not None)
+
+    def write() -> tuple[float, list[dict[str, Any]]]:
+        seconds = time.perf_counter() - started
+        goals = judged([*outcome.goals, *_in_time(command, outcome, seconds)], config.preset)
+        timing = {"seconds": seconds, "seconds_of_updates": of_updates}
+        write_json(folder / "summary.json", {**outcome.summary, "timing": timing, "goals": goals})
+        return seconds, goals
+
+    write()  # which the figures are drawn from
+    figures = outcome.draw(folder.path)
+    seconds, goals = write()
+    devices = ", ".join(sorted({d.device_kind for d in jax.devices()}))
+    print(
+        f"Fitted: {outcome.fitted}, by the {config.gradient} gradient.",
+        f"From, to: {outcome.moved}",
+        f"How well: {outcome.well} {told(goals, config.preset)}",
+        f"How long: {seconds:.0f} s; {of_updates:.0f} s of updates, {len(seconds_of)} with {config.trajectories}"
+        f" trajectories {outcome.trajectories}, on {devices}.",
+        f"Figures: {len(figures)} in {folder.path}/ ({', '.join(p.name for p in figures)}).",
+        sep="\n",
+    )
+
+
+def _in_time(command: AbstractCommand, outcome: Outcome, seconds: float) -> list[Goal]:
+    """The goal for the time of a `quick` run; a resumed one does not know what was spent before."""
+    if command.config.preset == "paper":
+        return []
+    goal = at_most(TIME, seconds / 60, outcome.minutes)
+    return [dataclasses.replace(goal, value=None, met=None) if command.resume else goal]
+
+
+TIME = "time of the whole run, minutes"
+"""The name of the only goal that two equal runs need not agree on."""
+
+
+# ---- the fit
+
+
+class AbstractTarget(eqx.Module):
+    """What a fit is after: the observable whose gradient is followed, and how it makes a loss of parameters."""
+
+    observable: eqx.AbstractVar[rv.AbstractObservable]
+    columns: ClassVar[tuple[str, ...]]
+    """What `report` has, in the order of a line of the history."""
+
+    @abc.abstractmethod
+    def potential(self, model: Any) -> rv.AbstractPotential:
+        """With the parameters of the model."""
+
+    @abc.abstractmethod
+    def of_model(self, tree: Any) -> Any:
+        """From a tree like the potential, as its gradient is, to one like the model."""
+
+    @abc.abstractmethod
+    def loss(self, value: Float[Array, ""]) -> Float[Array, ""]:
+        """Of the observable's value."""
+
+    @abc.abstractmethod
+    def report(self, model: Any, estimate: rv.Estimate, parts: rv.Gradients) -> dict[str, Any]:
+        """What is written of an update."""
+
+    @abc.abstractmethod
+    def show(self, line: dict[str, Any]) -> str:
+        """What stands beside the progress bar after an update."""
+
+    @abc.abstractmethod
+    def check(self, state: rv.FitState) -> None:
+        """Raises `FloatingPointError` for parameters that no update can go on from."""
+
+    def lines(self, history: Any) -> list[dict[str, Any]]:
+        """The history of a fit as one record per update."""
+        if history is None:
+            return []
+        pick = lambda k: jax.tree.map(lambda h: float(h[k]), history)
+        lines = (pick(k) for k in range(len(history["loss"])))
+        return [{"update": k + 1, **{name: line[name] for name in self.columns}} for k, line in enumerate(lines)]
+
+
+def fit(
+    target: AbstractTarget,
+    config: AbstractConfig,
+    sampling: Chains,
+    dynamics: rv.Dynamics,
+    model: Any,
+    rates: Any,
+    chains: rv.State,
+    key: PRNGKeyArray,
+    checkpoint: Path,
+    history: Path,
+    *,
+    positive: Callable[[Any], Any] | None = None,
+) -> rv.FitState:
+    """Steps the model by Adam, going on from the checkpoint if there is one; writes the checkpoint, and a line of
+    `history` for every update.
+
+    **Arguments:** `rates`, a tree like the model of learning rates; for `positive` see `rv.fit`.
+    """
+
+    def loss_fn(model, chains, key):
+        # all of this is measured, not traced: its derivative is put in by `linearize`
+        measured = jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, model)
+        potential = target.potential(measured)
+        samples = sampling.draw(potential, chains, key)
+        system = rv.System(sampling.topology, potential)
+        estimate, parts = rv.expectation_gradients(target.observable, system, samples, dynamics=dynamics)
+        gradient = target.of_model(parts.total if config.gradient == "total" else parts.dynamical)
+        value = rv.linearize(estimate.value, gradient, model)
+        return target.loss(value), (samples.last, target.report(measured, estimate, parts))
+
+    schedule = lambda rate: optax.cosine_decay_schedule(rate, config.updates, config.final_rate)
+    optimizer = rv.per_parameter(lambda rate: optax.adam(schedule(rate), b1=config.momentum), rates)
+    # where updates leave it: elsewhere, it would compile the update twice
+    placed = lambda params: on_all(optimizer.init(params), sampling.mesh)
+
+    file = History(history)
+    resume = checkpoint if checkpoint.exists() else None
+    bar = tqdm(total=config.updates, desc="update", unit="", file=sys.stderr, disable=not leads())
+
+    def note(state: rv.FitState) -> None:
+        file.tick(state.step)
+        written = target.lines(state.history)
+        file.write(written)
+        if leads():
+            bar.initial = bar.initial or (state.step - 1 if resume else 0)
+        bar.set_postfix_str(target.show(written[-1]), refresh=False)
+        bar.update(state.step - bar.n)
+        target.check(state)
+
+    with bar:
+        fitted = rv.fit(
+            loss_fn,
+            on_all(model, sampling.mesh),
+            optax.GradientTransformation(placed, optimizer.update),
+            num_steps=config.updates,
+            key=key,
+            carry=on_all(chains, sampling.mesh),
+            positive=positive,
+            callback=note,
+            checkpoint=checkpoint,
+            resume=resume,
+        )
+    file.write(target.lines(fitted.history))
+    return fitted
