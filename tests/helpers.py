@@ -238,7 +238,9 @@ def pair_sum(positions, lengths, sigma, epsilon, cutoff, onset=None, shift=False
     """The Lennard-Jones energy by a plain sum over i < j, to be differentiated automatically."""
     i, j = np.triu_indices(len(positions), 1)
     d = positions[i] - positions[j]
-    if lengths is not None:
+    if lengths is not None and jnp.ndim(lengths) == 2:
+        d = d - jnp.round(d @ jnp.linalg.inv(lengths)) @ lengths
+    elif lengths is not None:
         d = d - lengths * jnp.round(d / lengths)
     r = jnp.sqrt(jnp.sum(d**2, axis=1))
     s, e = (p if jnp.ndim(p) == 0 else p[i, j] for p in (sigma, epsilon))

@@ -293,24 +293,24 @@ def test_scaled_refuses(factor, error, match):
         SWITCHED * factor
 
 
-# The custom derivative rule, against automatic differentiation of the plain sum. Both are exact: 1e-12 of the largest
+# The custom derivative rules, for a box of any shape as well, against automatic differentiation of the plain sum. Both are exact: 1e-12 of the largest
 # entry is some thousand roundings.
 
 RTOL = 1e-12
 
 
 def ours(parameters, x):
-    sigma, epsilon, length = parameters
+    sigma, epsilon, vectors = parameters
     potential = eqx.tree_at(lambda p: (p.sigma, p.epsilon), SWITCHED, (sigma, epsilon))
-    return potential.energy(x, rv.OrthorhombicBox(jnp.full(3, length)))
+    return potential.energy(x, rv.TriclinicBox(vectors))
 
 
 def plain(parameters, x):
-    sigma, epsilon, length = parameters
-    return pair_sum(x, length, sigma, epsilon, CUTOFF, 0.4)
+    sigma, epsilon, vectors = parameters
+    return pair_sum(x, vectors, sigma, epsilon, CUTOFF, 0.4)
 
 
-PARAMETERS = (jnp.array(SIGMA), jnp.array(EPSILON), jnp.array(LENGTH))
+PARAMETERS = (jnp.array(SIGMA), jnp.array(EPSILON), SHEARED.vectors)
 FEW_ATOMS = jnp.asarray(argon_positions(seed=5)[:9])
 ALONG = (random_like(PARAMETERS, 1), random_like(FEW_ATOMS, 2))
 ACROSS = (random_like(PARAMETERS, 3), random_like(FEW_ATOMS, 4))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from .._box import reciprocal_vectors
 from .._misc import tree_dot
 from .._neighbors import Neighbors
 
@@ -88,35 +89,63 @@ class Tile(NamedTuple):
         energies = self.pair_function(potential)(jnp.where(counts, r2, potential.cutoff**2))
         return 0.5 * jnp.sum(row_sum(jnp.where(counts, energies, 0)))
 
-    def gradient(self, potential, positions, box):
+    def slopes(self, potential, positions, box, strained):
+        """The derivatives of the energy with respect to the rows' positions, and to a strain if that is asked for."""
         d, r2, counts = self.geometry(potential, positions, box)
         first = first_slope(self.pair_function(potential), r2, counts)
-        return jnp.stack([row_sum(first * dk) for dk in d], axis=-1)
+        along = [first * dk for dk in d]
+        return jnp.stack([row_sum(x) for x in along], axis=-1), _symmetric_virial(along, d) if strained else None
 
-    def hessian_vector(self, potential, positions, box, w):
+    def directional(self, potential, positions, box, w, strain):
+        """The derivative along a motion `w` of the atoms and a `strain`."""
+        d, r2, counts = self.geometry(potential, positions, box)
+        first = first_slope(self.pair_function(potential), r2, counts)
+        e = self.motion(d, w, strain)
+        return 0.5 * jnp.sum(row_sum(first * (d[0] * e[0] + d[1] * e[1] + d[2] * e[2])))
+
+    def motion(self, d, w, strain):
+        """How displacements move."""
+        e = self.differences(w)
+        return e if strain is None else [a + b for a, b in zip(e, _times(d, strain), strict=True)]
+
+    def second_slopes(self, potential, positions, box, w, strain, strained):
+        """The derivatives of `directional` as of `slopes`."""
         d, r2, counts = self.geometry(potential, positions, box)
         u = self.pair_function(potential)
         ones = jnp.ones_like(r2)
         slope, curvature = jax.jvp(lambda s: jax.jvp(u, (s,), (ones,))[1], (r2,), (ones,))
         first = jnp.where(counts, 2 * slope, 0)
-        e = self.differences(w)
+        e = self.motion(d, w, strain)
         second = jnp.where(counts, 4 * curvature, 0) * (d[0] * e[0] + d[1] * e[1] + d[2] * e[2])
         # a quotient is what XLA stores for its three readers below; what is cheaper it computes three times
         second = second * r2 / r2
-        if self.padded:
-            return jnp.stack([row_sum(second * d[k] + first * e[k]) for k in range(3)], axis=-1)
+        if strain is not None:
+            e = [a + b for a, b in zip(e, _times(d, strain.T), strict=True)]
+        if self.padded or strained or strain is not None:
+            each = [second * d[k] + first * e[k] for k in range(3)]
+            return jnp.stack([row_sum(x) for x in each], axis=-1), _virial(each, d) if strained else None
         # Σ_j first (w_i - w_j) as a matrix product, which reads `first` once; many small ones do not pay
         columns = jnp.stack([*self.columns(w), jnp.ones(len(self.j), w.dtype)], axis=-1)
         product = jnp.matmul(first, columns, precision=jax.lax.Precision.HIGHEST)
-        return jnp.stack(
-            [row_sum(second * d[k]) + self.rows(w)[k][:, 0] * product[:, 3] - product[:, k] for k in range(3)], axis=-1
-        )
+        each = [row_sum(second * d[k]) + self.rows(w)[k][:, 0] * product[:, 3] - product[:, k] for k in range(3)]
+        return jnp.stack(each, axis=-1), None
 
-    def directional(self, potential, positions, box, w):
-        d, r2, counts = self.geometry(potential, positions, box)
-        first = first_slope(self.pair_function(potential), r2, counts)
-        e = self.differences(w)
-        return 0.5 * jnp.sum(row_sum(first * (d[0] * e[0] + d[1] * e[1] + d[2] * e[2])))
+
+def _times(d, matrix):
+    """d @ matrix, by components."""
+    return [d[0] * matrix[0, k] + d[1] * matrix[1, k] + d[2] * matrix[2, k] for k in range(3)]
+
+
+def _virial(forces, d):
+    """½ Σ d_k f_l over all pairs of a tile."""
+    return 0.5 * jnp.stack([jnp.stack([jnp.sum(row_sum(dk * f)) for f in forces]) for dk in d])
+
+
+def _symmetric_virial(forces, d):
+    """The same of forces along the displacements."""
+    # of all ways to sum over both axes at once, the row sums are the fastest on a CPU
+    upper = {(k, l): 0.5 * jnp.sum(row_sum(d[k] * forces[l])) for k in range(3) for l in range(k, 3)}
+    return jnp.stack([jnp.stack([upper[min(k, l), max(k, l)] for l in range(3)]) for k in range(3)])
 
 
 def row_sum(x):
@@ -158,7 +187,7 @@ def by_atom(values: Float[Array, "tiles rows 3"], neighbors: Neighbors | None) -
 
 
 class _Parameters:
-    """How the sum of a method (tile, potential, box) moves along the tangents of those leaves that have one.
+    """How the sum of a method (tile, potential) moves along the tangents of those leaves that have one.
 
     The derivative with respect to a few scalars is computed outright, one forward pass each in the same sweep over the
     pairs, and multiplied by their tangents: the transpose of a sum over pairs with respect to a scalar would spread
@@ -167,9 +196,9 @@ class _Parameters:
 
     few = 8
 
-    def __init__(self, method, potential, box, tangents):
+    def __init__(self, method, potential, tangents):
         self.method = method
-        self.leaves, self.treedef = jax.tree.flatten((potential, box))
+        self.leaves, self.treedef = jax.tree.flatten(potential)
         self.dots = self.treedef.flatten_up_to(tangents)
         moving = [k for k, dot in enumerate(self.dots) if dot is not None]
         scalars = [k for k in moving if self.leaves[k].ndim == 0]
@@ -180,7 +209,7 @@ class _Parameters:
         full = list(self.leaves)
         for k, value in zip(which, values, strict=True):
             full[k] = value
-        return self.method(tile, *jax.tree.unflatten(self.treedef, full))
+        return self.method(tile, jax.tree.unflatten(self.treedef, full))
 
     def slopes(self, tile):
         """The derivatives of the method with respect to the scalars."""
@@ -204,9 +233,17 @@ class _Parameters:
         return out
 
 
-# Two nested rules. The derivative of the energy along w is a function in its own right, whose own derivative is again
-# in closed form: reverse-mode over it gives force, Hessian-vector product and mixed derivatives in a single sweep. A
-# rule for the gradient alone could not be transposed without spelling out the (atoms, atoms) Jacobian blocks.
+# Two nested rules. The derivative of the energy along a motion w of the atoms and a strain ε of the box is a function in
+# its own right, whose own derivative is again in closed form: reverse-mode over it gives force, virial, Hessian-vector
+# product and mixed derivatives in a single sweep. A rule for the gradient alone could not be transposed without
+# spelling out the (atoms, atoms) Jacobian blocks.
+#
+# A displacement d = x_i - x_j - n·V, with n whole numbers and V the lattice vectors, moves by
+# e = w_i - w_j + d·ε, where ε = V⁻¹ dV and w = dx - x·ε is how atoms move relative to the box. Then
+#
+#     dU = Σ 2u′ d·e,    d(dU) = Σ e₂·h  with  h = 2u′ (e + ε·d) + 4u″ (d·e) d,
+#
+# if the displacements move by e₂; for ε = 0 these are force and Hessian-vector product.
 
 
 @eqx.filter_custom_jvp
@@ -218,38 +255,58 @@ def pair_sum(potential, positions, box, neighbors):
 def _pair_sum_jvp(primals, tangents):
     potential, positions, box, neighbors = primals
     potential_dot, positions_dot, box_dot, _ = tangents
-    parameters = _Parameters(lambda tile, p, b: tile.energy(p, positions, b), potential, box, (potential_dot, box_dot))
+    parameters = _Parameters(lambda tile, p: tile.energy(p, positions, box), potential, potential_dot)
     slopes = per_tile(parameters.slopes, len(positions), neighbors)
     out = parameters.tangent(slopes, positions, neighbors)
-    if positions_dot is not None:
-        out = out + _directional(potential, positions, box, neighbors, positions_dot)
+    w, strain = _relative(positions, box, positions_dot, box_dot)
+    if w is not None:
+        out = out + _directional(potential, positions, box, neighbors, w, strain)
     return pair_sum(potential, positions, box, neighbors), out
 
 
+def _relative(positions, box, positions_dot, box_dot):
+    """How atoms move relative to the box, and how that is strained; `None` for what does not move."""
+    if not jax.tree.leaves(box_dot):
+        return positions_dot, None
+    vectors_dot = eqx.filter_jvp(lambda box: box.vectors, (box,), (box_dot,))[1]
+    strain = jnp.matmul(reciprocal_vectors(box).T, vectors_dot, precision=jax.lax.Precision.HIGHEST)
+    flow = -jnp.matmul(positions, strain, precision=jax.lax.Precision.HIGHEST)
+    return flow if positions_dot is None else positions_dot + flow, strain
+
+
 @eqx.filter_custom_jvp
-def _directional(potential, positions, box, neighbors, w):
-    """w·∂U/∂x."""
-    # as a product with the gradient, so that transposing it with respect to `w` is the gradient, in closed form
-    gradient = per_tile(lambda tile: tile.gradient(potential, positions, box), len(positions), neighbors)
-    return tree_dot(by_atom(gradient, neighbors), w)
+def _directional(potential, positions, box, neighbors, w, strain):
+    """The derivative of the energy along `w` and `strain`, which may be `None`."""
+    # as products with the derivatives, so that transposing with respect to `w` and `strain` is these, in closed form
+    sweep = lambda tile: tile.slopes(potential, positions, box, strain is not None)
+    return _product(per_tile(sweep, len(positions), neighbors), neighbors, w, strain)
+
+
+def _product(slopes, neighbors, w, strain):
+    """The product of what `slopes` made of all tiles with a motion of the atoms and a strain."""
+    gradient, virial = slopes
+    out = tree_dot(by_atom(gradient, neighbors), w)
+    return out if strain is None else out + tree_dot(jnp.sum(virial, axis=0), strain)
 
 
 @_directional.def_jvp
 def _directional_jvp(primals, tangents):
-    potential, positions, box, neighbors, w = primals
-    potential_dot, positions_dot, box_dot, _, w_dot = tangents
-    parameters = _Parameters(
-        lambda tile, p, b: tile.directional(p, positions, b, w), potential, box, (potential_dot, box_dot)
-    )
+    potential, positions, box, neighbors, w, strain = primals
+    potential_dot, positions_dot, box_dot, _, w_dot, strain_dot = tangents
+    parameters = _Parameters(lambda tile, p: tile.directional(p, positions, box, w, strain), potential, potential_dot)
+    motion, moved = _relative(positions, box, positions_dot, box_dot)
 
     def sweep(tile):
-        product = None if positions_dot is None else tile.hessian_vector(potential, positions, box, w)
-        return product, parameters.slopes(tile)
+        if motion is None:
+            return None, parameters.slopes(tile)
+        second = tile.second_slopes(potential, positions, box, w, strain, moved is not None)
+        return second, parameters.slopes(tile)
 
-    product, slopes = per_tile(sweep, len(positions), neighbors)
+    second, slopes = per_tile(sweep, len(positions), neighbors)
     out = parameters.tangent(slopes, positions, neighbors)
-    if positions_dot is not None:
-        out = out + tree_dot(by_atom(product, neighbors), positions_dot)
-    if w_dot is not None:
-        out = out + _directional(potential, positions, box, neighbors, w_dot)
-    return _directional(potential, positions, box, neighbors, w), out
+    if motion is not None:
+        out = out + _product(second, neighbors, motion, moved)
+    if w_dot is not None or strain_dot is not None:
+        w_dot = jnp.zeros_like(w) if w_dot is None else w_dot
+        out = out + _directional(potential, positions, box, neighbors, w_dot, strain_dot)
+    return _directional(potential, positions, box, neighbors, w, strain), out
