@@ -154,6 +154,8 @@ from ._state import (
 from ._system import Surfaces as Surfaces, System as System
 from ._topology import Topology as Topology
 from ._water import (
+    AbstractModel as AbstractModel,
+    WaterModel as WaterModel,
     flexible_tip3p as flexible_tip3p,
     qspcfw as qspcfw,
     spcfw as spcfw,
