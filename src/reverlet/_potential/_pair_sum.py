@@ -233,10 +233,10 @@ class _Parameters:
         return out
 
 
-# Two nested rules. The derivative of the energy along a motion w of the atoms and a strain ε of the box is a function in
-# its own right, whose own derivative is again in closed form: reverse-mode over it gives force, virial, Hessian-vector
-# product and mixed derivatives in a single sweep. A rule for the gradient alone could not be transposed without
-# spelling out the (atoms, atoms) Jacobian blocks.
+# Two nested rules. The derivative of the energy along a motion w of the atoms and a strain ε of the box is a function
+# in its own right, whose own derivative is again in closed form: reverse-mode over it gives force, virial, Hessian-
+# vector product and mixed derivatives in a single sweep. A rule for the gradient alone could not be transposed
+# without spelling out the (atoms, atoms) Jacobian blocks.
 #
 # A displacement d = x_i - x_j - n·V, with n whole numbers and V the lattice vectors, moves by
 # e = w_i - w_j + d·ε, where ε = V⁻¹ dV and w = dx - x·ε is how atoms move relative to the box. Then
