@@ -5,6 +5,10 @@ virtualenv where it is not.
 """
 
 import re
+import shutil
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nox
@@ -40,6 +44,8 @@ def tests(session: nox.Session) -> None:
         "auto",
         "--maxprocesses",
         "8",
+        "--dist",
+        "loadgroup",  # tests that share the run of an experiment go to one process
         "-m",
         "not gpu",
         *session.posargs,
@@ -58,11 +64,26 @@ def gpu(session: nox.Session) -> None:
 
 @nox.session
 def experiments(session: nox.Session) -> None:
-    """Run every experiment in its smallest size."""
+    """Run every experiment in its smallest size, two at a time."""
     session.install("-e", ".[experiments]")
-    for name in ["gradient_horizon", "lj_diffusion", "reversal_error", "water_ir"]:
-        folder = f"{session.create_tmp()}/{name}"
-        session.run("python", "-m", "experiments", name, "--preset", "smoke", "--out", folder)
+    python = shutil.which("python", path=session.bin)
+    folder = Path(tempfile.mkdtemp(dir=session.create_tmp()))
+    # compiled quickly rather than well: most of the time of so small a run is compiling
+    quick = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    environment = {name: value for name, value in {**session.env, **quick}.items() if value is not None}
+
+    def run(name: str) -> subprocess.CompletedProcess:
+        command = (python, "-m", "experiments", name, "--preset", "smoke", "--out", str(folder / name))
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    names = ["water_ir", "lj_diffusion", "gradient_horizon", "reversal_error"]  # the longest first
+    with ThreadPoolExecutor(2) as pool:
+        runs = dict(zip(names, pool.map(run, names), strict=True))
+    for name, done in runs.items():
+        session.log(f"{name} ended with {done.returncode}:\n{done.stdout}")
+    failed = [f"{name}:\n{done.stderr}" for name, done in runs.items() if done.returncode != 0]
+    if failed:
+        session.error("\n".join(failed))
 
 
 @nox.session

@@ -1,4 +1,4 @@
-"""The experiment end to end: what it writes, that a kill costs nothing, and that bad input is refused."""
+"""The experiments on argon end to end: what they write, that a kill costs nothing, and that bad input is refused."""
 
 import json
 import os
@@ -12,8 +12,11 @@ import pytest
 
 pytest.importorskip("tyro")
 pytest.importorskip("matplotlib")
+from experiments import _goals
 from experiments.__main__ import main
 from experiments._refine import TIME
+
+pytestmark = pytest.mark.xdist_group("experiments")  # one process, for one run of `runs`
 
 ROOT = Path(__file__).parent.parent
 ARGON = ROOT.parent / "shared/data/argon/ar346.pdb"
@@ -26,8 +29,9 @@ def command(*arguments):
 
 
 def environment():
-    path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    # compiled quickly rather than well: most of the time of so small a run is compiling
+    return {**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 def launch(*arguments):
@@ -47,16 +51,41 @@ def numbers(folder):
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("smoke") / "run"
-    done = launch(*SMOKE, "--out", folder)
+def runs(tmp_path_factory):
+    """The folder of all smoke runs, made by one process: see `smoke_program.py`."""
+    folder = tmp_path_factory.mktemp("smoke")
+    program = [sys.executable, str(ROOT / "tests/smoke_program.py"), str(folder)]
+    done = subprocess.run(program, cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return folder, done
+    return folder
 
 
-def test_smoke_end_to_end(smoke):
-    folder, done = smoke
-    lines = done.stdout.splitlines()
+def ended(runs, name):
+    """What a run printed."""
+    done = json.loads((runs / f"{name}.json").read_text())
+    assert done["status"] == 0, done["err"]
+    return done["out"].splitlines()
+
+
+@pytest.fixture(scope="module")
+def smoke(runs):
+    """The folder of the fit."""
+    ended(runs, "lj_diffusion")
+    return runs / "lj_diffusion"
+
+
+def not_judged(summary):
+    """Whether goals come last, with figures that nobody judges: a smoke run has no physics."""
+    assert list(summary)[-1] == "goals"
+    return all(set(g) == GOAL and g["value"] is not None and g["met"] is None for g in summary["goals"])
+
+
+GOAL = {"name", "value", "error", "wanted", "met"}
+
+
+def test_smoke_end_to_end(smoke, runs):
+    folder = smoke
+    lines = ended(runs, "lj_diffusion")
     assert [line.split(":")[0] for line in lines] == ["Fitted", "From, to", "How well", "How long", "Figures"]
     summary, history = numbers(folder)
     assert summary["updates"] == len(history) == 4
@@ -64,6 +93,8 @@ def test_smoke_end_to_end(smoke):
     assert history[0]["sigma"] == pytest.approx(0.338)
     assert history[1]["sigma"] != history[0]["sigma"]
     assert {"initial", "final", "target", "deviation"} <= set(summary)
+    assert "has no physics" in lines[2]
+    assert not_judged(json.loads((folder / "summary.json").read_text()))
     assert all(summary[k]["diffusion_error"] > 0 for k in ("initial", "final", "target"))
     parts = {f"{p}{e}" for p in ("sigma", "epsilon") for e in ("", "_error")}
     for line in history:
@@ -77,16 +108,9 @@ def test_smoke_end_to_end(smoke):
     assert not list(folder.glob("*.part"))
 
 
-def test_finished_run_resumes_to_the_same_numbers(smoke, tmp_path):
-    folder = copy(smoke[0], tmp_path / "run")
-    (folder / "summary.json").unlink()
-    lines = (folder / "history.jsonl").read_text().splitlines()
-    (folder / "history.jsonl").write_text(
-        "\n".join(lines[:2]) + "\n"
-    )  # as if killed before the last lines were written
-    done = launch(*SMOKE, "--out", folder, "--resume")
-    assert done.returncode == 0, done.stderr
-    assert numbers(folder) == numbers(smoke[0])
+def test_finished_run_resumes_to_the_same_numbers(runs, smoke):
+    ended(runs, "resumed")
+    assert numbers(runs / "resumed") == numbers(smoke)
 
 
 # Each point of the run that a kill may hit: after a stage's file has appeared, in the middle of the next.
@@ -103,15 +127,15 @@ def test_killed_run_resumes_to_the_same_numbers(smoke, tmp_path, after):
     assert not (folder / "summary.json").exists()
     done = launch(*SMOKE, "--out", folder, "--resume")
     assert done.returncode == 0, done.stderr
-    assert numbers(folder) == numbers(smoke[0])
+    assert numbers(folder) == numbers(smoke)
 
 
 @pytest.mark.slow
 def test_one_seed_one_result(smoke, tmp_path):
     for seed in ("0", "1"):
         assert launch(*SMOKE, "--out", tmp_path / seed, "--seed", seed).returncode == 0
-    assert numbers(tmp_path / "0") == numbers(smoke[0])
-    assert numbers(tmp_path / "1")[0]["final"] != numbers(smoke[0])[0]["final"]
+    assert numbers(tmp_path / "0") == numbers(smoke)
+    assert numbers(tmp_path / "1")[0]["final"] != numbers(smoke)[0]["final"]
 
 
 @pytest.mark.slow
@@ -176,17 +200,55 @@ def test_unknown_experiment(capsys):
     assert "wanted one of gradient_horizon, lj_diffusion" in refused(capsys, "nope")
 
 
-def test_gradient_horizon(capsys, tmp_path):
-    arguments = ("gradient_horizon", "--preset", "smoke", "--out", tmp_path / "run")
-    done = launch(*arguments)
-    assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["Proposed", "At", "Figure:"]
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+def test_gradient_horizon(capsys, runs, tmp_path):
+    lines = ended(runs, "gradient_horizon")
+    assert [line.split()[0] for line in lines] == ["Proposed", "At", "Figure:", "This"]
+    folder = runs / "gradient_horizon"
+    summary = json.loads((folder / "summary.json").read_text())
     assert summary["at_horizon"]["sigma"]["error"] > 0
-    assert (tmp_path / "run" / "gradient_horizon.png").read_bytes().startswith(b"\x89PNG")
-    assert "add --resume" in refused(capsys, *arguments)
-    assert "a divisor of 40" in refused(capsys, *arguments[:-1], tmp_path / "new", "--horizons", "7")
+    assert list(summary)[-1] == "goals"
+    assert (folder / "gradient_horizon.png").read_bytes().startswith(b"\x89PNG")
+    arguments = ("gradient_horizon", "--preset", "smoke", "--out")
+    assert "add --resume" in refused(capsys, *arguments, folder)
+    assert "a divisor of 40" in refused(capsys, *arguments, tmp_path / "new", "--horizons", "7")
     assert not (tmp_path / "new").exists()
+
+
+def test_reversal_error(capsys, runs):
+    ended(runs, "reversal_error")
+    folder = runs / "reversal_error"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["bitwise_equal"] == {"float32": False, "float64": False, "bit_reversible": True}
+    assert [row["steps"] for row in summary["table"]] == [10, 40, 80]
+    for row in summary["table"]:
+        assert row["bit_reversible"] == 0
+    assert summary["table"][1]["float32"] > 1e3 * summary["table"][1]["float64"] > 0
+    assert all(cost > 0 for solver in summary["cost"].values() for cost in solver.values())
+    assert not_judged(summary)
+    assert (folder / "reversal_error.png").read_bytes().startswith(b"\x89PNG")
+    assert "holds another run" in refused(capsys, "reversal_error", "--preset", "smoke", "--out", folder)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"), [(("--steps", "0"), "numbers above 0"), (("--preset", "big"), "wanted one of quick"),
+                         (("--cells", "0"), "at least 1")],
+)  # fmt: skip
+def test_bad_flags_of_reversal_error(capsys, tmp_path, flags, words):
+    assert words in refused(capsys, "reversal_error", *flags, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_goals():
+    goals = [
+        _goals.at_least("a", 4.0, 5), _goals.at_most("b", 4.0, 5, error=0.1), _goals.at_most("c", float("nan"), 5),
+        _goals.agrees("d", 1.0, 1.5, error=0.2), _goals.agrees("e", 1.0, 1.5, error=0.3),
+    ]  # fmt: skip
+    judged = _goals.judged(goals, "quick")
+    assert [goal["met"] for goal in judged] == [False, True, False, False, True]
+    assert json.loads(json.dumps(judged, allow_nan=False))[2]["value"] is None
+    told = _goals.told(judged, "quick")
+    assert told.startswith("Goals met: 2 of 5. Missed: a: 4, wanted at least 5; c: no figure")
+    assert {goal["met"] for goal in _goals.judged(goals, "smoke")} == {None}
 
 
 def test_flag_of_the_wrong_type_is_refused(tmp_path):
@@ -225,7 +287,7 @@ def contents(folder):
 
 
 def test_folder_of_another_run(capsys, smoke, tmp_path):
-    folder = copy(smoke[0], tmp_path / "run")
+    folder = copy(smoke, tmp_path / "run")
     before = contents(folder)
     assert "add --resume" in refused(capsys, *SMOKE, "--out", folder)
     message = refused(capsys, *SMOKE, "--out", folder, "--resume", "--seed", "7", "--updates", "9")
@@ -245,7 +307,7 @@ def test_nothing_to_resume(capsys, tmp_path):
 
 
 def test_missing_checkpoint(capsys, smoke, tmp_path):
-    folder = copy(smoke[0], tmp_path / "run")
+    folder = copy(smoke, tmp_path / "run")
     (folder / "checkpoint.eqx").unlink()
     before = contents(folder)
     message = refused(capsys, *SMOKE, "--out", folder, "--resume")
@@ -256,7 +318,7 @@ def test_missing_checkpoint(capsys, smoke, tmp_path):
 
 @pytest.mark.parametrize("name", ["reference.json", "start.npz", "config.json"])
 def test_corrupt_files(capsys, smoke, tmp_path, name):
-    folder = halve(smoke[0], tmp_path, name)
+    folder = halve(smoke, tmp_path, name)
     before = contents(folder)
     message = refused(capsys, *SMOKE, "--out", folder, "--resume")
     assert name in message
@@ -264,14 +326,12 @@ def test_corrupt_files(capsys, smoke, tmp_path, name):
     assert contents(folder) == before
 
 
-def test_corrupt_checkpoint(smoke, tmp_path):
-    folder = halve(smoke[0], tmp_path, "checkpoint.eqx")
-    before = contents(folder)
-    done = launch(*SMOKE, "--out", folder, "--resume")
-    assert done.returncode == 2
-    assert "is damaged" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert contents(folder) == before
+def test_corrupt_checkpoint(runs):
+    done = json.loads((runs / "broken.json").read_text())
+    assert done["status"] == 2
+    assert "is damaged" in done["err"]
+    assert "Traceback" not in done["err"]
+    assert contents(runs / "broken") == contents(runs / "broken_before")
 
 
 def halve(source, tmp_path, name):
