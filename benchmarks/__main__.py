@@ -2,14 +2,13 @@
 
 import sys
 
-from benchmarks import batches, gradient_cost, large_systems, solvers, stress, water
+from benchmarks import batches, gradient_cost, large_systems, solvers, water
 
 BENCHMARKS = {
     "gradient_cost": gradient_cost.main,
     "batches": batches.main,
     "large_systems": large_systems.main,
     "solvers": solvers.main,
-    "stress": stress.main,
     "water": water.main,
 }
 

@@ -39,7 +39,9 @@ def argon(dtype: jnp.dtype) -> tuple[rv.System, rv.State]:
     # strong friction at a short step takes up the heat of the three atoms squeezed in
     for friction, dt, steps in ((50.0, 0.0005, 2000), (5.0, 0.002, 2500)):
         sampler = rv.LangevinBAOAB(94.4, friction, dt=dt, num_steps=steps)
-        state = jax.tree.map(lambda x: x[0], sampler.sample(system, state.repeat(1), 1, key=jax.random.key(1)).last)
+        state = jax.tree.map(
+            lambda x: x[0], sampler.sample(system, state.repeat(1), 1, key=jax.random.key(1))[1].states
+        )
     return system, state
 
 

@@ -50,7 +50,9 @@ def melted(atoms: int) -> tuple[rv.System, rv.State]:
     state = rv.State(positions, rv.maxwell_boltzmann(system.topology, TEMPERATURE, key=jax.random.key(0)), box)
     for temperature, steps in ((3 * TEMPERATURE, 300), (TEMPERATURE, 300)):
         sampler = rv.LangevinBAOAB(temperature, 5.0, dt=0.004, num_steps=steps)
-        state = jax.tree.map(lambda x: x[0], sampler.sample(system, state.repeat(1), 1, key=jax.random.key(1)).last)
+        state = jax.tree.map(
+            lambda x: x[0], sampler.sample(system, state.repeat(1), 1, key=jax.random.key(1))[1].states
+        )
     return system, state
 
 

@@ -44,7 +44,7 @@ def argon(num_samples: int) -> tuple[rv.System, rv.State]:
     velocities = rv.maxwell_boltzmann(topology, TEMPERATURE, key=jax.random.key(0))
     state = rv.State(positions, velocities, rv.OrthorhombicBox(jnp.full(3, LENGTH)))
     sampler = rv.LangevinBAOAB(TEMPERATURE, 1.0, dt=0.002, num_steps=5000)
-    samples = sampler.sample(system, state.repeat(num_samples), num_samples, key=jax.random.key(1))
+    samples, _ = sampler.sample(system, state.repeat(num_samples), num_samples, key=jax.random.key(1))
     return system, samples.states
 
 

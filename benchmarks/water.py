@@ -30,7 +30,9 @@ def water(dtype: jnp.dtype) -> tuple[rv.System, rv.State]:
     _, packed = rv.pack(molecule, shape, MOLECULES, box=box, key=jax.random.key(0))
     start = rv.minimize(system, packed).state
     sampler = rv.LangevinBAOAB(298.15, 5.0, dt=DT, num_steps=2000)
-    return system, jax.tree.map(lambda x: x[0], sampler.sample(system, start.repeat(1), 1, key=jax.random.key(1)).last)
+    return system, jax.tree.map(
+        lambda x: x[0], sampler.sample(system, start.repeat(1), 1, key=jax.random.key(1))[1].states
+    )
 
 
 def fitted(potential: rv.Sum) -> tuple:
@@ -45,7 +47,7 @@ def fitted(potential: rv.Sum) -> tuple:
 
 def correlation(system: rv.System, state: rv.State, adjoint: diffrax.AbstractAdjoint, num_steps: int):
     """The sum over all lags of the autocorrelation of the current, as a function of the parameters."""
-    spectrum = rv.InfraredSpectrum(rv.PointCharges.of, 298.15, jnp.array([0.0, 1.0]), rv.spectra.CutoffWindow(1e-3))
+    spectrum = rv.InfraredSpectrum(rv.PointCharges.of, jnp.array([0.0, 1.0]), rv.spectra.CutoffWindow(1e-3))
 
     def function(parameters):
         changed = eqx.tree_at(lambda s: fitted(s.potential), system, parameters)

@@ -131,7 +131,7 @@ class Liquid:
         **Returns:** `times` (ps) and arrays (trajectories, frames): `diffusion` (nm²/ps), `sigma` and `epsilon` (its
         derivatives).
         """
-        samples = self.sampling.draw(potential, chains, key)
+        samples, _ = self.sampling.draw(potential, chains, key)
         curves = _curves(rv.SelfDiffusion(), self.tangents, self.topology, potential, samples)
         return dict(zip(("times", "diffusion", "sigma", "epsilon"), map(np.asarray, curves), strict=True))
 

@@ -36,12 +36,13 @@ class Chains:
         steps = max(1, round(self.interval / self.dt))
         return rv.LangevinBAOAB(factor * self.temperature, self.friction, dt=self.dt, num_steps=steps, mesh=self.mesh)
 
-    def draw(self, potential: rv.AbstractPotential, chains: rv.State, key: PRNGKeyArray) -> rv.Samples:
-        """One sample of every chain, with fresh velocities without motion of the center of mass."""
+    def draw(self, potential: rv.AbstractPotential, chains: rv.State, key: PRNGKeyArray) -> tuple[rv.Samples, rv.State]:
+        """One sample of every chain, with fresh velocities without motion of the center of mass, and where the chains
+        stopped."""
         chain_key, velocity_key = jax.random.split(key)
         n = len(chains.positions)
-        samples = self.sampler().sample(rv.System(self.topology, potential), chains, n, key=chain_key)
-        return eqx.tree_at(lambda s: s.states, samples, self.with_new_velocities(samples.states, velocity_key))
+        samples, ends = self.sampler().sample(rv.System(self.topology, potential), chains, n, key=chain_key)
+        return samples.with_velocities(self.topology, key=velocity_key), ends.states
 
     def with_new_velocities(self, states: rv.State, key: PRNGKeyArray) -> rv.State:
         """The states with velocities from the Maxwell–Boltzmann distribution, without motion of the center of mass."""
@@ -61,7 +62,8 @@ class Chains:
         """The chains after `duration` (ps) at `factor` times the temperature."""
         system, sampler = rv.System(self.topology, potential), self.sampler(factor)
         for k in bar(round(duration / self.interval), label):
-            chains = sampler.sample(system, chains, len(chains.positions), key=jax.random.fold_in(key, k)).last
+            _, ends = sampler.sample(system, chains, len(chains.positions), key=jax.random.fold_in(key, k))
+            chains = ends.states
         return chains
 
     def measure(
@@ -77,8 +79,7 @@ class Chains:
         tree of arrays that lead with rounds."""
         system, rounds = rv.System(self.topology, potential), []
         for k in bar(-(-samples // len(chains.positions)), label):
-            drawn = self.draw(potential, chains, jax.random.fold_in(key, k))
-            chains = drawn.last
+            drawn, chains = self.draw(potential, chains, jax.random.fold_in(key, k))
             rounds.append(jax.tree.map(np.asarray, measure(system, drawn)))
         return jax.tree.map(lambda *r: np.stack(r), *rounds)
 
@@ -104,5 +105,5 @@ class WithTemperature(rv.AbstractObservable):
     def record(self, system, state, initial):
         return self.observable.record(system, state, initial), self.temperature.record(system, state, initial)
 
-    def reduce(self, times, records, weights):
-        return self.observable.reduce(times, records[0], weights)
+    def reduce(self, times, records, weights, ensemble=None):
+        return self.observable.reduce(times, records[0], weights, ensemble)

@@ -249,12 +249,12 @@ def fit(
         # all of this is measured, not traced: its derivative is put in by `linearize`
         measured = jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, model)
         potential = target.potential(measured)
-        samples = sampling.draw(potential, chains, key)
+        samples, chains = sampling.draw(potential, chains, key)
         system = rv.System(sampling.topology, potential)
         estimate, parts = rv.expectation_gradients(target.observable, system, samples, dynamics=dynamics)
-        gradient = target.of_model(parts.total if config.gradient == "total" else parts.dynamical)
+        gradient = target.of_model((parts.total if config.gradient == "total" else parts.dynamical).potential)
         value = rv.linearize(estimate.value, gradient, model)
-        return target.loss(value), (samples.last, target.report(measured, estimate, parts))
+        return target.loss(value), (chains, target.report(measured, estimate, parts))
 
     schedule = lambda rate: optax.cosine_decay_schedule(rate, config.updates, config.final_rate)
     optimizer = rv.per_parameter(lambda rate: optax.adam(schedule(rate), b1=config.momentum), rates)

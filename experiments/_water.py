@@ -96,18 +96,21 @@ class SpectralLoss(rv.AbstractObservable):
     def record(self, system, state, initial):
         return self.spectrum.record(system, state, initial)
 
-    def reduce(self, times, records, weights):
-        away = spectra_of(self.spectrum, times, records) - self.target
+    def reduce(self, times, records, weights, ensemble=None):
+        away = spectra_of(self.spectrum, times, records, ensemble) - self.target
         mean = jnp.sum(weights[:, None] * away, axis=0)
         own = jnp.sum(weights[:, None] ** 2 * away**2, axis=0)
         return jnp.sum(mean**2 - own) / (1 - jnp.sum(weights**2)) / jnp.sum(self.target**2)
 
 
 def spectra_of(
-    spectrum: rv.InfraredSpectrum, times: Float[Array, " frames"], records: Float[Array, "samples frames 3"]
+    spectrum: rv.InfraredSpectrum,
+    times: Float[Array, " frames"],
+    records: Float[Array, "samples frames 3"],
+    ensemble: rv.AbstractEnsemble | None,
 ) -> Float[Array, "samples frequencies"]:
     """The spectrum of each trajectory alone."""
-    return jax.vmap(lambda r: spectrum.reduce(times, r[None], jnp.ones(1, r.dtype)))(records)
+    return jax.vmap(lambda r: spectrum.reduce(times, r[None], jnp.ones(1, r.dtype), ensemble))(records)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +165,7 @@ class Water:
         g = self.grids
         wavenumbers = np.arange(0, g.highest * (1 + 1e-9), g.spacing)
         lags = self.frames(length) + 1
-        return rv.InfraredSpectrum(rv.PointCharges.of, self.sampling.temperature, wavenumbers, window, num_lags=lags)
+        return rv.InfraredSpectrum(rv.PointCharges.of, wavenumbers, window, num_lags=lags)
 
     def with_parameters(self, values: dict[str, float]) -> rv.Sum:
         """The potential with other parameters; those that are not named as in the target."""
@@ -190,4 +193,4 @@ class Water:
 def _measure(spectra, system, samples, dynamics):
     estimate = rv.expectation(WithTemperature(spectra[0]), system, samples, dynamics=dynamics)
     records, temperature = estimate.records
-    return [spectra_of(s, estimate.times, records) for s in spectra], jnp.mean(temperature, axis=1)
+    return [spectra_of(s, estimate.times, records, samples.ensemble) for s in spectra], jnp.mean(temperature, axis=1)

@@ -36,7 +36,15 @@ def gradient_check(
         losses = [SpectralLoss(s, jnp.asarray(cut, float)) for s, cut in zip(exact.cut, targets, strict=True)]
         lengths = [water.frames(t) for t in check]
         dynamics = exact.trajectories(max(check))
-        arguments = (losses, lengths, system.topology, exact.target, states, dynamics)
+        arguments = (
+            losses,
+            lengths,
+            rv.NVT(water.sampling.temperature),
+            system.topology,
+            exact.target,
+            states,
+            dynamics,
+        )
         adjoint = _adjoint_gradients(jnp.array(values), *arguments)
         step = 1e-5  # relative: truncation and rounding then are both below 1e-6
         moved = np.array(
@@ -54,24 +62,25 @@ def _records(values, losses, topology, base, states, dynamics):
     return trajectory.records, trajectory.times[0]
 
 
-def _all_losses(records, times, losses, lengths):
+def _all_losses(records, times, losses, lengths, ensemble):
     """Of the parts of trajectories that are as long as each check asks for."""
     middle, weights = records.shape[1] // 2, jnp.full(len(records), 1 / len(records))
     parts = (slice(middle - n, middle + n + 1) for n in lengths)
-    return jnp.stack([loss.reduce(times[p], records[:, p], weights) for loss, p in zip(losses, parts, strict=True)])
+    each = zip(losses, parts, strict=True)
+    return jnp.stack([loss.reduce(times[p], records[:, p], weights, ensemble) for loss, p in each])
 
 
 @eqx.filter_jit
-def _adjoint_gradients(values, losses, lengths, topology, base, states, dynamics):
+def _adjoint_gradients(values, losses, lengths, ensemble, topology, base, states, dynamics):
     records, pull, times = jax.vjp(
         lambda v: _records(v, losses, topology, base, states, dynamics), values, has_aux=True
     )
-    found, pull_losses = jax.vjp(lambda r: _all_losses(r, times, losses, lengths), records)
+    found, pull_losses = jax.vjp(lambda r: _all_losses(r, times, losses, lengths, ensemble), records)
     cotangents = jax.vmap(lambda row: pull_losses(row)[0])(jnp.eye(len(found)))
     return jax.lax.map(lambda cotangent: pull(cotangent)[0], cotangents)
 
 
 @eqx.filter_jit
-def _losses_at(values, losses, lengths, topology, base, states, dynamics):
-    one = lambda v: _all_losses(*_records(v, losses, topology, base, states, dynamics), losses, lengths)
+def _losses_at(values, losses, lengths, ensemble, topology, base, states, dynamics):
+    one = lambda v: _all_losses(*_records(v, losses, topology, base, states, dynamics), losses, lengths, ensemble)
     return jax.lax.map(one, values)

@@ -145,7 +145,7 @@ def horizon_stage(
     liquid = Liquid(potential, sampling, config.horizon, config.save_every)
     keys = jax.random.split(jax.random.key(config.seed), 5)
     chains = liquid.melted(state, config.trajectories, config.melt, config.equilibration, keys)
-    samples = sampling.draw(potential, chains, keys[3])
+    samples, _ = sampling.draw(potential, chains, keys[3])
     print("gradients against the integration time ...", file=sys.stderr)
     diagnosis = eqx.filter_jit(rv.gradient_horizon)(
         rv.SelfDiffusion(),

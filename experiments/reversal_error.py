@@ -173,7 +173,7 @@ def liquid(config: Config) -> tuple[rv.System, rv.State, float]:
     velocities = rv.maxwell_boltzmann(topology, 2 * config.temperature, key=start_key).astype(jnp.float32)
     start = rv.State(positions, velocities, rv.OrthorhombicBox(jnp.full(3, length, jnp.float32)))
     sampler = rv.LangevinBAOAB(config.temperature, 1.0, dt=0.002, num_steps=round(config.equilibration / 0.002))
-    samples = sampler.sample(system, start.repeat(config.trajectories), config.trajectories, key=chain_key)
+    samples, _ = sampler.sample(system, start.repeat(config.trajectories), config.trajectories, key=chain_key)
     # few enough digits that both precisions and the lattice hold them
     states = jax.tree.map(lambda x: jnp.round(x * 2.0**18) / 2.0**18, samples.states)
     return system, states, (volume / atoms) ** (1 / 3)

@@ -334,13 +334,13 @@ class Spectrum(_refine.AbstractTarget):
 
     def report(self, model, estimate, parts):
         relative = lambda tree: jax.tree.map(jnp.multiply, model, Parameters.of(tree)).each()
-        errors = {f"{n}_error": x for n, x in relative(parts.thermodynamic_error).items()}
+        errors = {f"{n}_error": x for n, x in relative(parts.thermodynamic_error.potential).items()}
         return {
             **model.each(),
             "loss": estimate.value,
             "loss_error": estimate.error,
-            "dynamical": relative(parts.dynamical),  # the error of a square's is not known in reverse mode
-            "thermodynamic": {**relative(parts.thermodynamic), **errors},
+            "dynamical": relative(parts.dynamical.potential),  # the error of a square's is not known in reverse mode
+            "thermodynamic": {**relative(parts.thermodynamic.potential), **errors},
         }
 
     def show(self, line):

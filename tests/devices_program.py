@@ -60,25 +60,21 @@ def numbers(mesh, batch=None):
     """What is measured, and the compiled programs that did it."""
     arguments = SWITCHED, STATES, jax.random.key(0), mesh
     drawing = draw.lower(*arguments).compile()
-    samples = drawing(*arguments)
+    samples, chains = drawing(*arguments)
     # one less than a multiple of the devices, so that something must be filled up
-    odd = rv.Samples(
-        *jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[:-1]), (samples.states, samples.energies)),
-        samples.temperature,
-        samples.last,
-    )
+    odd = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), samples)[:-1]
     moved = eqx.tree_at(lambda p: p.sigma, SWITCHED, 1.01 * SWITCHED.sigma)  # so that weights differ
     estimate, parts = measure(moved, odd, dynamics(mesh, batch))
     arguments = moved, odd, dynamics(mesh)
     differentiating = total.lower(*arguments).compile()
     value, gradient = differentiating(*arguments)
-    wanted = (samples, estimate, parts, value, gradient)
+    wanted = (samples, chains.states, estimate, parts, value, gradient)
     leaves = [np.asarray(x).tolist() for x in jax.tree.leaves(eqx.filter(wanted, eqx.is_inexact_array))]
     return leaves, drawing, differentiating
 
 
 def in_both_directions(mesh):
-    samples = draw(SWITCHED, STATES, jax.random.key(0), None)
+    samples, _ = draw(SWITCHED, STATES, jax.random.key(0), None)
     measured = measure(SWITCHED, samples, dataclasses.replace(dynamics(mesh), both_directions=True))
     return [np.asarray(x).tolist() for x in jax.tree.leaves(eqx.filter(measured, eqx.is_inexact_array))]
 

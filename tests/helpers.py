@@ -67,6 +67,27 @@ def well(k=100.0, center=0.0):
     return Well(jnp.asarray(k), jnp.asarray(center))
 
 
+class Position(rv.AbstractObservable):
+    """The mean of x and of x² over all components."""
+
+    def record(self, system, state, initial):
+        del system, initial
+        return jnp.stack([jnp.mean(state.positions), jnp.mean(state.positions**2)])
+
+    def reduce(self, times, records, weights, ensemble=None):
+        del times, ensemble
+        return rv.statistics.weighted_mean(weights, records[:, 0])
+
+
+def gaussian_samples(seed, n, k, temperature, center=0.0, atoms=1):
+    """Exact, independent draws of atoms in a harmonic well in open space."""
+    width = jnp.sqrt(rv.units.BOLTZMANN * temperature / k)
+    x = center + width * jax.random.normal(jax.random.key(seed), (n, atoms, 3))
+    states = jax.vmap(lambda x: rv.State(x, jnp.zeros_like(x), rv.OpenBox()))(x)
+    density = -0.5 * jnp.sum(((x - center) / width) ** 2, axis=(1, 2))
+    return rv.Samples(states, density, jnp.arange(n), rv.NVT(temperature))
+
+
 class Dimers(rv.AbstractPotential):
     """A spring between every two consecutive atoms, U = Σ k (r - r0)²/2 over (0, 1), (2, 3), …"""
 

@@ -193,7 +193,7 @@ def test_impossible_objects(make, match):
 
 
 def test_diffusion_needs_trajectories():
-    samples = rv.LangevinBAOAB(94.4, 1.0, dt=0.002, num_steps=1).sample(
+    samples, _ = rv.LangevinBAOAB(94.4, 1.0, dt=0.002, num_steps=1).sample(
         SYSTEM, STATE.repeat(2), 2, key=jax.random.key(0)
     )
     with pytest.raises(ValueError, match="pass `dynamics=rv.Dynamics"):  # noqa: RUF043

@@ -93,15 +93,14 @@ class Product(rv.AbstractObservable):
     def record(self, system, state, initial):
         return record(system, state, initial)
 
-    def reduce(self, times, records, weights):
+    def reduce(self, times, records, weights, ensemble=None):
         del times
         return rv.statistics.weighted_mean(weights, jnp.sum(records, axis=1))
 
 
 def test_expectation_in_parts():
     start = states()
-    energies = jax.vmap(SYSTEM.potential.energy)(start.positions, start.box)
-    samples = rv.Samples(start, energies, jnp.array(300.0), start)
+    samples = rv.Samples.of(SYSTEM, rv.NVT(300.0), start)
     k = jnp.array(251.0)  # not as drawn, so that the weights differ
 
     def estimate(k, batch):
@@ -113,7 +112,7 @@ def test_expectation_in_parts():
     got, wanted = estimate(k, 3), estimate(k, None)
     assert_trees_close(got, wanted, rtol=1e-11)
     slope = jax.grad(lambda k: estimate(k, 3)[0].value)(k)
-    np.testing.assert_allclose(slope, got[1][1].total.k, rtol=1e-10)
+    np.testing.assert_allclose(slope, got[1][1].total.potential.k, rtol=1e-10)
 
 
 def test_sampler_in_parts():

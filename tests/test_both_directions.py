@@ -64,8 +64,7 @@ def expect(observables, dynamics, k=0.0, velocities=V):
     """The mean of every observable over samples of equal weight."""
     system = rv.System(TOPOLOGY, well(k))
     states = jax.vmap(lambda x, v: rv.State(x, v, rv.OpenBox()))(jnp.asarray(X), jnp.asarray(velocities))
-    energies = jnp.asarray(0.5 * k * np.sum(X**2, (1, 2)))
-    samples = rv.Samples(states, energies, jnp.array(120.0), jax.tree.map(lambda x: x[:1], states))
+    samples = rv.Samples.of(system, rv.NVT(120.0), states)
     return [rv.expectation(o, system, samples, dynamics=dynamics, throw=False).value for o in observables]
 
 

@@ -18,9 +18,7 @@ DYNAMICS = rv.Dynamics(dt=DT, num_steps=STEPS, save_every=4)
 X = np.sqrt(KT / K) * np.asarray(jax.random.normal(jax.random.key(0), (N, 2, 3)))
 V = np.sqrt(KT / MASS) * np.asarray(jax.random.normal(jax.random.key(1), (N, 2, 3)))
 STATES = jax.vmap(lambda x, v: rv.State(x, v, rv.OpenBox()))(jnp.asarray(X), jnp.asarray(V))
-SAMPLES = rv.Samples(
-    STATES, jnp.asarray(0.5 * K * np.sum(X**2, axis=(1, 2))), jnp.array(T), jax.tree.map(lambda x: x[:1], STATES)
-)
+SAMPLES = rv.Samples(STATES, jnp.asarray(-0.5 * K * np.sum(X**2, axis=(1, 2)) / KT), jnp.arange(N), rv.NVT(T))
 
 
 class Product(rv.AbstractObservable):
@@ -31,7 +29,7 @@ class Product(rv.AbstractObservable):
     def record(self, system, state, initial):
         return system.potential.k * jnp.sum(state.positions * initial.positions)
 
-    def reduce(self, times, records, weights):
+    def reduce(self, times, records, weights, ensemble=None):
         del times
         return rv.statistics.weighted_mean(weights, jnp.sum(records, axis=1)) ** self.power
 
@@ -87,14 +85,17 @@ def test_gradients_and_their_errors(power):
     system = rv.System(TOPOLOGY, well(k))
     estimate, gradients = rv.expectation_gradients(Product(power), system, SAMPLES, dynamics=DYNAMICS)
     thermodynamic, dynamical = SLOPE(k, k, power)
-    np.testing.assert_allclose(gradients.thermodynamic.k, thermodynamic, rtol=RTOL)
-    np.testing.assert_allclose(gradients.dynamical.k, dynamical, rtol=RTOL)
+    np.testing.assert_allclose(gradients.thermodynamic.potential.k, thermodynamic, rtol=RTOL)
+    np.testing.assert_allclose(gradients.dynamical.potential.k, dynamical, rtol=RTOL)
     total = jax.grad(lambda k: expect(k, power).value)(k)
-    np.testing.assert_allclose(gradients.total.k, total, rtol=RTOL)
+    np.testing.assert_allclose(gradients.total.potential.k, total, rtol=RTOL)
     wanted = expect(k, power)
     np.testing.assert_allclose(estimate.value, wanted.value, rtol=1e-12)
     np.testing.assert_allclose(estimate.error, wanted.error, rtol=1e-10)
-    for part, error in ((thermodynamic, gradients.thermodynamic_error.k), (dynamical, gradients.dynamical_error.k)):
+    for part, error in (
+        (thermodynamic, gradients.thermodynamic_error.potential.k),
+        (dynamical, gradients.dynamical_error.potential.k),
+    ):
         if power == 2 and part is dynamical:  # a square is no mean over samples
             assert jnp.isnan(error)
         else:  # of 200 samples: a few to some ten per cent of the gradient
@@ -110,13 +111,11 @@ def test_errors_are_those_of_independent_samples():
         x = np.sqrt(KT / K) * jax.random.normal(kx, (n, 2, 3))
         v = np.sqrt(KT / MASS) * jax.random.normal(kv, (n, 2, 3))
         states = jax.vmap(lambda x, v: rv.State(x, v, rv.OpenBox()))(x, v)
-        samples = rv.Samples(
-            states, 0.5 * K * jnp.sum(x**2, axis=(1, 2)), jnp.array(T), jax.tree.map(lambda a: a[:1], states)
-        )
         system = rv.System(TOPOLOGY, well(K))
+        samples = rv.Samples.of(system, rv.NVT(T), states)
         estimate, g = rv.expectation_gradients(Product(), system, samples, dynamics=DYNAMICS, throw=False)
-        values = (estimate.value, g.thermodynamic.k, g.dynamical.k)
-        return values, (estimate.error, g.thermodynamic_error.k, g.dynamical_error.k)
+        values = (estimate.value, g.thermodynamic.potential.k, g.dynamical.potential.k)
+        return values, (estimate.error, g.thermodynamic_error.potential.k, g.dynamical_error.potential.k)
 
     values, errors = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(5), sets))
     for value, error in zip(values, errors, strict=True):
@@ -133,7 +132,7 @@ class SquaredDeviation(rv.AbstractObservable):
     def record(self, system, state, initial):
         return system.potential.k * state.positions[0, 0]
 
-    def reduce(self, times, records, weights):
+    def reduce(self, times, records, weights, ensemble=None):
         away = records[:, 0] - self.target
         pairs = jnp.sum(weights * away) ** 2 - jnp.sum(weights**2 * away**2)
         return pairs / (1 - jnp.sum(weights**2))
@@ -149,12 +148,14 @@ def test_errors_of_the_gradient_of_a_squared_deviation(target):
     def one(key, adjoint):
         x = 0.06 + 0.03 * jax.random.normal(key, (n, 1, 3))
         states = jax.vmap(lambda x: rv.State(x, jnp.zeros_like(x), rv.OpenBox()))(x)
-        energies = 0.5 * K * jnp.sum(x**2, axis=(1, 2))
-        samples = rv.Samples(states, energies, jnp.array(T), jax.tree.map(lambda a: a[:1], states))
+        samples = rv.Samples.of(rv.System(topology, well(K)), rv.NVT(T), states)
         dynamics = dataclasses.replace(still, adjoint=adjoint)
         observable = SquaredDeviation(target)
         _, g = rv.expectation_gradients(observable, rv.System(topology, well(K)), samples, dynamics=dynamics)
-        return (g.dynamical.k, g.thermodynamic.k), (g.dynamical_error.k, g.thermodynamic_error.k)
+        return (g.dynamical.potential.k, g.thermodynamic.potential.k), (
+            g.dynamical_error.potential.k,
+            g.thermodynamic_error.potential.k,
+        )
 
     run = jax.jit(jax.vmap(lambda key: one(key, rv.ForwardMode())))
     for part, error in zip(*run(jax.random.split(jax.random.key(3), sets)), strict=True):
@@ -195,7 +196,7 @@ def test_linearized_gradients_train_like_the_expectation():
     def linearized(potential):
         frozen = jax.lax.stop_gradient(potential)
         estimate, g = rv.expectation_gradients(Product(), rv.System(TOPOLOGY, frozen), SAMPLES, dynamics=DYNAMICS)
-        return (rv.linearize(estimate.value, g.total, potential) - 3.0) ** 2
+        return (rv.linearize(estimate.value, g.total.potential, potential) - 3.0) ** 2
 
     got, wanted = (eqx.filter_jit(eqx.filter_value_and_grad(f))(well(k)) for f in (linearized, direct))
     assert_trees_close(jax.tree.leaves(got), jax.tree.leaves(wanted), rtol=RTOL, atol=1e-8)
@@ -227,7 +228,7 @@ def test_contributions_of_samples(dynamics):
     w = estimate.weights
     for part in ("thermodynamic", "dynamical"):
         total, error, each = (getattr(gradients, part + s) for s in ("", "_error", "_samples"))
-        assert each.k.shape == each.center.shape == (N,)
+        assert each.potential.k.shape == each.potential.center.shape == (N,)
         assert_trees_close(jax.tree.map(lambda x: jnp.sum(x, 0), each), total, rtol=1e-12)
         scatter = lambda x, t: jnp.sqrt(N / (N - 1) * jnp.sum((x - w * t) ** 2))
         assert_trees_close(jax.tree.map(scatter, each, total), error, rtol=1e-12)
@@ -241,7 +242,7 @@ def test_contributions_of_samples(dynamics):
 
     for i in (0, N - 1):
         wanted = w[i] * jax.jacfwd(one)(k, i)
-        np.testing.assert_allclose(gradients.dynamical_samples.k[i], wanted, rtol=RTOL)
+        np.testing.assert_allclose(gradients.dynamical_samples.potential.k[i], wanted, rtol=RTOL)
     _, without = run(False)
     assert without.thermodynamic_samples is None
     assert without.dynamical_samples is None

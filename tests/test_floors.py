@@ -17,9 +17,9 @@ FLOORS = {
             "_box _neighbors",
             "_topology _state",
             "_potential _dipole _descriptors",
-            "_health _system _water _solver _controls _adjoint _dynamics _sampler _minimize _pack",
+            "_health _system _ensemble _water _solver _controls _adjoint _dynamics _sampler _minimize _pack",
             "_observable",
-            "_reweighting _expectation _horizon _loss _fit",
+            "_mbar _expectation _gradients _targets _horizon _loss _fit",
             "io openmm spectra statistics",  # edges: nothing else imports them
         ]
     )

@@ -28,7 +28,8 @@ from reverlet._observable._green_kubo import heat_current
 
 SYSTEM = rv.System(argon_topology(), SWITCHED)
 KT = units.BOLTZMANN * TEMPERATURE
-OBSERVABLES = [rv.Viscosity(TEMPERATURE, 1.0), rv.ThermalConductivity(TEMPERATURE, 1.0)]
+ENSEMBLE = rv.NVT(TEMPERATURE)
+OBSERVABLES = [rv.Viscosity(1.0), rv.ThermalConductivity(1.0)]
 IDS = ["viscosity", "conductivity"]
 
 
@@ -51,8 +52,8 @@ def test_viscous_flux_by_forces_and_pairs(seed):
     v = v - jnp.sum(m[:, None] * v, axis=0) / jnp.sum(m)
     pressure = (np.einsum("i,ia,ib->ab", m, v, v) + np.einsum("ia,ib->ab", d, force)) / state.box.volume
     traceless = pressure - np.trace(pressure) / 3 * np.eye(3)
-    wanted = traceless * np.sqrt(float(state.box.volume) / (10 * KT))
-    got = jax.jit(lambda s: rv.Viscosity(TEMPERATURE, 1.0).record(SYSTEM, s, s))(state)
+    wanted = traceless * np.sqrt(float(state.box.volume) / 10)
+    got = jax.jit(lambda s: rv.Viscosity(1.0).record(SYSTEM, s, s))(state)
     # rounding, of a virial that is a sum of large terms of both signs
     np.testing.assert_allclose(got, wanted, atol=1e-11 * np.abs(pressure).max(), rtol=1e-10)
     assert abs(np.trace(got)) < 1e-12 * np.abs(got).max()
@@ -145,18 +146,24 @@ def test_integral_of_an_ornstein_uhlenbeck_flux(observable):
     for k in range(1, frames):
         flux[:, k] = a * flux[:, k - 1] + np.sqrt(c * (1 - a**2)) * rng.normal(size=(samples, 3))
     times, weights = h * jnp.arange(frames), jnp.full(samples, 1 / samples)
-    observable = type(observable)(TEMPERATURE, max_time=0.6)
-    got = observable.reduce(times, jnp.asarray(flux), weights)
+    observable = type(observable)(max_time=0.6)
+    got = observable.reduce(times, jnp.asarray(flux), weights, ENSEMBLE)
+    # V/(10 kT) and 1/(3 V kT²), the volume aside
+    factor = 1 / KT if isinstance(observable, rv.Viscosity) else 1 / (KT * TEMPERATURE)
     lags = h * np.arange(31)
-    wanted = np.trapezoid(3 * c * np.exp(-lags / tau), lags)  # the trapezoid rule adds (h/τ)²/12, which is tested below
-    assert wanted == pytest.approx(3 * c * tau * (1 - np.exp(-3)), rel=1e-3)
-    error = rv.statistics.infinitesimal_jackknife(lambda w: observable.reduce(times, jnp.asarray(flux), w), weights)
+    wanted = factor * np.trapezoid(
+        3 * c * np.exp(-lags / tau), lags
+    )  # the trapezoid rule adds (h/τ)²/12, which is tested below
+    assert wanted == pytest.approx(factor * 3 * c * tau * (1 - np.exp(-3)), rel=1e-3)
+    error = rv.statistics.infinitesimal_jackknife(
+        lambda w: observable.reduce(times, jnp.asarray(flux), w, ENSEMBLE), weights
+    )
     assert error < 0.03 * wanted
     assert abs(got - wanted) < 4 * error
-    running = observable.running(times, jnp.asarray(flux), weights)
+    running = observable.running(times, jnp.asarray(flux), weights, ENSEMBLE)
     np.testing.assert_allclose(running[30], got, rtol=1e-12)  # the very lag
     # both directions: the same records on times from -T to T
-    shifted = observable.reduce(times - times[-1] / 2, jnp.asarray(flux), weights)
+    shifted = observable.reduce(times - times[-1] / 2, jnp.asarray(flux), weights, ENSEMBLE)
     np.testing.assert_allclose(shifted, got, rtol=1e-9)  # rounding of the lags
 
 
@@ -164,12 +171,11 @@ def test_integral_of_an_ornstein_uhlenbeck_flux(observable):
     "observable", [pytest.param(OBSERVABLES[0], marks=pytest.mark.slow), *OBSERVABLES[1:]], ids=IDS
 )
 def test_gradient_against_finite_differences(observable):
-    observable = type(observable)(TEMPERATURE, max_time=0.04)
+    observable = type(observable)(max_time=0.04)
     states = jax.vmap(lambda k: rv.State(argon_positions_of(k), velocities_of(k), argon_box()))(
         jax.random.split(jax.random.key(0), 2)
     )
-    samples = rv.Samples(states, jax.vmap(lambda s: SYSTEM.potential_energy(s.positions, s.box))(states),
-                         jnp.asarray(TEMPERATURE), states)  # fmt: skip
+    samples = rv.Samples.of(SYSTEM, ENSEMBLE, states)
     dynamics = rv.Dynamics(dt=0.005, num_steps=8, save_every=2)
 
     @jax.jit
@@ -202,7 +208,7 @@ def test_units_by_dimension():
 
 def test_a_time_of_numpy_is_a_number():
     for observable in (rv.Viscosity, rv.ThermalConductivity):
-        assert type(observable(300.0, np.float64(0.1)).max_time) is float
+        assert type(observable(np.float64(0.1)).max_time) is float
 
 
 def test_refusals():
@@ -212,17 +218,17 @@ def test_refusals():
         with pytest.raises(ValueError, match="OpenBox"):
             observable.record(SYSTEM, opened, opened)
         with pytest.raises(ValueError, match="single frame"):
-            observable.reduce(jnp.zeros(1), jnp.ones((1, 1, 3)), jnp.ones(1))
-        with pytest.raises(ValueError, match="`temperature` is 0"):
-            type(observable)(0.0, 1.0)
+            observable.reduce(jnp.zeros(1), jnp.ones((1, 1, 3)), jnp.ones(1), ENSEMBLE)
+        with pytest.raises(ValueError, match="needs the temperature of an ensemble"):
+            observable.reduce(jnp.arange(3.0), jnp.ones((1, 3, 3)), jnp.ones(1))
         with pytest.raises(ValueError, match=r"`max_time` is -1\.0"):
-            type(observable)(300.0, max_time=-1.0)
+            type(observable)(max_time=-1.0)
         with pytest.raises(FloatingPointError, match=r"`max_time` is 3 ps, .* 2 ps long"):
-            type(observable)(300.0, max_time=3.0).reduce(jnp.arange(3.0), jnp.ones((1, 3, 3)), jnp.ones(1))
+            type(observable)(max_time=3.0).reduce(jnp.arange(3.0), jnp.ones((1, 3, 3)), jnp.ones(1), ENSEMBLE)
     for potential, name in (
         (well(), "Well"),
         (rv.TailCorrected(SWITCHED), "TailCorrected"),
         (SWITCHED + well(), "Sum"),
     ):
         with pytest.raises(TypeError, match=f"got a `{name}`; wanted an `AbstractPairPotential`"):
-            rv.ThermalConductivity(300.0, 1.0).record(rv.System(SYSTEM.topology, potential), state, state)
+            rv.ThermalConductivity(1.0).record(rv.System(SYSTEM.topology, potential), state, state)

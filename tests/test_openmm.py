@@ -467,11 +467,10 @@ def dimers(num=40):
 def test_samples_are_of_the_ensemble():
     system, state = dimers()
     sampler = rv.openmm.OpenMMSampler(300.0, 5.0, dt=0.002, num_steps=100, platform="Reference")
-    samples = sampler.sample(system, state.repeat(2), 240, key=jax.random.key(0))
+    samples, chains = sampler.sample(system, state.repeat(2), 240, key=jax.random.key(0))
     assert samples.states.positions.shape == (240, 80, 3)
-    states, energies = jax.tree.map(
-        lambda x: x[20:], (samples.states, samples.energies)
-    )  # of 24 ps, the first 2 to forget where they started
+    late = samples[20:]  # of 24 ps, the first 2 to forget where they started
+    states, energies = late.states, -late.log_density * (rv.units.BOLTZMANN * 300)
     r = np.linspace(1e-3, 0.8, 4001)
     beta = 1 / (rv.units.BOLTZMANN * 300)
     u = 1000 * (r - 0.3) ** 2
@@ -483,15 +482,16 @@ def test_samples_are_of_the_ensemble():
     kinetic = jnp.mean(jax.vmap(system.kinetic_energy)(states.velocities))
     # of velocities half a step off, which for this spring (ωh)² = 0.01 changes by less than the error
     np.testing.assert_allclose(kinetic * 2 / 240 * beta, 1, rtol=4 * np.sqrt(2 * 4 / (220 * 240)) + 0.01)
-    np.testing.assert_allclose(samples.energies[7], energy(system.potential, samples.states.positions[7], state.box))
+    wanted = -beta * energy(system.potential, samples.states.positions[7], state.box)
+    np.testing.assert_allclose(samples.log_density[7], wanted, rtol=1e-12)
     last = jax.tree.map(lambda x: x[-2:], samples.states)
-    assert eqx.tree_equal(samples.last, last)
+    assert eqx.tree_equal(chains.states, last)
 
 
 def test_same_key_same_samples():
     system, state = dimers(3)
     sampler = rv.openmm.OpenMMSampler(300.0, 5.0, dt=0.002, num_steps=10, platform="Reference")
-    draw = lambda seed: sampler.sample(system, state.repeat(2), 4, key=jax.random.key(seed)).states.positions
+    draw = lambda seed: sampler.sample(system, state.repeat(2), 4, key=jax.random.key(seed))[0].states.positions
     np.testing.assert_array_equal(draw(1), draw(1))
     assert np.all(np.abs(draw(1) - draw(2)).max(axis=(1, 2)) > 1e-3)
     assert np.abs(draw(1)[0] - draw(1)[1]).max() > 1e-3  # chains differ
@@ -503,19 +503,21 @@ def test_water_at_constant_pressure():
     sampler = lambda pressure: rv.openmm.OpenMMSampler(
         298.15, 5.0, dt=0.0005, num_steps=200, pressure=pressure, platform="CPU"
     )
-    samples = sampler(rv.units.BAR).sample(system, state.repeat(2), 4, key=jax.random.key(0))
+    samples, _ = sampler(rv.units.BAR).sample(system, state.repeat(2), 4, key=jax.random.key(0))
     lengths = np.asarray(samples.states.box.lengths)
     assert len(np.unique(lengths[:, 0])) == 4  # each sample has its own
     np.testing.assert_array_equal(lengths, lengths[:, :1].repeat(3, axis=1))
-    high = sampler(2e4 * rv.units.BAR).sample(system, state.repeat(2), 4, key=jax.random.key(0))
+    high, _ = sampler(2e4 * rv.units.BAR).sample(system, state.repeat(2), 4, key=jax.random.key(0))
     assert np.mean(high.states.box.lengths[2:]) < np.mean(lengths[2:])  # units: pressed, it shrinks
     k = 3
     box = jax.tree.map(lambda x: x[k], samples.states.box)
     x = samples.states.positions[k]
-    np.testing.assert_allclose(samples.energies[k], energy(system.potential, x, box), rtol=1e-12)
+    kt = rv.units.BOLTZMANN * 298.15
+    found = -kt * samples.log_density[k] - rv.units.BAR * box.volume  # u = (U + pV)/kT
+    np.testing.assert_allclose(found, energy(system.potential, x, box), rtol=1e-10)
     written = rv.openmm.to_system(system, box)
     wanted = sum(in_openmm(written, x, force)[0] for force in range(3))
-    np.testing.assert_allclose(samples.energies[k], wanted, rtol=1e-3)  # `accuracy` 1e-4 of parts that cancel
+    np.testing.assert_allclose(found, wanted, rtol=1e-3)  # `accuracy` 1e-4 of parts that cancel
 
 
 def test_explosions_are_told():
@@ -552,7 +554,7 @@ def test_refused_states():
     with pytest.raises(ValueError, match="wanted a multiple of the chains"):
         sampler.sample(system, state.repeat(2), 3, key=key)
     with pytest.raises(ValueError, match=r"outside `jax\.jit`"):
-        jax.jit(lambda key: sampler.sample(system, state.repeat(1), 1, key=key).energies)(key)
+        jax.jit(lambda key: sampler.sample(system, state.repeat(1), 1, key=key)[0].log_density)(key)
     pressed = rv.openmm.OpenMMSampler(300.0, 1.0, dt=0.001, num_steps=1, pressure=1.0)
     with pytest.raises(ValueError, match="`OpenBox`, which has no volume"):
         pressed.sample(system, state.repeat(1), 1, key=key)

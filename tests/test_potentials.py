@@ -293,8 +293,8 @@ def test_scaled_refuses(factor, error, match):
         SWITCHED * factor
 
 
-# The custom derivative rules, for a box of any shape as well, against automatic differentiation of the plain sum.
-# Both are exact: 1e-12 of the largest entry is some thousand roundings.
+# The custom derivative rules, for a box of any shape as well, against automatic differentiation of the plain sum. Both
+# are exact: 1e-12 of the largest entry is some thousand roundings.
 
 RTOL = 1e-12
 

@@ -15,6 +15,7 @@ from reverlet import units
 
 T = 298.15
 KT = units.BOLTZMANN * T
+ENSEMBLE = rv.NVT(T)
 BOX = rv.OrthorhombicBox(jnp.full(3, 2.0))
 ONE = jnp.ones(1)
 FLAT = rv.spectra.GaussianWindow(1e9)  # no window at all
@@ -24,7 +25,7 @@ PREFACTOR = (sc.e * 1e-9) ** 2 * 1e-12 / (1e-24 * 1e-27) / (6 * sc.epsilon_0 * s
 
 
 def spectrum_of(window, wavenumbers, **settings):
-    return rv.InfraredSpectrum(CHARGES, T, wavenumbers, window, **settings)
+    return rv.InfraredSpectrum(CHARGES, wavenumbers, window, **settings)
 
 
 # The published pipeline
@@ -45,10 +46,10 @@ def test_published_pipeline():
     grid = rv.spectra.wavenumber_grid(33356.0, step=step, num_lags=401, zero_padding=10)
     np.testing.assert_allclose(grid, data["wavenumber"][: len(grid)], rtol=1e-9)  # their speed of light
     observable = rv.InfraredSpectrum(
-        CHARGES, T, grid, rv.spectra.GaussianWindow(1 / 3), num_lags=401, num_origins=401, quadrature=rv.spectra.Filon()
+        CHARGES, grid, rv.spectra.GaussianWindow(1 / 3), num_lags=401, num_origins=401, quadrature=rv.spectra.Filon()
     )
     times = step * jnp.arange(801)
-    got = observable.reduce(times, records, jnp.full(4, 0.25))
+    got = observable.reduce(times, records, jnp.full(4, 0.25), ENSEMBLE)
     # theirs has e of CODATA 2010, k of 2014 and ε₀ of eight digits: together 2.6e-7
     constants = (1.602176565e-19 / sc.e) ** 2 * (sc.k / 1.38064852e-23) * (8.8541878188e-12 / 8.8541878e-12)
     wanted = data["lineshape"][: len(grid)] / constants
@@ -86,13 +87,13 @@ def test_conductivity_of_an_ornstein_uhlenbeck_current():
     records = ornstein_uhlenbeck(gamma, c, step, 600, samples, 0)
     times, weights = step * jnp.arange(600), jnp.full(samples, 1 / samples)
     state = oscillator_state()
-    observable = rv.Conductivity(CHARGES, T, max_time=100 * step)
+    observable = rv.Conductivity(CHARGES, max_time=100 * step)
     current = CHARGES.charges.values @ state.velocities
     flux = current / np.sqrt(3 * float(state.box.volume) * KT)
     np.testing.assert_allclose(observable.record(OSCILLATORS, state, state), flux, rtol=1e-12)
     fluxes = records / np.sqrt(3 * KT)
-    got = observable.reduce(times, fluxes, weights)
-    error = rv.statistics.infinitesimal_jackknife(lambda w: observable.reduce(times, fluxes, w), weights)
+    got = observable.reduce(times, fluxes, weights, ENSEMBLE)
+    error = rv.statistics.infinitesimal_jackknife(lambda w: observable.reduce(times, fluxes, w, ENSEMBLE), weights)
     wanted = c / (3 * KT * gamma)
     assert 0 < float(error) < 0.03 * wanted
     # four standard errors, the tail e^{-8} and the trapezoid rule's (γh)²/12 = 5e-4
@@ -100,11 +101,11 @@ def test_conductivity_of_an_ornstein_uhlenbeck_current():
     # 1 S/m in SI: J²·s/(V kT) of (e nm/ps)² ps/(nm³ kJ/mol)
     si = (sc.e * 1e-9 / 1e-12) ** 2 * 1e-12 / 1e-27 / (1e3 / sc.N_A)
     np.testing.assert_allclose(1 / units.SIEMENS_PER_METER, si, rtol=1e-12)
-    spectrum = rv.InfraredSpectrum(CHARGES, T, np.array([0.0, 100.0]), FLAT, num_lags=101)
-    value = spectrum.reduce(times, records, weights)
+    spectrum = rv.InfraredSpectrum(CHARGES, np.array([0.0, 100.0]), FLAT, num_lags=101)
+    value = spectrum.reduce(times, records, weights, ENSEMBLE)
     omega = 100 * units.WAVENUMBER
     lorentz = np.array([2 * c / gamma, 2 * c * gamma / (gamma**2 + omega**2)])
-    bars = rv.statistics.infinitesimal_jackknife(lambda w: spectrum.reduce(times, records, w), weights)
+    bars = rv.statistics.infinitesimal_jackknife(lambda w: spectrum.reduce(times, records, w, ENSEMBLE), weights)
     assert np.all(np.abs(value - PREFACTOR * lorentz) < 4 * np.asarray(bars) + 2e-3 * PREFACTOR * lorentz)
 
 
@@ -116,7 +117,7 @@ def test_langevin_dipoles():
     q = 0.5
     charges = rv.PointCharges(np.tile([q, -q], n))
     system = rv.System(rv.Topology.from_elements(["Ar"] * (2 * n)), well(0.0))
-    observable = rv.DielectricConstant(charges, T)
+    observable = rv.DielectricConstant(charges)
     centers = np.random.default_rng(1).uniform(size=(samples, frames, n, 3))
     x = np.stack([centers + d / q, centers], axis=-2).reshape(samples, frames, 2 * n, 3)
 
@@ -126,13 +127,15 @@ def test_langevin_dipoles():
 
     records = jax.vmap(jax.vmap(record))(jnp.asarray(x))
     weights = jnp.full(samples, 1 / samples)
-    got = observable.reduce(jnp.zeros(frames), records, weights)
+    got = observable.reduce(jnp.zeros(frames), records, weights, ENSEMBLE)
     debye = n * (mu * 1e-9 * sc.e) ** 2 / (3 * sc.epsilon_0 * volume * 1e-27 * sc.k * T)
-    error = rv.statistics.infinitesimal_jackknife(lambda w: observable.reduce(jnp.zeros(frames), records, w), weights)
+    error = rv.statistics.infinitesimal_jackknife(
+        lambda w: observable.reduce(jnp.zeros(frames), records, w, ENSEMBLE), weights
+    )
     assert float(error) < 0.05 * debye
     assert abs(float(got) - 1 - debye) < 4 * float(error)
     # it is exactly the variance, wherever the mean is
-    shifted = observable.reduce(jnp.zeros(frames), records + 100.0, weights)
+    shifted = observable.reduce(jnp.zeros(frames), records + 100.0, weights, ENSEMBLE)
     np.testing.assert_allclose(shifted, got, rtol=1e-9)
 
 
@@ -160,7 +163,7 @@ def test_one_oscillator():
     observable = spectrum_of(rv.spectra.GaussianWindow(width), grid, num_lags=1201)
     state = oscillator_state()
     trajectory = rv.nve(OSCILLATORS, state, dt=STEP, num_steps=FRAMES - 1, record=observable.record)
-    value = np.asarray(observable.reduce(trajectory.times, trajectory.records[None], ONE))
+    value = np.asarray(observable.reduce(trajectory.times, trajectory.records[None], ONE, ENSEMBLE))
     phase = np.arccos(1 - (OMEGA * STEP) ** 2 / 2)
     line = phase / STEP / units.WAVENUMBER
     # a mean over a finite time has cross terms of 1/(2ωT) = 4e-3, and the peak is 75 1/cm wide
@@ -188,7 +191,7 @@ def test_sum_rule_of_fixed_charges():
     system = rv.System(topology, well(0.0))
     samples = 4000
     grid = rv.spectra.wavenumber_grid(1 / (2 * STEP * sc.c * 1e-10), step=STEP, num_lags=9)
-    observable = rv.InfraredSpectrum(rv.PointCharges(q), T, grid, rv.spectra.HannWindow(8 * STEP), num_lags=9)
+    observable = rv.InfraredSpectrum(rv.PointCharges(q), grid, rv.spectra.HannWindow(8 * STEP), num_lags=9)
 
     def record(key):
         v = rv.maxwell_boltzmann(topology, T, remove_center_of_mass=False, key=key)
@@ -196,7 +199,7 @@ def test_sum_rule_of_fixed_charges():
         return jnp.tile(observable.record(system, state, state), (9, 1))  # free flight
 
     records = jax.vmap(record)(jax.random.split(jax.random.key(0), samples))
-    value = observable.reduce(STEP * jnp.arange(9), records, jnp.full(samples, 1 / samples))
+    value = observable.reduce(STEP * jnp.arange(9), records, jnp.full(samples, 1 / samples), ENSEMBLE)
     integral = np.trapezoid(np.asarray(value), np.asarray(grid))
     current = 3 * KT * np.sum(q**2 / np.asarray(topology.masses)) / 8.0
     wanted = PREFACTOR * current * np.pi / units.WAVENUMBER
@@ -210,7 +213,7 @@ def test_vdos_and_raman_of_one_oscillator():
     run = lambda o: rv.nve(OSCILLATORS, state, dt=STEP, num_steps=FRAMES - 1, record=o.record)
     vdos = rv.VDOS(grid, window, element="Ar", num_lags=1201)
     got = run(vdos)
-    g = np.asarray(vdos.reduce(got.times, got.records[None], ONE))
+    g = np.asarray(vdos.reduce(got.times, got.records[None], ONE, ENSEMBLE))
     assert abs(float(grid[np.argmax(g)]) - line) < 7
     np.testing.assert_allclose(np.trapezoid(g, np.asarray(grid)), 1, rtol=1e-9)
     assert np.all(np.asarray(rv.VDOS(grid, window, element="O").record(OSCILLATORS, state, state)) == 0)
@@ -219,9 +222,9 @@ def test_vdos_and_raman_of_one_oscillator():
     system = rv.System(OSCILLATORS.topology, Dimers(jnp.asarray(K), jnp.asarray(0.3)))
     x = jnp.array([[0.0, 0, 0], [0.3, 0, 0]])
     still = rv.State(x, jnp.array([[0.05, 0, 0], [-0.05, 0, 0]]), BOX)  # along the bond: it does not turn
-    raman = rv.RamanSpectrum(bond, T, grid, window, num_lags=1201)
+    raman = rv.RamanSpectrum(bond, grid, window, num_lags=1201)
     run = rv.nve(system, still, dt=STEP, num_steps=FRAMES - 1, record=raman.record)
-    value = raman.reduce(run.times, run.records[None], ONE)
+    value = raman.reduce(run.times, run.records[None], ONE, ENSEMBLE)
     stretch = np.sqrt(2 * K / MASS)  # reduced mass
     line = np.arccos(1 - (stretch * STEP) ** 2 / 2) / STEP / units.WAVENUMBER
     iso, aniso = np.asarray(value.isotropic), np.asarray(value.anisotropic)
@@ -235,7 +238,7 @@ def test_vdos_and_raman_of_one_oscillator():
     np.testing.assert_allclose(np.max(iso), peak, rtol=0.02)  # the grid misses the top by up to 7 of 106 1/cm's σ
     np.testing.assert_allclose(value.parallel, iso + 4 / 3 * aniso)
     # at high temperature the factors are (ν₀-ν)⁴/ν₀³ · kT/(hcν²)
-    hot = value.scattered(jnp.maximum(grid, 1.0), 1e7, 1e5)
+    hot = value.scattered(jnp.maximum(grid, 1.0), rv.NVT(1e7), 1e5)
     nu = np.maximum(np.asarray(grid), 1.0)
     hc = sc.h * sc.c * 100
     np.testing.assert_allclose(
@@ -262,7 +265,7 @@ def test_quantum_corrections():
     # at room temperature kT is 207.2 1/cm
     nu = 207.2245
     records = ornstein_uhlenbeck(40.0, 7.0, 2e-3, 50, 1, 0)
-    of = lambda c: spectrum_of(FLAT, np.array([nu]), correction=c).reduce(2e-3 * jnp.arange(50), records, ONE)
+    of = lambda c: spectrum_of(FLAT, np.array([nu]), correction=c).reduce(2e-3 * jnp.arange(50), records, ONE, ENSEMBLE)
     np.testing.assert_allclose(
         of(rv.spectra.NoQuantumCorrection()) / of(rv.spectra.HarmonicQuantumCorrection()), 1 - np.exp(-1), rtol=1e-6
     )
@@ -288,12 +291,14 @@ def test_filtering_the_spectrum_is_computing_the_filtered_one(correction):
     whole = spectrum_of(rv.spectra.HannWindow(0.2), full, num_lags=n, correction=correction)
     both = spectrum_of(rv.spectra.HannWindow(0.2) * low, full, num_lags=n, correction=correction)
     # made positive by a constant, which is a correlation at lag zero only, of weight one in any window
-    offset = 1.1 * jnp.max(jnp.abs(whole.reduce(times, records, weights) / whole._factor(times)))
-    known = whole.reduce(times, records, weights) + offset * whole._factor(times)
-    got = wanted.filtered(full, known, step=step) - offset * whole._factor(times)
-    reference = both.reduce(times, records, weights)
+    offset = 1.1 * jnp.max(jnp.abs(whole.reduce(times, records, weights, ENSEMBLE) / whole._factor(ENSEMBLE, times)))
+    known = whole.reduce(times, records, weights, ENSEMBLE) + offset * whole._factor(ENSEMBLE, times)
+    got = wanted.filtered(full, known, ENSEMBLE, step=step) - offset * whole._factor(ENSEMBLE, times)
+    reference = both.reduce(times, records, weights, ENSEMBLE)
     np.testing.assert_allclose(got, reference, atol=1e-9 * float(jnp.max(jnp.abs(reference))))
-    assert float(jnp.max(jnp.abs(got - whole.reduce(times, records, weights)))) > 0.1 * float(jnp.max(reference))
+    assert float(jnp.max(jnp.abs(got - whole.reduce(times, records, weights, ENSEMBLE)))) > 0.1 * float(
+        jnp.max(reference)
+    )
 
 
 def test_filter_spectrum_convolves():
@@ -330,9 +335,9 @@ def test_gradient_of_a_spectral_loss_through_a_trajectory():
     rng = np.random.default_rng(0)
     x = jnp.asarray([[0.0, 0, 0], [0.102, 0.0, 0.01]])
     states = jax.vmap(lambda v: rv.State(x, v, BOX))(jnp.asarray(rng.normal(size=(2, 2, 3))))
-    samples = rv.Samples(states, jnp.zeros(2), jnp.array(T), jax.tree.map(lambda a: a[:1], states))
+    samples = rv.Samples(states, jnp.zeros(2), jnp.arange(2), ENSEMBLE)
     grid = np.arange(0, 4000, 100.0)
-    observable = rv.InfraredSpectrum(rv.PointCharges.of, T, grid, rv.spectra.HannWindow(0.015), num_lags=41)
+    observable = rv.InfraredSpectrum(rv.PointCharges.of, grid, rv.spectra.HannWindow(0.015), num_lags=41)
     dynamics = rv.Dynamics(dt=5e-4, num_steps=20, both_directions=True)
 
     def loss(parameters):
@@ -362,10 +367,10 @@ def test_gradients_of_the_others(name):
     bond = rv.BondPolarizability(np.array([[0, 1]]), 1.2e-3, 0.5e-3, 1.5e-2, 0.4e-2, 0.3)
     grid = np.array([0.0, 500.0])
     observable = {
-        "dielectric": rv.DielectricConstant(CHARGES, T),
-        "conductivity": rv.Conductivity(CHARGES, T, 0.009),
+        "dielectric": rv.DielectricConstant(CHARGES),
+        "conductivity": rv.Conductivity(CHARGES, 0.009),
         "vdos": rv.VDOS(grid, rv.spectra.HannWindow(0.008)),
-        "raman": rv.RamanSpectrum(bond, T, grid, rv.spectra.HannWindow(0.008)),
+        "raman": rv.RamanSpectrum(bond, grid, rv.spectra.HannWindow(0.008)),
     }[name]
     shape = {"vdos": (2, 10, 4, 3), "raman": (2, 10, 3, 3)}.get(name, (2, 10, 3))
     records, direction = jnp.asarray(rng.normal(size=shape)), jnp.asarray(rng.normal(size=shape))
@@ -373,7 +378,9 @@ def test_gradients_of_the_others(name):
 
     @jax.jit
     def loss(r):
-        return sum(jnp.sum(jnp.sin(1e2 * leaf)) for leaf in jax.tree.leaves(observable.reduce(times, r, weights)))
+        return sum(
+            jnp.sum(jnp.sin(1e2 * leaf)) for leaf in jax.tree.leaves(observable.reduce(times, r, weights, ENSEMBLE))
+        )
 
     wanted = (loss(records + 1e-7 * direction) - loss(records - 1e-7 * direction)) / 2e-7
     # steps of 1e-7 of order one: rounding 1e-16/1e-7, times the steep sine
@@ -386,8 +393,8 @@ def test_single_precision():
     times = 2e-3 * jnp.arange(200)
     for quadrature in (rv.spectra.Trapezoid(), rv.spectra.Filon()):
         observable = spectrum_of(rv.spectra.HannWindow(0.2), grid, num_lags=101, quadrature=quadrature)
-        wanted = observable.reduce(times, records, weights)
-        got = observable.reduce(*(a.astype(jnp.float32) for a in (times, records, weights)))
+        wanted = observable.reduce(times, records, weights, ENSEMBLE)
+        got = observable.reduce(*(a.astype(jnp.float32) for a in (times, records, weights)), ENSEMBLE)
         assert got.dtype == jnp.float32
         # rounding of phases up to 40 radians, in sums of a hundred
         np.testing.assert_allclose(got, wanted, atol=1e-5 * float(jnp.max(wanted)))
@@ -409,28 +416,28 @@ def test_bad_input():
             spectrum_of(FLAT, bad)
         with pytest.raises(ValueError, match=message):
             rv.VDOS(bad, FLAT)
-    for make in (
-        lambda t: rv.InfraredSpectrum(CHARGES, t, good, FLAT),
-        lambda t: rv.DielectricConstant(CHARGES, t),
-        lambda t: rv.Conductivity(CHARGES, t, 0.01),
-    ):
-        for t in (0.0, -3.0):
-            with pytest.raises(ValueError, match="`temperature` is"):
-                make(t)
+    for t in (0.0, -3.0):
+        with pytest.raises(ValueError, match="`temperature` is"):
+            rv.NVT(t)
     records, times = jnp.ones((1, 20, 3)), 0.001 * jnp.arange(20)
+    for observable in (spectrum_of(FLAT, good), rv.DielectricConstant(CHARGES), rv.Conductivity(CHARGES, 0.01)):
+        with pytest.raises(ValueError, match=f"`{type(observable).__name__}` needs the temperature of an ensemble"):
+            observable.reduce(times, records, ONE)
     with pytest.raises(ValueError, match="21 lags, but there are 20 frames; wanted 2 to 20"):
-        spectrum_of(FLAT, good, num_lags=21).reduce(times, records, ONE)
+        spectrum_of(FLAT, good, num_lags=21).reduce(times, records, ONE, ENSEMBLE)
     with pytest.raises(ValueError, match=r"window is 0\.5 ps long.*only 0\.019 ps"):
-        spectrum_of(rv.spectra.HannWindow(0.5), good).reduce(times, records, ONE)
+        spectrum_of(rv.spectra.HannWindow(0.5), good).reduce(times, records, ONE, ENSEMBLE)
     with pytest.raises(ValueError, match=r"resolves up to 16678.* at most 0\.000834 ps apart"):
-        spectrum_of(FLAT, np.array([0.0, 20000.0])).reduce(times, records, ONE)
+        spectrum_of(FLAT, np.array([0.0, 20000.0])).reduce(times, records, ONE, ENSEMBLE)
     with pytest.raises(jax.errors.JaxRuntimeError, match=r"FloatingPointError: Frames.* resolves up to"):
-        jax.block_until_ready(eqx.filter_jit(spectrum_of(FLAT, np.array([0.0, 20000.0])).reduce)(times, records, ONE))
+        jax.block_until_ready(
+            eqx.filter_jit(spectrum_of(FLAT, np.array([0.0, 20000.0])).reduce)(times, records, ONE, ENSEMBLE)
+        )
     with pytest.raises(ValueError, match="single frame"):
-        spectrum_of(FLAT, good).reduce(times[:1], records[:, :1], ONE)
+        spectrum_of(FLAT, good).reduce(times[:1], records[:, :1], ONE, ENSEMBLE)
     state = oscillator_state()
     away = rv.State(state.positions, state.velocities, rv.OpenBox())
-    for observable in (spectrum_of(FLAT, good), rv.DielectricConstant(CHARGES, T), rv.Conductivity(CHARGES, T, 0.01)):
+    for observable in (spectrum_of(FLAT, good), rv.DielectricConstant(CHARGES), rv.Conductivity(CHARGES, 0.01)):
         with pytest.raises(ValueError, match="OpenBox"):
             observable.record(OSCILLATORS, away, away)
     with pytest.raises(ValueError, match="not the symbol"):
@@ -450,7 +457,7 @@ def test_bad_references():
     with pytest.raises(ValueError, match=r"100 1/cm apart.*wanted at most 83"):
         rv.spectra.filter_spectrum(coarse, np.ones(40), low, step=0.0005, num_lags=401)
     with pytest.raises(ValueError, match="wanted `num_lags`"):
-        spectrum_of(low, nu).filtered(nu, values, step=0.0005)
+        spectrum_of(low, nu).filtered(nu, values, ENSEMBLE, step=0.0005)
     with pytest.raises(ValueError, match="resolves up to"):
         rv.spectra.wavenumber_grid(40000.0, step=0.0005, num_lags=401)
     with pytest.raises(ValueError, match="wanted at least 2"):
@@ -463,14 +470,14 @@ def test_filters_are_refused_alike():
     for step, lags, match in ((0.001, 20, "window"), (-0.001, 20, "step"), (0.001, 1, "num_lags")):
         with pytest.raises(ValueError, match=match):
             rv.spectra.filter_spectrum(nu, intensities, window, step=step, num_lags=lags)
-    spectrum = rv.InfraredSpectrum(rv.PointCharges(jnp.ones(1)), 300.0, nu, rv.spectra.HannWindow(0.01))
+    spectrum = rv.InfraredSpectrum(rv.PointCharges(jnp.ones(1)), nu, rv.spectra.HannWindow(0.01))
     times, records, weights = 1e-5 * jnp.arange(40.0) ** 2, jnp.ones((2, 40, 3)), jnp.full(2, 0.5)
-    for observable in (spectrum, rv.Conductivity(CHARGES, T, 0.01), rv.Viscosity(T, 0.01)):
+    for observable in (spectrum, rv.Conductivity(CHARGES, 0.01), rv.Viscosity(0.01)):
         with pytest.raises(ValueError, match="wanted equal steps"):
-            observable.reduce(times, records, weights)
+            observable.reduce(times, records, weights, ENSEMBLE)
     with pytest.raises(ValueError, match="`num_origins` is 41 of 40 frames"):
-        rv.InfraredSpectrum(spectrum.dipole, 300.0, nu, spectrum.window, num_origins=41).reduce(
-            0.001 * jnp.arange(40.0), records, weights
+        rv.InfraredSpectrum(spectrum.dipole, nu, spectrum.window, num_origins=41).reduce(
+            0.001 * jnp.arange(40.0), records, weights, ENSEMBLE
         )
 
 
@@ -478,9 +485,9 @@ def test_a_product_of_windows_may_be_traced():
     times, records, weights = 0.001 * jnp.arange(40.0), jnp.ones((2, 40, 3)), jnp.full(2, 0.5)
     nu = jnp.array([0.0, 100.0])
     window = rv.spectra.HannWindow(0.02) * rv.spectra.GaussianWindow(0.05)
-    spectrum = rv.InfraredSpectrum(rv.PointCharges(jnp.ones(1)), 300.0, nu, window)
-    traced = jax.jit(lambda s: s.reduce(times, records, weights))(spectrum)
-    np.testing.assert_allclose(traced, spectrum.reduce(times, records, weights), rtol=1e-12)
+    spectrum = rv.InfraredSpectrum(rv.PointCharges(jnp.ones(1)), nu, window)
+    traced = jax.jit(lambda s: s.reduce(times, records, weights, ENSEMBLE))(spectrum)
+    np.testing.assert_allclose(traced, spectrum.reduce(times, records, weights, ENSEMBLE), rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["hale_querry_1973", "segelstein_1981"])
@@ -501,6 +508,4 @@ def test_scattered_wavenumbers_are_between_zero_and_the_laser():
     spectra = rv.RamanSpectra(jnp.ones(1), jnp.ones(1))
     for bad, match in ((0.0, "`wavenumbers` is 0"), (100.0, "less than the laser"), (120.0, "go up to 120")):
         with pytest.raises(ValueError, match=match):
-            spectra.scattered(jnp.array([bad]), T, 100.0)
-    with pytest.raises(ValueError, match="`temperature` is 0"):
-        spectra.scattered(jnp.array([50.0]), 0.0, 100.0)
+            spectra.scattered(jnp.array([bad]), ENSEMBLE, 100.0)

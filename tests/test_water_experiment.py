@@ -163,14 +163,14 @@ def test_loss_has_no_bias_from_noise():
     """At the target itself the mean of the loss is zero, where that of the squared distance is the noise."""
     frames, samples, repeats = 21, 3, 4000
     spectrum = rv.InfraredSpectrum(
-        rv.PointCharges.of, 300.0, np.array([0.0, 1000.0, 3000.0]), rv.spectra.CutoffWindow(0.01), num_lags=11
+        rv.PointCharges.of, np.array([0.0, 1000.0, 3000.0]), rv.spectra.CutoffWindow(0.01), num_lags=11
     )
     records = jax.random.normal(jax.random.key(0), (repeats * samples, frames, 3))
     times = 0.001 * jnp.arange(frames)
-    curves = spectra_of(spectrum, times, records)
+    curves = spectra_of(spectrum, times, records, rv.NVT(298.15))
     target = jnp.mean(curves, axis=0)
     weights = jnp.full(samples, 1 / samples)
-    loss = jax.vmap(lambda r: SpectralLoss(spectrum, target).reduce(times, r, weights))
+    loss = jax.vmap(lambda r: SpectralLoss(spectrum, target).reduce(times, r, weights, rv.NVT(298.15)))
     found = np.asarray(loss(records.reshape(repeats, samples, frames, 3)))
     means = np.asarray(curves).reshape(repeats, samples, -1).mean(1)
     biased = np.sum((means - target) ** 2, axis=1) / np.sum(np.asarray(target) ** 2)

@@ -24,7 +24,8 @@ sites = jnp.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
 positions = ((cells + sites) * (length / 3)).reshape(-1, 3)
 velocities = rv.maxwell_boltzmann(topology, 94.4, key=jax.random.key(0))
 sampler = rv.LangevinBAOAB(94.4, 1.0, dt=0.002, num_steps=5000)
-states = sampler.sample(system, rv.State(positions, velocities, box).repeat(8), 8, key=jax.random.key(1)).states
+samples, _ = sampler.sample(system, rv.State(positions, velocities, box).repeat(8), 8, key=jax.random.key(1))
+states = samples.states
 
 
 def cast(tree, dtype):

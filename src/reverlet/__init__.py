@@ -33,23 +33,24 @@ from ._dynamics import (
     Trajectory as Trajectory,
     nve as nve,
 )
-from ._expectation import (
-    Estimate as Estimate,
-    Gradients as Gradients,
-    expectation as expectation,
-    expectation_gradients as expectation_gradients,
-    linearize as linearize,
-)
+from ._ensemble import NPT as NPT, NVT as NVT, AbstractEnsemble as AbstractEnsemble
+from ._expectation import Estimate as Estimate, expectation as expectation
 from ._fit import (
     CheckpointError as CheckpointError,
     FitState as FitState,
     fit as fit,
     per_parameter as per_parameter,
 )
+from ._gradients import (
+    Gradients as Gradients,
+    expectation_gradients as expectation_gradients,
+    linearize as linearize,
+)
 from ._horizon import (
     GradientHorizon as GradientHorizon,
     gradient_horizon as gradient_horizon,
 )
+from ._mbar import mbar as mbar
 from ._minimize import (
     Minimum as Minimum,
     minimize as minimize,
@@ -73,11 +74,11 @@ from ._observable import (
     Einstein as Einstein,
     GreenKubo as GreenKubo,
     InfraredSpectrum as InfraredSpectrum,
-    Pressure as Pressure,
+    Joint as Joint,
     RamanSpectra as RamanSpectra,
     RamanSpectrum as RamanSpectrum,
     SelfDiffusion as SelfDiffusion,
-    Stress as Stress,
+    SquaredDistance as SquaredDistance,
     Temperature as Temperature,
     ThermalConductivity as ThermalConductivity,
     TotalEnergy as TotalEnergy,
@@ -120,13 +121,14 @@ from ._potential import (
     TailCorrected as TailCorrected,
     UreyBradley as UreyBradley,
 )
-from ._reweighting import (
-    AbstractReweighting as AbstractReweighting,
-    Boltzmann as Boltzmann,
-)
 from ._sampler import (
+    CSVR as CSVR,
+    AbstractFlowSampler as AbstractFlowSampler,
+    AbstractMarkovSampler as AbstractMarkovSampler,
     AbstractSampler as AbstractSampler,
+    Chains as Chains,
     LangevinBAOAB as LangevinBAOAB,
+    Pool as Pool,
     Samples as Samples,
 )
 from ._solver import (
@@ -154,10 +156,9 @@ from ._state import (
     maxwell_boltzmann as maxwell_boltzmann,
 )
 from ._system import Surfaces as Surfaces, System as System
+from ._targets import StatePoint as StatePoint, Target as Target
 from ._topology import Topology as Topology
 from ._water import (
-    AbstractModel as AbstractModel,
-    WaterModel as WaterModel,
     flexible_tip3p as flexible_tip3p,
     qspcfw as qspcfw,
     spcfw as spcfw,

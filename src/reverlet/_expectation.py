@@ -1,23 +1,19 @@
-from typing import TypeVar
+import dataclasses
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PyTree
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, PyTree
 
-from ._batches import map_samples, replicate
+from ._batches import Batch, map_samples, replicate
 from ._dynamics import Dynamics
-from ._misc import tree_dot
+from ._ensemble import AbstractEnsemble
+from ._misc import raise_if
 from ._observable import AbstractObservable
-from ._potential import AbstractPotential
-from ._reweighting import AbstractReweighting, Boltzmann
 from ._sampler import Samples
-from ._statistics import effective_sample_size, infinitesimal_jackknife, standard_error_of_sum
+from ._statistics import effective_sample_size, entropy_sample_size, infinitesimal_jackknife
 from ._system import System
-
-M = TypeVar("M", bound=PyTree)
 
 
 class Estimate(eqx.Module):
@@ -26,10 +22,15 @@ class Estimate(eqx.Module):
     value: PyTree[Array]
     """What the observable reduces to."""
     error: PyTree[Array]
-    """Its standard error over independent samples, by the infinitesimal jackknife. Correlated samples make it too
-    small."""
+    """Its standard error by the infinitesimal jackknife, over `blocks`; of a pool with the uncertainty of the free
+    energies."""
+    blocks: Int[Array, ""]
+    """How many independent runs of samples, chains or parts of them, stand behind the error; with few it is itself
+    uncertain, to about one part in sqrt(2 · blocks)."""
     effective_samples: Float[Array, ""]
-    """Kish's effective sample size of the weights."""
+    """Kish's effective sample size of the weights, 1/Σw²."""
+    effective_samples_by_entropy: Float[Array, ""]
+    """exp(-Σ w ln w)."""
     times: Float[Array, " frames"]
     """Of the frames, ps."""
     records: PyTree[Array]
@@ -43,295 +44,149 @@ def expectation(
     system: System,
     samples: Samples,
     *,
-    reweighting: AbstractReweighting = Boltzmann(),
+    ensemble: AbstractEnsemble | None = None,
     dynamics: Dynamics | None = None,
+    batch: Batch = None,
+    mesh: Mesh | None = None,
     thermodynamic: bool = True,
     dynamical: bool = True,
     throw: bool = True,
 ) -> Estimate:
-    """The mean of an observable in the ensemble of `system`, from samples of a nearby one.
+    """The mean of an observable in an ensemble of `system`, from samples of one or many nearby ones.
 
     ⟨A⟩ = Σ_i w_i(θ) A(trajectory from x_i; θ). Its gradient with respect to `system` has two parts: the thermodynamic
     one, through the weights, and the dynamical one, through the trajectories (or, without dynamics, through what is
     recorded); each is left out by setting its argument to `False`, which does not change the value.
 
-    **Arguments:** `dynamics`, how to run trajectories from the samples' positions and velocities; without it, the
-    samples themselves are single frames. In micro-batches and over many devices if the dynamics is: everything in the
-    result is then on every device and process. `throw`, as for `nve`.
+    The weights are those of Boltzmann reweighting, w_i ∝ exp(-u(x_i)) over the density sample i was drawn from: of
+    samples of one ensemble Zwanzig's perturbation, whose derivative at equal parameters is -cov(A, ∂u/∂θ) (known as
+    DiffTRe where it trains); of a pool made by `mbar`, MBAR's. Trust them while the effective sample size is most of
+    the samples; draw new ones otherwise.
 
-    **Errors:** as of `nve`.
+    **Arguments:** `ensemble`, by default that of the samples. `dynamics`, how to run trajectories from the samples'
+    positions and velocities; without it, the samples themselves are single frames. `batch` and `mesh`, as for `nve`, by
+    default those of the dynamics: everything in the result is then on every device and process. `throw`, as for `nve`.
+
+    **Errors:** `ValueError` for an ensemble that is not given and not known, or of another kind than that of the
+    samples; as for `nve`; `FloatingPointError` where nearly all the weight is on one of ten or more samples.
+
+    **Reference:** R. W. Zwanzig, J. Chem. Phys. 22, 1420 (1954); S. Thaler and J. Zavadlav, Nat. Commun. 12, 6884
+    (2021); M. R. Shirts and J. D. Chodera, J. Chem. Phys. 129, 124105 (2008).
     """
-    weights = jax.nn.softmax(_log_weights(reweighting, system, samples, dynamics))
+    measurement = Measurement.of(observable, samples, ensemble, dynamics, batch, mesh, throw)
+    weights = jax.nn.softmax(measurement.log_weights(system))
     if not thermodynamic:
         weights = jax.lax.stop_gradient(weights)
-    moving = system if dynamical else _frozen(system)
-    times, records = _run(observable, moving, samples.states, dynamics, throw)
-    value = observable.reduce(times, records, weights)
-    error = _error(observable, times, records, weights)
-    estimate = Estimate(value, error, effective_sample_size(weights), times, records, weights)
-    return replicate(estimate, None if dynamics is None else dynamics.mesh)
+    times, records = measurement.run(system if dynamical else _frozen(system))
+    value = measurement.reduce(times, records, weights)
+    return replicate(measurement.estimate(value, times, records, weights), measurement.mesh)
 
 
-class Gradients(eqx.Module):
-    """The two parts of the gradient of an ensemble mean, each with its standard error; trees like the potential."""
+class Measurement(eqx.Module):
+    """What is measured, on what, and how."""
 
-    thermodynamic: AbstractPotential
-    thermodynamic_error: AbstractPotential
-    dynamical: AbstractPotential
-    dynamical_error: AbstractPotential
-    """NaN where it is not known: in reverse mode, unless what is measured is a mean over samples."""
-    thermodynamic_samples: AbstractPotential | None = None
-    """What every sample contributes, if asked for: leaves lead with `samples`, and their sum is `thermodynamic`."""
-    dynamical_samples: AbstractPotential | None = None
-    """The same of `dynamical`."""
+    observable: AbstractObservable
+    samples: Samples
+    ensemble: AbstractEnsemble
+    dynamics: Dynamics | None
+    batch: Batch = eqx.field(static=True)
+    mesh: Mesh | None = eqx.field(static=True)
+    throw: bool = eqx.field(static=True)
 
-    @property
-    def total(self) -> AbstractPotential:
-        """The sum of both."""
-        return jax.tree.map(jnp.add, self.thermodynamic, self.dynamical)
+    @classmethod
+    def of(cls, observable, samples, ensemble, dynamics, batch, mesh, throw) -> "Measurement":
+        """With defaults from the samples and the dynamics."""
+        ensemble = _fitting(ensemble, samples)
+        if dynamics is not None:
+            batch = dynamics.batch if batch is None else batch
+            mesh = dynamics.mesh if mesh is None else mesh
+            dynamics = dataclasses.replace(dynamics, batch=batch, mesh=mesh)
+        return cls(observable, samples, ensemble, dynamics, batch, mesh, throw)
 
+    def log_weights(self, system: System, copies: PyTree = None) -> Float[Array, " samples"]:
+        """Of all samples, up to a constant; each with its own `copies` of the parameters if there are."""
+        shared = (self.ensemble, system)
+        own = (self.samples.states, self.samples.log_density, copies)
+        return replicate(map_samples(_log_weight, shared, own, batch=self.batch, mesh=self.mesh), self.mesh)
 
-def expectation_gradients(
-    observable: AbstractObservable,
-    system: System,
-    samples: Samples,
-    *,
-    reweighting: AbstractReweighting = Boltzmann(),
-    dynamics: Dynamics | None = None,
-    keep_samples: bool = False,
-    throw: bool = True,
-) -> tuple[Estimate, Gradients]:
-    """An ensemble mean, and both parts of its gradient with respect to the potential with the standard error of each.
+    def run(self, system: System, copies: PyTree = None) -> tuple[Float[Array, " frames"], PyTree[Array]]:
+        """Times and records of the trajectories from all samples; without dynamics, each sample as its only frame."""
+        states = self.samples.states
+        if self.dynamics is not None:
+            record = self.observable.record
+            trajectory = self.dynamics.run_many(system, states, record, copies=copies, throw=self.throw)
+            return trajectory.times, trajectory.records
+        shared = (self.observable, system)
+        records = map_samples(_record_one, shared, (states, copies), batch=self.batch, mesh=self.mesh)
+        return jnp.zeros(1, states.positions.dtype), replicate(records, self.mesh)
 
-    The parts add up to `jax.grad` of `expectation`. They are computed sample by sample in one pass, each sample with
-    its own copy of the parameters: for large models that is memory for as many copies. To train on the result, see
-    `linearize`. With `dynamics` of `rv.ForwardMode()` one tangent is carried along for every scalar parameter instead:
-    for a few parameters cheaper than going back, and without rounding that grows on the way back.
+    def run_all(self, system: System):
+        """Logarithms of the weights and records of all samples, and the times of the frames."""
+        times, records = self.run(system)
+        return (self.log_weights(system), records), times
 
-    Errors are by the infinitesimal jackknife. Where the observable is not a mean over samples, as a squared deviation
-    is not, that of the dynamical part takes the derivatives of all records. Reverse mode has those of one sum only, and
-    the error is NaN then; `rv.ForwardMode()` knows it.
+    def reduce(self, times, records, weights) -> PyTree[Array]:
+        """The property."""
+        return self.observable.reduce(times, records, weights, self.ensemble)
 
-    **Arguments:** as of `expectation`. `keep_samples`, whether to keep what every sample contributes, to study the
-    noise of the gradient.
-
-    **Errors:** `ValueError` unless the observable reduces to a scalar; as of `nve`.
-    """
-    parameters = eqx.filter(system.potential, eqx.is_inexact_array)
-    forward = dynamics is not None and isinstance(dynamics.adjoint, diffrax.ForwardMode)
-    parts_by = _forward_parts if forward else _reverse_parts
-    times, value, records, weights, parts, errors = parts_by(
-        parameters, observable, system, samples, reweighting, dynamics, throw
-    )
-    thermodynamic, dynamical = parts
-    gradients = Gradients(
-        _total(thermodynamic),
-        errors[0],
-        _total(dynamical),
-        errors[1],
-        thermodynamic if keep_samples else None,
-        dynamical if keep_samples else None,
-    )
-    error = _error(observable, times, records, weights)
-    estimate = Estimate(value, error, effective_sample_size(weights), times, records, weights)
-    return replicate((estimate, gradients), None if dynamics is None else dynamics.mesh)
-
-
-def _reverse_parts(parameters, observable, system, samples, reweighting, dynamics, throw):
-    """The contributions of all samples to both parts, as trees whose leaves lead with `samples`: in reverse mode."""
-    n = samples.energies.shape[0]
-    copies = jax.tree.map(lambda p: jnp.broadcast_to(p, (n, *p.shape)), parameters)
-    log_weights, pull_weights = jax.vjp(
-        lambda copies: _log_weights(reweighting, system, samples, dynamics, copies), copies
-    )
-    weights = jax.nn.softmax(log_weights)
-
-    def run(copies):
-        times, records = _run(observable, system, samples.states, dynamics, throw, copies)
-        return records, times
-
-    records, pull_records, times = jax.vjp(run, copies, has_aux=True)
-    value, slopes, records_bar = slopes_of(observable, times, records, weights)
-    (dynamical,) = pull_records(records_bar)
-    (sensitivities,) = pull_weights(jnp.ones(n, log_weights.dtype))
-    thermodynamic = jax.tree.map(lambda b: covariances(weights, slopes, b), sensitivities)
-    part = thermodynamic_part(observable, times, records, sensitivities)
-    errors = infinitesimal_jackknife(part, weights), _dynamical_error(observable, times, records, weights, dynamical)
-    return times, value, records, weights, (thermodynamic, dynamical), errors
-
-
-def _forward_parts(parameters, observable, system, samples, reweighting, dynamics, throw):
-    """The same in forward mode, with one tangent for every scalar parameter."""
-    flat, unravel = ravel_pytree(parameters)
-    moved = lambda p: _with_parameters(system, unravel(p))
-    run = lambda p: run_all(observable, moved(p), samples, reweighting, dynamics, throw)
-    (log_weights, records), (sensitivities, tangents), times = along(run, flat, jnp.eye(flat.size, dtype=flat.dtype))
-    weights = jax.nn.softmax(log_weights)
-    value, slopes, records_bar = slopes_of(observable, times, records, weights)
-    thermodynamic = covariances(weights, slopes, sensitivities.T)
-    dynamical = jax.vmap(lambda tangent: jax.vmap(tree_dot)(records_bar, tangent), out_axes=1)(tangents)
-    split = jax.vmap(unravel)
-    errors = tuple(
-        unravel(infinitesimal_jackknife(part, weights))
-        for part in (
-            thermodynamic_part(observable, times, records, sensitivities.T),
-            dynamical_part(observable, times, records, tangents),
+    def estimate(self, value, times, records, weights) -> Estimate:
+        """The value with its error, unless nearly all the weight is on one sample."""
+        known = jax.lax.stop_gradient((times, records, weights))
+        error = infinitesimal_jackknife(
+            lambda w: self.reduce(known[0], known[1], w), known[2], self.samples.error_of_sum
         )
-    )
-    return times, value, records, weights, (split(thermodynamic), split(dynamical)), errors
+        size = effective_sample_size(weights)
+        if self.throw and len(weights) >= 10:
+            value = raise_if(size < 2, _describe_one_sample, size, weights, guard=value, mesh=self.mesh)
+        entropy = entropy_sample_size(weights)
+        return Estimate(value, error, self.samples.blocks.number, size, entropy, times, records, weights)
 
 
-def run_all(observable, system, samples, reweighting, dynamics, throw):
-    """Logarithms of the weights and records of all samples, and the times of the frames."""
-    log_weights = _log_weights(reweighting, system, samples, dynamics)
-    times, records = _run(observable, system, samples.states, dynamics, throw)
-    return (log_weights, records), times
-
-
-def along(function, x, directions):
-    """`function(x)`, which returns a tree and something constant, with its derivatives along all `directions`."""
-    one = lambda direction: jax.jvp(function, (x,), (direction,), has_aux=True)
-    return jax.vmap(one, out_axes=(None, 0, None))(directions)
-
-
-def slopes_of(observable, times, records, weights):
-    """What the observable reduces to, and its derivatives with respect to the weights and the records."""
-    value, (slopes, records_bar) = jax.value_and_grad(
-        lambda w, r: _scalar(observable.reduce(times, r, w)), argnums=(0, 1)
-    )(weights, records)
-    return value, slopes, records_bar
-
-
-def covariances(weights, slopes, sensitivities):
-    """Contributions to the thermodynamic part, from derivatives of the logarithms of weights, `samples *shape`."""
-    influence = weights * (slopes - jnp.sum(weights * slopes))
-    mean = jnp.tensordot(weights, sensitivities, axes=1, precision=jax.lax.Precision.HIGHEST)
-    # centered, which changes no sum but makes the parts those of a covariance
-    return _column(influence, sensitivities) * (sensitivities - mean)
-
-
-def thermodynamic_part(observable, times, records, sensitivities):
-    """The gradient through the weights, as a function of these, from derivatives of their logarithms, `samples …`."""
-
-    def part(weights):
-        slopes = jax.grad(lambda w: observable.reduce(times, records, w))(weights)
-        return _total(jax.tree.map(lambda b: covariances(weights, slopes, b), sensitivities))
-
-    return part
-
-
-def dynamical_part(observable, times, records, tangents):
-    """The gradient through the records, as a function of the weights, from their derivatives, `params samples …`."""
-
-    def part(weights):
-        reduce = lambda r: observable.reduce(times, r, weights)
-        return jax.vmap(lambda tangent: jax.jvp(reduce, (records,), (tangent,))[1])(tangents)
-
-    return part
-
-
-def _dynamical_error(observable, times, records, weights, parts):
-    """From the contributions of all samples: right if none depends on the records of another sample, else NaN."""
-    known = _is_mean_over_samples(observable, times, records, weights)
-
-    def error(x):
-        deviations = x - _column(weights, x) * jnp.sum(x, axis=0)
-        return jnp.where(known, standard_error_of_sum(deviations), jnp.nan)
-
-    return jax.tree.map(error, parts)
-
-
-def _is_mean_over_samples(observable, times, records, weights):
-    """Whether the derivative by the records of a sample, over its weight, stays when the other weights change."""
-    slope = lambda w: jax.grad(lambda r: observable.reduce(times, r, w))(records)
-    change = jnp.cos(jnp.arange(len(weights), dtype=weights.dtype))  # any relative one that keeps the sum
-    change = change - jnp.sum(weights * change)
-    records_bar, changed = jax.jvp(slope, (weights,), (weights * change,))
-    own = jax.tree.map(lambda x: _column(change, x).astype(x.dtype) * x, records_bar)
-    rest = jax.tree.map(jnp.subtract, changed, own)
-    return tree_dot(rest, rest) <= 1e-6 * tree_dot(own, own)  # rounding is far less, even in single precision
-
-
-def _total(tree):
-    return jax.tree.map(lambda x: jnp.sum(x, axis=0), tree)
-
-
-def _column(w, like):
-    return jnp.expand_dims(w, tuple(range(1, like.ndim)))
-
-
-def linearize(value: Float[Array, ""], gradient: M, model: M) -> Float[Array, ""]:
-    """`value`, with a gradient with respect to `model` that is already known.
-
-    So that a loss can be written on top of `expectation_gradients` and differentiated as usual: the number is
-    `value`, its derivative with respect to the arrays of `model` is `gradient` (a tree like `model`; `None` counts as
-    zero).
-    """
-    arrays = eqx.filter(model, jax.tree.map(lambda g: g is not None, gradient, is_leaf=lambda g: g is None))
-    arrays = eqx.filter(arrays, eqx.is_inexact_array)
-    deviations = jax.tree.map(lambda x: x - jax.lax.stop_gradient(x), arrays)
-    value, gradient = jax.lax.stop_gradient((value, gradient))
-    return value + tree_dot(gradient, deviations).astype(value.dtype)
-
-
-def _run(observable, system, states, dynamics, throw, copies=None):
-    """Times and records of the trajectories from all samples; without dynamics, each sample as its only frame.
-
-    `copies` of the potential's parameters, one for each sample, take their place.
-    """
-    if dynamics is not None and (dynamics.batch is not None or dynamics.mesh is not None):
-        trajectory = dynamics.run_many(system, states, observable.record, copies=copies, throw=throw)
-        return trajectory.times, trajectory.records
-
-    def one(state, copy):
-        moved = _with_parameters(system, copy)
-        if dynamics is None:
-            records = observable.record(moved, state, state)
-            return jnp.zeros(1, state.positions.dtype), jax.tree.map(lambda r: jnp.asarray(r)[None], records)
-        trajectory = dynamics.run(moved, state, observable.record, throw=throw)
-        return trajectory.times, trajectory.records
-
-    return jax.vmap(one, out_axes=(None, 0))(states, copies)
-
-
-def _log_weights(reweighting, system, samples, dynamics, copies=None):
-    """Of all samples, in the parts the dynamics runs in; each with its own `copies` of the parameters if there are."""
-    batch, mesh = (None, None) if dynamics is None else (dynamics.batch, dynamics.mesh)
-    if copies is None and batch is None and mesh is None:
-        return reweighting.log_weights(system, samples)
-    shared = (reweighting, system, samples.temperature, samples.last)
-    own = (samples.states, samples.energies, copies)
-    return replicate(map_samples(_log_weight, shared, own, batch=batch, mesh=mesh), mesh)
+def _fitting(ensemble: AbstractEnsemble | None, samples: Samples) -> AbstractEnsemble:
+    """The ensemble asked for, or that of the samples; refuses one over other variables."""
+    drawn = samples.ensemble if samples.pool is None else samples.pool.ensembles[0]
+    ensemble = samples.ensemble if ensemble is None else ensemble
+    if ensemble is None:
+        known = "were drawn from several" if samples.pool is not None else "do not say from which they were drawn"
+        raise ValueError(
+            f"No `ensemble` is given, and the samples {known}; wanted one, such as `ensemble=rv.NVT(300.0)`."
+        )
+    if drawn is not None and type(drawn) is not type(ensemble):
+        raise ValueError(
+            f"`ensemble` is {type(ensemble).__name__}, but the samples are of {type(drawn).__name__}, whose density is"
+            f" over other variables; wanted `rv.{type(drawn).__name__}(...)`, or samples of the ensemble asked for."
+        )
+    return ensemble
 
 
 def _log_weight(shared, sample):
-    reweighting, system, temperature, last = shared
-    state, energy, copy = sample
-    # a batch of one: all samples share temperature and last states
-    one = Samples(jax.tree.map(lambda x: x[None], state), energy[None], temperature, last)
-    return reweighting.log_weights(_with_parameters(system, copy), one)[0]
+    ensemble, system = shared
+    state, log_density, copy = sample
+    return -ensemble.reduced_energy(with_parameters(system, copy), state) - log_density
 
 
-def _with_parameters(system, copy):
-    if copy is None:
-        return system
-    return eqx.tree_at(lambda s: s.potential, system, eqx.combine(copy, system.potential))
+def _record_one(shared, sample):
+    observable, system = shared
+    state, copy = sample
+    moved = with_parameters(system, copy)
+    if moved.search is not None:
+        neighbors = moved.find_neighbors(state.positions, state.box)
+        moved = eqx.tree_at(lambda s: s.neighbors, moved, neighbors, is_leaf=lambda x: x is None)
+    return jax.tree.map(lambda r: jnp.asarray(r)[None], observable.record(moved, state, state))
+
+
+def with_parameters(system: System, copy: PyTree) -> System:
+    """The system with arrays of another tree in the place of those of its surfaces."""
+    return system if copy is None else system.with_surfaces(eqx.combine(copy, system.surfaces))
 
 
 def _frozen(system):
     return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, system)
 
 
-def _error(observable, times, records, weights):
-    times, records, weights = jax.lax.stop_gradient((times, records, weights))
-    return infinitesimal_jackknife(lambda w: observable.reduce(times, records, w), weights)
-
-
-def _scalar(value):
-    if jnp.shape(value) != ():
-        raise ValueError(
-            f"`expectation_gradients` got an observable that reduces to shape {jnp.shape(value)}; wanted a scalar."
-            f" Wrap it in"
-            " one that reduces to the number you fit, or differentiate `expectation` itself."
-        )
-    return value
+def _describe_one_sample(size, weights):
+    return (
+        f"The effective sample size is {float(size):.3g} of {len(weights)}: nearly all the weight is on one sample, and"
+        " a mean says nothing. Wanted samples of an ensemble nearer to the one asked for: draw new ones at these"
+        " parameters, or add states between to the pool of `rv.mbar`."
+    )

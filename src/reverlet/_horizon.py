@@ -10,15 +10,15 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._batches import map_samples, replicate
 from ._dynamics import Dynamics, nve
-from ._expectation import along, dynamical_part, run_all, slopes_of, thermodynamic_part
+from ._ensemble import AbstractEnsemble
+from ._expectation import Measurement
+from ._gradients import along, dynamical_part, slopes_of, thermodynamic_part
 from ._misc import require_positive, tree_dot
-from ._observable import VACF, AbstractObservable
-from ._potential import AbstractPotential
-from ._reweighting import AbstractReweighting, Boltzmann
+from ._observable import VACF, AbstractObservable, Joint
 from ._sampler import Samples
 from ._state import State
-from ._statistics import infinitesimal_jackknife, standard_error_of_sum, weighted_mean, weighted_mean_error
-from ._system import System
+from ._statistics import infinitesimal_jackknife, weighted_mean
+from ._system import Surfaces, System
 
 _MOST_DIRECTIONS = 32
 
@@ -37,7 +37,7 @@ class GradientHorizon(eqx.Module):
     gradient_error: Float[Array, "horizons directions"]
     """Its standard error."""
     names: tuple[str, ...] = eqx.field(static=True)
-    """Of the directions: where in the potential the parameter is."""
+    """Of the directions: where in the surfaces of the system the parameter is."""
     times: Float[Array, " frames"]
     """Of the correlation function, ps."""
     correlation: Float[Array, " frames"]
@@ -69,9 +69,9 @@ def gradient_horizon(
     samples: Samples,
     dynamics: Dynamics,
     *,
-    directions: Sequence[AbstractPotential] | None = None,
+    directions: Sequence[Surfaces] | None = None,
     correlation: AbstractObservable = VACF(),
-    reweighting: AbstractReweighting = Boltzmann(),
+    ensemble: AbstractEnsemble | None = None,
     thermodynamic: bool = False,
     num_horizons: int = 20,
     threshold: float = 3.0,
@@ -97,7 +97,7 @@ def gradient_horizon(
 
     - `observable`: must reduce to a scalar, over any number of frames. `samples`: at least two, independent.
     - `dynamics`: the longest trajectories; with both directions of time, horizons are cut from both ends.
-    - `directions`: trees like the potential to differentiate along; by default every scalar parameter, up to 32:
+    - `directions`: trees like `System.surfaces` to differentiate along; by default every scalar parameter, up to 32:
       models with more need directions, such as that of a gradient or a random one. A direction along which the
       derivative vanishes by symmetry never has a signal: leave it out.
     - `correlation`: reduces to one number per frame, at time zero not zero.
@@ -112,16 +112,15 @@ def gradient_horizon(
     """
     num_frames = dynamics.num_steps // dynamics.save_every
     _check(samples, num_frames, num_horizons, threshold, tail, beyond)
-    parameters, rest = eqx.partition(system.potential, eqx.is_inexact_array)
+    parameters, rest = eqx.partition(system.surfaces, eqx.is_inexact_array)
     flat, unravel = ravel_pytree(parameters)
     names, vectors = _directions(parameters, directions)
 
     forward = dataclasses.replace(dynamics, adjoint=diffrax.ForwardMode())
-    both = _Both(observable, correlation)
+    both = Measurement.of(Joint((observable, correlation)), samples, ensemble, forward, None, None, throw)
 
     def run(flat):
-        moved = eqx.tree_at(lambda s: s.potential, system, eqx.combine(unravel(flat), rest))
-        return run_all(both, moved, samples, reweighting, forward, throw)
+        return both.run_all(system.with_surfaces(eqx.combine(unravel(flat), rest)))
 
     (log_weights, records), (sensitivities, tangents), times = along(run, flat, vectors)
     weights = jax.nn.softmax(log_weights)
@@ -130,12 +129,14 @@ def gradient_horizon(
 
     each = num_frames // num_horizons
     lengths = tuple(each * k for k in range(1, num_horizons + 1))
+    measured = dataclasses.replace(both, observable=observable)
     value, value_error, gradient, gradient_error = _all_lengths(
-        observable, times, records, tangents, weights, sensitivities if thermodynamic else None, middle, lengths
+        measured, times, records, tangents, weights, sensitivities if thermodynamic else None, middle, lengths
     )
     horizons = times[middle:][each::each]
 
-    curve, curve_error = _correlation(correlation, times, correlated, weights, middle)
+    measured = dataclasses.replace(both, observable=correlation)
+    curve, curve_error = _correlation(measured, times, correlated, weights, middle)
     after = jnp.arange(1, len(curve) + 1)
     last = jnp.max(jnp.where(jnp.abs(curve) - 2 * curve_error > tail, after, 0))
     decay = jnp.where(last < len(curve), times[middle:][jnp.minimum(last, len(curve) - 1)], jnp.inf)
@@ -162,54 +163,50 @@ def gradient_horizon(
         correlation_error=curve_error,
         decay=decay,
         growth=weighted_mean(weights, growth),
-        growth_error=weighted_mean_error(weights, growth),
+        growth_error=_mean_error(samples, weights, growth),
         lyapunov=weighted_mean(weights, exponents),
-        lyapunov_error=weighted_mean_error(weights, exponents),
+        lyapunov_error=_mean_error(samples, weights, exponents),
         proposed=proposed,
     )
 
 
-class _Both(AbstractObservable):
-    """Two observables of the same trajectories."""
-
-    first: AbstractObservable
-    second: AbstractObservable
-
-    def record(self, system, state, initial):
-        return self.first.record(system, state, initial), self.second.record(system, state, initial)
-
-    def reduce(self, times, records, weights):
-        first, second = records
-        return self.first.reduce(times, first, weights), self.second.reduce(times, second, weights)
+def _mean_error(samples, weights, values):
+    return infinitesimal_jackknife(lambda w: weighted_mean(w, values), weights, samples.error_of_sum)
 
 
 @eqx.filter_jit
-def _all_lengths(observable, times, records, tangents, weights, sensitivities, middle, lengths):
+def _all_lengths(measured, times, records, tangents, weights, sensitivities, middle, lengths):
     """The value and the gradient over `lengths` frames from the start, or from the middle in both directions."""
 
     def until(n):
         cut = lambda x, axis: jax.lax.slice_in_dim(x, max(middle - n, 0), middle + n + 1, axis=axis)
         part = jax.tree.map(lambda x: cut(x, 1), records)
-        value, slopes, _ = slopes_of(observable, cut(times, 0), part, weights)
-        error = standard_error_of_sum(weights * (slopes - jnp.sum(weights * slopes)))
+        reduce = lambda r, w: measured.reduce(cut(times, 0), r, w)
+        value, slopes, _ = slopes_of(reduce, part, weights)
+        error = measured.samples.error_of_sum(weights * (slopes - jnp.sum(weights * slopes)))
         tangent = jax.tree.map(lambda x: cut(x, 2), tangents)
-        dynamical = dynamical_part(observable, cut(times, 0), part, tangent)
+        dynamical = dynamical_part(reduce, part, tangent)
         if sensitivities is None:
             gradient = dynamical
         else:
-            thermodynamic = thermodynamic_part(observable, cut(times, 0), part, sensitivities.T)
+            thermodynamic = thermodynamic_part(reduce, part, sensitivities.T)
             gradient = lambda w: dynamical(w) + thermodynamic(w)
-        return value, error, gradient(weights), infinitesimal_jackknife(gradient, weights)
+        return (
+            value,
+            error,
+            gradient(weights),
+            infinitesimal_jackknife(gradient, weights, measured.samples.error_of_sum),
+        )
 
     rows = [until(n) for n in lengths]
     return tuple(jnp.stack(column) for column in zip(*rows, strict=True))
 
 
-def _correlation(observable, times, records, weights, middle):
+def _correlation(measured, times, records, weights, middle):
     """The correlation function from time zero on, divided by its value there, and its standard error."""
 
     def normalized(weights):
-        curve = observable.reduce(times, records, weights)
+        curve = measured.reduce(times, records, weights)
         if jnp.shape(curve) != times.shape:
             raise ValueError(
                 f"`correlation` reduces to shape {jnp.shape(curve)}; wanted {times.shape}, one number per frame, as"
@@ -217,7 +214,7 @@ def _correlation(observable, times, records, weights, middle):
             )
         return curve[middle:] / curve[middle]
 
-    return normalized(weights), infinitesimal_jackknife(normalized, weights)
+    return normalized(weights), infinitesimal_jackknife(normalized, weights, measured.samples.error_of_sum)
 
 
 def _growth(shared, sample):
@@ -270,15 +267,15 @@ def _directions(parameters, directions):
         shapes = lambda tree: jax.tree.map(jnp.shape, tree)
         if len(trees) == 0 or any(shapes(t) != shapes(parameters) for t in trees):
             raise ValueError(
-                f"`directions` has {len(trees)} trees; wanted at least one, each with the arrays of the potential:"
-                f" {shapes(parameters)}. A gradient, or `jax.tree.map(jnp.ones_like, potential)`, is one."
+                f"`directions` has {len(trees)} trees; wanted at least one, each with the arrays of the surfaces:"
+                f" {shapes(parameters)}. A gradient, or `jax.tree.map(jnp.ones_like, system.surfaces)`, is one."
             )
         vectors = jnp.stack([ravel_pytree(t)[0].astype(flat.dtype) for t in trees])
         return tuple(f"direction {k}" for k in range(len(trees))), vectors
     if not 1 <= flat.size <= _MOST_DIRECTIONS:
         raise ValueError(
-            f"The potential has {flat.size} parameters; wanted 1 to {_MOST_DIRECTIONS}, or `directions` to"
-            " differentiate along: trees like the potential."
+            f"The surfaces have {flat.size} parameters; wanted 1 to {_MOST_DIRECTIONS}, or `directions` to"
+            " differentiate along: trees like `System.surfaces`."
         )
     names = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(parameters):
@@ -291,8 +288,8 @@ def _check(samples, num_frames, num_horizons, threshold, tail, beyond):
     require_positive("threshold", threshold, "units of the standard error")
     require_positive("tail", tail, "units of the correlation at time zero")
     require_positive("beyond", beyond, "units of the decay time")
-    if len(samples.energies) < 2:
-        raise ValueError(f"`samples` has {len(samples.energies)}; wanted at least 2, of which a spread can be taken.")
+    if len(samples) < 2:
+        raise ValueError(f"`samples` has {len(samples)}; wanted at least 2, of which a spread can be taken.")
     if num_horizons < 4 or num_frames % num_horizons != 0:
         fits = [k for k in range(4, num_frames + 1) if num_frames % k == 0]
         nearest = min(fits, key=lambda k: abs(k - num_horizons), default=None)

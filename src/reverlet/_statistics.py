@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import TypeVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 T = TypeVar("T", bound=PyTree)
 
@@ -31,6 +32,76 @@ def weighted_mean_error(
     return standard_error_of_sum(jnp.expand_dims(w, tuple(range(1, values.ndim))) * deviations)
 
 
+class Blocks(eqx.Module):
+    """Runs of samples that may be taken for independent: what a standard error is over.
+
+    Samples of one chain are correlated, those of different chains are not. A block is a whole chain where there are
+    many, and a part of one where there are few; what two blocks that follow one another in a chain still have in common
+    is added to the error. Of several strata, which differ in how they were drawn (the states of a pool), each has its
+    own mean.
+
+    **Reference:** for blocks, H. Flyvbjerg and H. G. Petersen, J. Chem. Phys. 91, 461 (1989).
+    """
+
+    block: Int[Array, " samples"]
+    """The number of the block of every sample; blocks of a chain are numbered along it."""
+    chain: Int[Array, " samples"]
+    """Of every block, the chain it is a part of; -1 where there is no such block."""
+    stratum: Int[Array, " samples"]
+    """Of every block, in the same way."""
+    number: Int[Array, ""]
+    """How many there are."""
+
+    def error(self, contributions: Float[Array, "samples *shape"]) -> Float[Array, "*shape"]:
+        """The standard error of a sum whose contributions vary around zero; NaN of a stratum with a single block."""
+        n = len(self.block)
+        total = lambda x, k: jax.ops.segment_sum(x, k, n)
+        column = lambda w: jnp.expand_dims(w, tuple(range(1, contributions.ndim)))
+        exists = self.chain >= 0
+        own = jnp.where(exists, self.stratum, n)
+        blocks = total(jnp.where(exists, 1, 0), own)
+        samples = total(jnp.ones(n, contributions.dtype), self.block)
+        share = samples / jnp.maximum(total(samples, own), 1)[jnp.minimum(own, n - 1)]
+        sums = total(contributions, self.block)
+        sums = sums - column(share) * total(sums, own)[jnp.minimum(own, n - 1)]
+        # one block says nothing of its error
+        bessel = jnp.where(blocks > 1, blocks / jnp.maximum(blocks - 1, 1), jnp.where(blocks == 1, jnp.nan, 0))
+        weight = column(jnp.where(exists, bessel.astype(contributions.dtype)[jnp.minimum(own, n - 1)], 0))
+        follows = column(exists & (self.chain == jnp.roll(self.chain, 1)) & (jnp.arange(n) > 0))
+        common = jnp.sum(weight * jnp.where(follows, sums * jnp.roll(sums, 1, axis=0), 0), axis=0)
+        return jnp.sqrt(jnp.sum(weight * sums**2, axis=0) + 2 * jnp.maximum(common, 0))
+
+
+_FEW_BLOCKS = 32
+"""With fewer chains than this in a stratum, they are divided. More blocks are shorter, and leave more in common."""
+
+
+def blocks_of(chain: Int[Array, " samples"], stratum: Int[Array, " samples"] | None = None) -> Blocks:
+    """The blocks of samples, in the order they were drawn along every chain.
+
+    **Arguments:** `chain`, which chain drew each; `stratum`, how it was drawn, the same for all of a chain.
+    """
+    n = len(chain)
+    stratum = jnp.zeros(n, jnp.int32) if stratum is None else stratum.astype(jnp.int32)
+    order = jnp.lexsort((chain, stratum))
+    inverse = jnp.zeros(n, order.dtype).at[order].set(jnp.arange(n))
+    along = jnp.arange(n)
+    chain, stratum = chain[order], stratum[order]
+    begins = (along == 0) | (chain != jnp.roll(chain, 1)) | (stratum != jnp.roll(stratum, 1))
+    number = jnp.cumsum(begins) - 1
+    where = jnp.cumsum((along > 0) & (stratum != jnp.roll(stratum, 1)))
+    length = jax.ops.segment_sum(jnp.ones(n, jnp.int32), number, n)[number]
+    chains = jax.ops.segment_sum(begins.astype(jnp.int32), where, n)[where]
+    first = jax.lax.cummax(jnp.where(begins, along, 0))
+    parts = jnp.clip(-(-_FEW_BLOCKS // chains), 1, length)
+    # equal parts, but for a sample more or less
+    part = ((along - first) * parts) // length
+    starts = begins | (part != jnp.roll(part, 1))
+    block = jnp.cumsum(starts) - 1
+    put = lambda values: jnp.full(n, -1, jnp.int32).at[block].set(values.astype(jnp.int32))
+    return Blocks(block[inverse], put(number), put(where), block[-1] + 1)
+
+
 def standard_error_of_sum(contributions: Float[Array, "samples *shape"]) -> Float[Array, "*shape"]:
     """The standard error of a sum of independent contributions whose deviations from their means are given."""
     n = contributions.shape[0]
@@ -38,14 +109,30 @@ def standard_error_of_sum(contributions: Float[Array, "samples *shape"]) -> Floa
     return jnp.sqrt(bessel * jnp.sum(contributions**2, axis=0))
 
 
-def infinitesimal_jackknife(estimator: Callable[[Float[Array, " samples"]], T], weights: Float[Array, " samples"]) -> T:
-    """The standard error of any smooth function of the weights of independent samples.
+def entropy_sample_size(weights: Float[Array, " samples"]) -> Float[Array, ""]:
+    """exp(-Σ w ln w) of weights that sum to one: the effective number of samples by entropy, from 1 to `samples`.
+
+    Never less than Kish's, which a few large weights lower more (S. Thaler and J. Zavadlav, Nat. Commun. 12, 6884
+    (2021), eq. 5).
+    """
+    w = weights / jnp.sum(weights)
+    return jnp.exp(-jnp.sum(jnp.where(w > 0, w * jnp.log(jnp.where(w > 0, w, 1)), 0)))
+
+
+def infinitesimal_jackknife(
+    estimator: Callable[[Float[Array, " samples"]], T],
+    weights: Float[Array, " samples"],
+    error_of_sum: Callable[[Float[Array, "samples *shape"]], Float[Array, "*shape"]] = standard_error_of_sum,
+) -> T:
+    """The standard error of any smooth function of the weights of samples.
 
     With f the estimator and d_i = ∂f/∂w_i, the error is sqrt(n/(n-1) Σ w_i²(d_i - Σ_j w_j d_j)²): to first order the
     jackknife, and for a mean exactly `weighted_mean_error` (Jaeckel 1972; Efron, The Jackknife, the Bootstrap and Other
     Resampling Plans, SIAM 1982, ch. 6).
 
-    **Arguments:** `estimator`, from weights that sum to one to a tree of arrays; the weights.
+    **Arguments:** `estimator`, from weights that sum to one to a tree of arrays; the weights; `error_of_sum`, how the
+    contributions w_i(d_i - Σ_j w_j d_j) add up: by default as those of independent samples, with
+    `Samples.error_of_sum` as those of chains.
 
     **Returns:** a tree like the estimator's result.
     """
@@ -61,7 +148,7 @@ def infinitesimal_jackknife(estimator: Callable[[Float[Array, " samples"]], T], 
 
     def error(d):
         w = jnp.expand_dims(weights, tuple(range(1, d.ndim))).astype(d.dtype)
-        return standard_error_of_sum(w * (d - jnp.sum(w * d, axis=0)))
+        return error_of_sum(w * (d - jnp.sum(w * d, axis=0)))
 
     return jax.tree.map(error, slopes)
 

@@ -1,7 +1,10 @@
 """Weighted means with errors, and correlation functions of series."""
 
 from ._statistics import (
+    Blocks as Blocks,
+    blocks_of as blocks_of,
     effective_sample_size as effective_sample_size,
+    entropy_sample_size as entropy_sample_size,
     infinitesimal_jackknife as infinitesimal_jackknife,
     weighted_mean as weighted_mean,
     weighted_mean_error as weighted_mean_error,

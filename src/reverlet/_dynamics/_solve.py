@@ -21,7 +21,7 @@ def run_sample(shared, sample):
     dynamics, system, record = shared
     state, copy = sample
     if copy is not None:
-        system = eqx.tree_at(lambda s: s.potential, system, eqx.combine(copy, system.potential))
+        system = system.with_surfaces(eqx.combine(copy, system.surfaces))
     quiet = eqx.tree_at(lambda d: d.progress_meter, dynamics, diffrax.NoProgressMeter())
     trajectory, health = run_one(quiet, system, state, record)
     energy = system.potential_energy(state.positions, state.box)

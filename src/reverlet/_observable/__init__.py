@@ -5,7 +5,7 @@ from ._green_kubo import (
     ThermalConductivity as ThermalConductivity,
     Viscosity as Viscosity,
 )
-from ._mechanics import Pressure as Pressure, Stress as Stress
+from ._joint import Joint as Joint, SquaredDistance as SquaredDistance
 from ._quantum import (
     AbstractQuantumCorrection as AbstractQuantumCorrection,
     HarmonicQuantumCorrection as HarmonicQuantumCorrection,

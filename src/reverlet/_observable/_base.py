@@ -3,6 +3,7 @@ import abc
 import equinox as eqx
 from jaxtyping import Array, Float, PyTree
 
+from .._ensemble import AbstractEnsemble
 from .._state import State
 from .._system import System
 
@@ -16,10 +17,14 @@ class AbstractObservable(eqx.Module):
 
     @abc.abstractmethod
     def reduce(
-        self, times: Float[Array, " frames"], records: PyTree[Array], weights: Float[Array, " samples"]
+        self,
+        times: Float[Array, " frames"],
+        records: PyTree[Array],
+        weights: Float[Array, " samples"],
+        ensemble: AbstractEnsemble | None = None,
     ) -> PyTree[Array]:
         """The property, from records whose leaves lead with `samples frames`.
 
         Weights sum to one. Without dynamics there is one frame, at time zero; with both directions of time, equally
-        spaced frames from -T to T.
+        spaced frames from -T to T. `ensemble` is what the weights stand for, and has the temperature.
         """

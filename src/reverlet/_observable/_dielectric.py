@@ -1,10 +1,12 @@
+import math
+
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
 
 from .. import units
 from .._dipole import moment_of
-from .._misc import as_float_array, require_positive
+from .._ensemble import require_ensemble
+from .._misc import require_positive
 from .._statistics import weighted_mean
 from ._base import AbstractObservable
 from ._green_kubo import AbstractTransportCoefficient
@@ -23,22 +25,14 @@ class DielectricConstant(AbstractObservable):
     runs are wanted (ns for water): the error is that of the fluctuations of M, and samples are correlated.
 
     **Arguments:** `dipole`, an `AbstractDipole`, or a function from the potential of the system to one, such as
-    `rv.PointCharges.of`; `temperature` (K).
+    `rv.PointCharges.of`.
 
-    **Errors:** `ValueError` for a temperature that is not positive; of `record`, for an open box.
+    **Errors:** `ValueError`, of `record`, for an open box; of `reduce`, without an ensemble.
 
     **Reference:** M. Neumann, Mol. Phys. 50, 841 (1983).
     """
 
     dipole: DipoleOrRule
-    temperature: Float[Array, ""]
-
-    def __init__(self, dipole: DipoleOrRule, temperature: ArrayLike):
-        self.dipole = dipole
-        self.temperature = as_float_array(temperature)
-
-    def __check_init__(self):
-        require_positive("temperature", self.temperature, "K")
 
     def record(self, system, state, initial):
         del initial
@@ -46,14 +40,14 @@ class DielectricConstant(AbstractObservable):
         neighbors = system.find_neighbors(state.positions, state.box)
         return moment_of(dipole_of(self.dipole, system), state.positions, state.box, neighbors) / jnp.sqrt(volume)
 
-    def reduce(self, times, records, weights):
+    def reduce(self, times, records, weights, ensemble=None):
         del times
+        ensemble = require_ensemble(ensemble, "DielectricConstant")
         mean = lambda x: weighted_mean(weights, jnp.mean(x, axis=1))
         # around a constant near the mean, which changes nothing but the rounding
         centered = records - records[0, 0]
         fluctuation = jnp.sum(mean(centered**2) - mean(centered) ** 2)
-        thermal = units.BOLTZMANN * self.temperature.astype(records.dtype)
-        return 1 + 4 * jnp.pi * units.COULOMB * fluctuation / (3 * thermal)
+        return 1 + 4 * jnp.pi * units.COULOMB * fluctuation / (3 * ensemble.thermal_energy(records))
 
 
 class Conductivity(AbstractTransportCoefficient):
@@ -62,7 +56,7 @@ class Conductivity(AbstractTransportCoefficient):
     By Green and Kubo, with the current J = dM/dt. In e² mol/kJ/ps/nm; divide by `units.SIEMENS_PER_METER`.
 
     **Arguments:** `dipole`, an `AbstractDipole`, or a function from the potential of the system to one, such as
-    `rv.PointCharges.of`; `temperature` (K); `max_time` (ps), where the integral ends.
+    `rv.PointCharges.of`; `max_time` (ps), where the integral ends.
 
     **Errors:** as of `Viscosity`.
 
@@ -70,18 +64,18 @@ class Conductivity(AbstractTransportCoefficient):
     """
 
     dipole: DipoleOrRule
-    temperature: Float[Array, ""]
     max_time: float = eqx.field(static=True)
 
-    def __init__(self, dipole: DipoleOrRule, temperature: ArrayLike, max_time: float):
+    def __init__(self, dipole: DipoleOrRule, max_time: float):
         self.dipole = dipole
-        self.temperature = as_float_array(temperature)
         self.max_time = float(max_time)  # a static field is no number of NumPy
 
     def __check_init__(self):
-        require_positive("temperature", self.temperature, "K")
         require_positive("max_time", self.max_time, "ps")
 
     def flux(self, system, state):
         current = current_density(self.dipole, system, state)
-        return current / jnp.sqrt(3 * units.BOLTZMANN * self.temperature.astype(current.dtype))
+        return current / math.sqrt(3)
+
+    def factor(self, ensemble):
+        return 1 / ensemble.thermal_energy(ensemble.temperature)

@@ -4,10 +4,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from equinox import AbstractVar
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
 
-from .. import units
-from .._misc import as_float_array, raise_if, require_positive
+from .._ensemble import AbstractEnsemble, require_ensemble
+from .._misc import raise_if, require_positive
 from .._potential import AbstractPairPotential, heat_flow
 from .._state import State, relative_to_center_of_mass
 from .._statistics import weighted_mean
@@ -20,8 +20,8 @@ from ._spectroscopy import require_equal_steps, require_volume
 class AbstractTransportCoefficient(AbstractObservable):
     """A transport coefficient ∫ ⟨J(0)·J(t)⟩ dt of a flux J, from zero to `max_time`.
 
-    Averaged over all time origins; by the trapezoid rule between frames. A subclass gives `flux`, scaled so that no
-    factor is left, which is what is recorded.
+    Averaged over all time origins; by the trapezoid rule between frames. A subclass gives the flux, which is recorded,
+    and the factor before the integral.
     """
 
     max_time: AbstractVar[float]
@@ -31,6 +31,10 @@ class AbstractTransportCoefficient(AbstractObservable):
     @abc.abstractmethod
     def flux(self, system: System, state: State) -> Float[Array, " *components"]:
         """J of an instant; products are summed over all components."""
+
+    @abc.abstractmethod
+    def factor(self, ensemble: AbstractEnsemble) -> Float[Array, ""]:
+        """What the integral is multiplied by: the part of it that depends on the temperature."""
 
     def record(self, system, state, initial):
         del initial
@@ -42,6 +46,7 @@ class AbstractTransportCoefficient(AbstractObservable):
         times: Float[Array, " frames"],
         records: Float[Array, "samples frames *components"],
         weights: Float[Array, " samples"],
+        ensemble: AbstractEnsemble | None = None,
     ) -> Float[Array, " frames"]:
         """The integral up to every lag `times - times[0]`, to look for its plateau; from records as in `reduce`."""
         if len(times) < 2:
@@ -50,10 +55,11 @@ class AbstractTransportCoefficient(AbstractObservable):
             )
         require_equal_steps(times)
         correlations = jax.vmap(lambda flux: correlation_all_origins(flux, flux))(records)
-        return running_integral(times, weighted_mean(weights, correlations))
+        factor = self.factor(require_ensemble(ensemble, type(self).__name__)).astype(correlations.dtype)
+        return factor * running_integral(times, weighted_mean(weights, correlations))
 
-    def reduce(self, times, records, weights):
-        integral = self.running(times, records, weights)
+    def reduce(self, times, records, weights, ensemble=None):
+        integral = self.running(times, records, weights, ensemble)
         lags = times - times[0]
         # half a step in a thousand for rounding in the times; the integral goes on as it is there
         bad = self.max_time > lags[-1] + 1e-3 * (lags[-1] - lags[-2])
@@ -74,32 +80,36 @@ class Viscosity(AbstractTransportCoefficient):
     P is the symmetric traceless part of the pressure tensor, whose nine products are those of five independent
     components; the kinetic part is without the motion of the center of mass. Each evaluation costs a force.
 
-    **Arguments:** `temperature` (K), `max_time` (ps), where the integral ends.
+    **Arguments:** `max_time` (ps), where the integral ends.
 
-    **Errors:** `ValueError` for a temperature or a time that is not positive, an open box, a single frame, or frames
-    that are not equally far apart; `FloatingPointError` for a `max_time` longer than the trajectories.
+    **Errors:** `ValueError` for a time that is not positive, an open box, a single frame, frames that are not equally
+    far apart, or samples without an ensemble; `FloatingPointError` for a `max_time` longer than the trajectories.
 
     **Reference:** P. J. Daivis and D. J. Evans, J. Chem. Phys. 100, 541 (1994).
     """
 
-    temperature: Float[Array, ""]
     max_time: float = eqx.field(static=True)
 
-    def __init__(self, temperature: ArrayLike, max_time: float):
-        self.temperature = as_float_array(temperature)
+    def __init__(self, max_time: float):
         self.max_time = float(max_time)  # a static field is no number of NumPy
 
     def __check_init__(self):
-        require_positive("temperature", self.temperature, "K")
         require_positive("max_time", self.max_time, "ps")
 
     def flux(self, system, state):
+        neighbors = system.find_neighbors(state.positions, state.box)
         v = relative_to_center_of_mass(system.topology, state.velocities)
+        masses = system.topology.masses.astype(v.dtype)
+        # written as a sum: a matrix product may run in lower precision on a GPU
+        kinetic = jnp.sum(masses[:, None, None] * v[:, :, None] * v[:, None, :], axis=0)
         volume = state.box.volume.astype(v.dtype)
-        pressure = system.pressure_tensor(State(state.positions, v, state.box))
+        pressure = kinetic / volume - system.potential.stress(state.positions, state.box, neighbors=neighbors)
         symmetric = 0.5 * (pressure + pressure.T)
         traceless = symmetric - jnp.trace(symmetric) / 3 * jnp.eye(3, dtype=v.dtype)
-        return traceless * jnp.sqrt(volume / (10 * units.BOLTZMANN * self.temperature.astype(v.dtype)))
+        return traceless * jnp.sqrt(volume / 10)
+
+    def factor(self, ensemble):
+        return 1 / ensemble.thermal_energy(ensemble.temperature)
 
 
 class ThermalConductivity(AbstractTransportCoefficient):
@@ -111,7 +121,7 @@ class ThermalConductivity(AbstractTransportCoefficient):
     would carry the enthalpy along. A mixture also conducts by diffusion of its partial enthalpies, which are not
     subtracted: κ is too large there. Divide by `units.WATT_PER_METER_KELVIN`.
 
-    **Arguments:** `temperature` (K), `max_time` (ps), where the integral ends.
+    **Arguments:** `max_time` (ps), where the integral ends.
 
     **Errors:** as of `Viscosity`, and `TypeError` for other potentials than a pair potential.
 
@@ -119,21 +129,20 @@ class ThermalConductivity(AbstractTransportCoefficient):
     Computer Simulation of Liquids, 2nd ed. (Oxford 2017), section 2.7.
     """
 
-    temperature: Float[Array, ""]
     max_time: float = eqx.field(static=True)
 
-    def __init__(self, temperature: ArrayLike, max_time: float):
-        self.temperature = as_float_array(temperature)
+    def __init__(self, max_time: float):
         self.max_time = float(max_time)  # a static field is no number of NumPy
 
     def __check_init__(self):
-        require_positive("temperature", self.temperature, "K")
         require_positive("max_time", self.max_time, "ps")
 
     def flux(self, system, state):
         volume = state.box.volume.astype(state.positions.dtype)
-        temperature = self.temperature.astype(volume.dtype)
-        return heat_current(system, state) / jnp.sqrt(3 * volume * units.BOLTZMANN * temperature**2)
+        return heat_current(system, state) / jnp.sqrt(3 * volume)
+
+    def factor(self, ensemble):
+        return 1 / (ensemble.thermal_energy(ensemble.temperature) * ensemble.temperature)
 
 
 def heat_current(system: System, state: State) -> Float[Array, "3"]:

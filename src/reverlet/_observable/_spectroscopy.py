@@ -9,6 +9,7 @@ from jaxtyping import Array, ArrayLike, Float
 from .. import units
 from .._box import OpenBox
 from .._dipole import AbstractDipole
+from .._ensemble import AbstractEnsemble, require_ensemble
 from .._misc import as_float_array, is_concrete, raise_if, require_finite, require_positive, require_shape
 from .._potential import AbstractPotential
 from .._spectra import AbstractQuadrature, AbstractWindow, Trapezoid, correlation_of_density, spectral_density
@@ -73,7 +74,6 @@ class InfraredSpectrum(AbstractObservable):
 
     - `dipole`: an `AbstractDipole`, or a function from the potential of the system to one, such as
       `rv.PointCharges.of`.
-    - `temperature` (K).
     - `wavenumbers` (1/cm): any increasing ones; `wavenumber_grid` makes those of a Fourier transform with zero padding.
     - `window`: what ends the correlation function. It sets the resolution, and filters measured spectra alike: see
       `filtered`. A `GaussianWindow` is not checked: wider than the trajectory, it leaves a jump at the last lag.
@@ -82,17 +82,16 @@ class InfraredSpectrum(AbstractObservable):
       lag has.
     - `correction`: for quantum effects. `quadrature`: of the transform.
 
-    **Errors:** `ValueError` for wavenumbers that are negative or do not increase, and a temperature that is not
-    positive; of `record`, for an open box; of `reduce`, for a single frame, correlations or windows longer than the
-    trajectory, frames that are not equally far apart, and frames too far apart for the highest wavenumber
-    (`FloatingPointError` where times are traced).
+    **Errors:** `ValueError` for wavenumbers that are negative or do not increase; of `record`, for an open box; of
+    `reduce`, for a single frame, correlations or windows longer than the trajectory, frames that are not equally far
+    apart, frames too far apart for the highest wavenumber (`FloatingPointError` where times are traced), and samples
+    without an ensemble.
 
     **Reference:** D. A. McQuarrie, Statistical Mechanics (1976), ch. 21; as in B. Han and K. Yu, Nat. Commun. 16
     (2025).
     """
 
     dipole: DipoleOrRule
-    temperature: Float[Array, ""]
     wavenumbers: Float[Array, " frequencies"]
     window: AbstractWindow
     num_lags: int | None = eqx.field(static=True)
@@ -103,7 +102,6 @@ class InfraredSpectrum(AbstractObservable):
     def __init__(
         self,
         dipole: DipoleOrRule,
-        temperature: ArrayLike,
         wavenumbers: ArrayLike,
         window: AbstractWindow,
         *,
@@ -113,7 +111,6 @@ class InfraredSpectrum(AbstractObservable):
         quadrature: AbstractQuadrature = Trapezoid(),
     ):
         self.dipole = dipole
-        self.temperature = as_float_array(temperature)
         self.wavenumbers = as_float_array(wavenumbers)
         self.window = window
         self.num_lags = num_lags
@@ -122,30 +119,31 @@ class InfraredSpectrum(AbstractObservable):
         self.quadrature = quadrature
 
     def __check_init__(self):
-        require_positive("temperature", self.temperature, "K")
         require_wavenumbers(self.wavenumbers)
 
     def record(self, system, state, initial):
         del initial
         return current_density(self.dipole, system, state)
 
-    def reduce(self, times, records, weights):
+    def reduce(self, times, records, weights, ensemble=None):
+        ensemble = require_ensemble(ensemble, "InfraredSpectrum")
         correlation = mean_correlation(records, weights, self.num_lags, self.num_origins)
         step = step_of(times, self.wavenumbers, self.window, len(correlation))
         density = spectral_density(correlation, step, self._frequencies(step), self.window, self.quadrature)
-        beta = 1 / (units.BOLTZMANN * self.temperature.astype(step.dtype))
         scale = 4 * jnp.pi * units.COULOMB / (6 * units.SPEED_OF_LIGHT) * PER_CENTIMETER
-        return scale * beta * density * self._factor(step)
+        return scale / ensemble.thermal_energy(step) * density * self._factor(ensemble, step)
 
-    def filtered(self, wavenumbers: ArrayLike, intensities: ArrayLike, *, step: ArrayLike) -> Float[Array, "..."]:
+    def filtered(
+        self, wavenumbers: ArrayLike, intensities: ArrayLike, ensemble: AbstractEnsemble, *, step: ArrayLike
+    ) -> Float[Array, "..."]:
         """A tabulated spectrum as this observable would have it: through its window, at its wavenumbers.
 
         Transformed to a correlation function, multiplied by the window, and back, so that what a window does to a
         simulated spectrum and to its target is the same: filtering the unfiltered spectrum is computing the filtered
         one.
 
-        **Arguments:** `wavenumbers` (1/cm) and `intensities` (1/cm) of the table, zero outside; `step` between the
-        frames of the trajectories, ps.
+        **Arguments:** `wavenumbers` (1/cm) and `intensities` (1/cm) of the table, zero outside; `ensemble`, whose
+        temperature the quantum correction takes; `step` between the frames of the trajectories, ps.
 
         **Errors:** `ValueError` without `num_lags`; as of `filter_spectrum`.
         """
@@ -154,7 +152,7 @@ class InfraredSpectrum(AbstractObservable):
         step = as_float_array(step)
         require_reference(wavenumbers, intensities)
         known, values = as_float_array(wavenumbers), as_float_array(intensities)
-        values = values / self.correction.factor(self._reduced(known))
+        values = values / self.correction.factor(_reduced(known, ensemble))
         values = filter_spectrum(
             known,
             values,
@@ -164,18 +162,18 @@ class InfraredSpectrum(AbstractObservable):
             at=self.wavenumbers,
             quadrature=self.quadrature,
         )
-        return values * self._factor(step)
+        return values * self._factor(ensemble, step)
 
     def _frequencies(self, like):
         return self.wavenumbers.astype(like.dtype) * units.WAVENUMBER
 
-    def _reduced(self, wavenumbers):
-        return (
-            units.HBAR * units.WAVENUMBER / units.BOLTZMANN * wavenumbers / self.temperature.astype(wavenumbers.dtype)
-        )
+    def _factor(self, ensemble, like):
+        return self.correction.factor(_reduced(self.wavenumbers.astype(like.dtype), ensemble))
 
-    def _factor(self, like):
-        return self.correction.factor(self._reduced(self.wavenumbers.astype(like.dtype)))
+
+def _reduced(wavenumbers, ensemble):
+    """ħω/kT."""
+    return units.HBAR * units.WAVENUMBER * wavenumbers / ensemble.thermal_energy(wavenumbers)
 
 
 def filter_spectrum(

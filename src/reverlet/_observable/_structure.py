@@ -68,6 +68,6 @@ class RDF(AbstractObservable):
         shells = 4 * jnp.pi * self.width**3 * (filled[1:] - filled[:-1])
         return counts * state.box.volume / (n * (n - 1) * shells)
 
-    def reduce(self, times, records, weights):
-        del times
+    def reduce(self, times, records, weights, ensemble=None):
+        del times, ensemble
         return weighted_mean(weights, jnp.mean(records, axis=1))

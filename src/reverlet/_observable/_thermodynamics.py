@@ -18,8 +18,8 @@ class Temperature(AbstractObservable):
         kinetic = system.kinetic_energy(relative_to_center_of_mass(system.topology, state.velocities))
         return 2 * kinetic / (units.BOLTZMANN * degrees)
 
-    def reduce(self, times, records, weights):
-        del times
+    def reduce(self, times, records, weights, ensemble=None):
+        del times, ensemble
         return weighted_mean(weights, jnp.mean(records, axis=1))
 
 
@@ -30,6 +30,6 @@ class TotalEnergy(AbstractObservable):
         del initial
         return system.kinetic_energy(state.velocities) + system.potential_energy(state.positions, state.box)
 
-    def reduce(self, times, records, weights):
-        del times
+    def reduce(self, times, records, weights, ensemble=None):
+        del times, ensemble
         return weighted_mean(weights, jnp.mean(records, axis=1))

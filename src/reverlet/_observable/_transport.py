@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import units
+from .._ensemble import AbstractEnsemble, require_ensemble
 from .._state import State, relative_to_center_of_mass
 from .._statistics import weighted_mean
 from .._system import System
@@ -38,8 +39,8 @@ class VACF(AbstractObservable):
     def record(self, system, state, initial):
         return _velocity_correlation(system, state, initial)
 
-    def reduce(self, times, records, weights):
-        del times
+    def reduce(self, times, records, weights, ensemble=None):
+        del times, ensemble
         return weighted_mean(weights, records)
 
 
@@ -52,8 +53,8 @@ class MSD(AbstractObservable):
     def record(self, system, state, initial):
         return _squared_displacement(system, state, initial)
 
-    def reduce(self, times, records, weights):
-        del times
+    def reduce(self, times, records, weights, ensemble=None):
+        del times, ensemble
         return weighted_mean(weights, records)
 
 
@@ -112,19 +113,18 @@ class Einstein(AbstractDiffusionRoute):
 class YehHummer(eqx.Module):
     """The finite-size correction of a diffusion coefficient in a cubic periodic box, k T ξ / (6π η L), ξ = 2.837297.
 
-    **Arguments:** `temperature` (K), `viscosity` (kJ/mol ps/nm³; from SI by `units.PASCAL_SECOND`), `length` of the
-    box (nm).
+    **Arguments:** `viscosity` (kJ/mol ps/nm³; from SI by `units.PASCAL_SECOND`), `length` of the box (nm).
 
     **Reference:** I.-C. Yeh and G. Hummer, J. Phys. Chem. B 108, 15873 (2004).
     """
 
-    temperature: float
     viscosity: float
     length: float
 
-    def correction(self) -> float:
-        """What to add to D, nm²/ps."""
-        return units.BOLTZMANN * self.temperature * 2.837297 / (6 * jnp.pi * self.viscosity * self.length)
+    def correction(self, ensemble: AbstractEnsemble | None) -> Float[Array, ""]:
+        """What to add to D at the temperature of an ensemble, nm²/ps."""
+        temperature = require_ensemble(ensemble, "YehHummer").temperature
+        return units.BOLTZMANN * temperature * 2.837297 / (6 * jnp.pi * self.viscosity * self.length)
 
 
 class SelfDiffusion(AbstractObservable):
@@ -139,10 +139,10 @@ class SelfDiffusion(AbstractObservable):
     def record(self, system, state, initial):
         return self.route.record(system, state, initial)
 
-    def reduce(self, times, records, weights):
+    def reduce(self, times, records, weights, ensemble=None):
         if len(times) < 2:
             raise ValueError(
                 "`SelfDiffusion` got a single frame; wanted trajectories: pass `dynamics=rv.Dynamics(...)`."
             )
         diffusion = self.route.diffusion(times, weighted_mean(weights, records))
-        return diffusion if self.finite_size is None else diffusion + self.finite_size.correction()
+        return diffusion if self.finite_size is None else diffusion + self.finite_size.correction(ensemble)

@@ -6,6 +6,7 @@ from jaxtyping import Array, ArrayLike, Float
 from .. import units
 from .._dipole import AbstractPolarizability
 from .._elements import atomic_number
+from .._ensemble import AbstractEnsemble, require_ensemble
 from .._misc import as_float_array, is_concrete, require_positive
 from .._spectra import AbstractQuadrature, AbstractWindow, Trapezoid, spectral_density
 from .._state import relative_to_center_of_mass
@@ -65,7 +66,8 @@ class VDOS(AbstractObservable):
             scale = jnp.where(topology.atomic_numbers == atomic_number(self.element), scale, 0)
         return scale[:, None] * v
 
-    def reduce(self, times, records, weights):
+    def reduce(self, times, records, weights, ensemble=None):
+        del ensemble
         correlation = mean_correlation(records, weights, self.num_lags)
         step = step_of(times, self.wavenumbers, self.window, len(correlation))
         frequencies = self.wavenumbers.astype(step.dtype) * units.WAVENUMBER
@@ -87,25 +89,23 @@ class RamanSpectra(eqx.Module):
         return self.isotropic + 4 / 3 * self.anisotropic
 
     def scattered(
-        self, wavenumbers: Float[Array, " frequencies"], temperature: ArrayLike, laser: ArrayLike
+        self, wavenumbers: Float[Array, " frequencies"], ensemble: AbstractEnsemble, laser: ArrayLike
     ) -> "RamanSpectra":
         """The intensities that a spectrometer counts (Stokes), times the same constant for all.
 
         The reduced ones times (ν₀ - ν)⁴/(ν₀³ ν (1 - exp(-hcν/kT))): with the harmonic quantum correction.
 
-        **Arguments:** `wavenumbers` (1/cm) of the spectra; `temperature` (K); `laser` ν₀ (1/cm).
+        **Arguments:** `wavenumbers` (1/cm) of the spectra; `ensemble`, for its temperature; `laser` ν₀ (1/cm).
 
-        **Errors:** `ValueError` for a temperature that is not positive, and for wavenumbers that are not between zero
-        and the laser's.
+        **Errors:** `ValueError` for wavenumbers that are not between zero and the laser's.
         """
-        require_positive("temperature", temperature, "K")
         require_positive("wavenumbers", wavenumbers, "1/cm")
         if is_concrete((wavenumbers, laser)) and np.any(np.asarray(wavenumbers) >= np.asarray(laser)):
             raise ValueError(
                 f"`wavenumbers` go up to {np.max(np.asarray(wavenumbers)):.6g} 1/cm; wanted less than the laser's,"
                 f" {float(jnp.asarray(laser)):.6g} 1/cm."
             )
-        x = units.HBAR * units.WAVENUMBER * wavenumbers / (units.BOLTZMANN * jnp.asarray(temperature))
+        x = units.HBAR * units.WAVENUMBER * wavenumbers / ensemble.thermal_energy(jnp.asarray(wavenumbers))
         light = jnp.asarray(laser)
         factor = (light - wavenumbers) ** 4 / (light**3 * wavenumbers * -jnp.expm1(-x))
         return RamanSpectra(factor * self.isotropic, factor * self.anisotropic)  # pyright: ignore[reportCallIssue]
@@ -119,7 +119,7 @@ class RamanSpectrum(AbstractObservable):
     with the mean polarizability a = tr α/3 and the rest b = α - a. Frames must resolve the fastest vibration: see
     `InfraredSpectrum`.
 
-    **Arguments:** `polarizability`, an `AbstractPolarizability`; `temperature` (K); the others as of
+    **Arguments:** `polarizability`, an `AbstractPolarizability`; the others as of
     `InfraredSpectrum`.
 
     **Errors:** as of `InfraredSpectrum`.
@@ -129,7 +129,6 @@ class RamanSpectrum(AbstractObservable):
     """
 
     polarizability: AbstractPolarizability
-    temperature: Float[Array, ""]
     wavenumbers: Float[Array, " frequencies"]
     window: AbstractWindow
     num_lags: int | None = eqx.field(static=True)
@@ -138,7 +137,6 @@ class RamanSpectrum(AbstractObservable):
     def __init__(
         self,
         polarizability: AbstractPolarizability,
-        temperature: ArrayLike,
         wavenumbers: ArrayLike,
         window: AbstractWindow,
         *,
@@ -146,14 +144,12 @@ class RamanSpectrum(AbstractObservable):
         quadrature: AbstractQuadrature = Trapezoid(),
     ):
         self.polarizability = polarizability
-        self.temperature = as_float_array(temperature)
         self.wavenumbers = as_float_array(wavenumbers)
         self.window = window
         self.num_lags = num_lags
         self.quadrature = quadrature
 
     def __check_init__(self):
-        require_positive("temperature", self.temperature, "K")
         require_wavenumbers(self.wavenumbers)
 
     def record(self, system, state, initial):
@@ -161,16 +157,16 @@ class RamanSpectrum(AbstractObservable):
         volume = require_volume(state)
         return self.polarizability.rate(state.positions, state.velocities, state.box) / jnp.sqrt(volume)
 
-    def reduce(self, times, records, weights):
+    def reduce(self, times, records, weights, ensemble=None):
+        thermal = require_ensemble(ensemble, "RamanSpectrum").thermal_energy(records)
         mean = jnp.trace(records, axis1=-2, axis2=-1) / 3
         rest = records - mean[..., None, None] * jnp.eye(3, dtype=records.dtype)
         return RamanSpectra(  # pyright: ignore[reportCallIssue]
-            self._spectrum(times, mean, weights), self._spectrum(times, rest, weights) / 10
+            self._spectrum(times, mean, weights) / thermal, self._spectrum(times, rest, weights) / (10 * thermal)
         )
 
     def _spectrum(self, times, records, weights):
         correlation = mean_correlation(records, weights, self.num_lags)
         step = step_of(times, self.wavenumbers, self.window, len(correlation))
         frequencies = self.wavenumbers.astype(step.dtype) * units.WAVENUMBER
-        density = spectral_density(correlation, step, frequencies, self.window, self.quadrature)
-        return density / (units.BOLTZMANN * self.temperature.astype(step.dtype))
+        return spectral_density(correlation, step, frequencies, self.window, self.quadrature)

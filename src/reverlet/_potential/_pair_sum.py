@@ -234,8 +234,8 @@ class _Parameters:
 
 
 # Two nested rules. The derivative of the energy along a motion w of the atoms and a strain ε of the box is a function
-# in its own right, whose own derivative is again in closed form: reverse-mode over it gives force, virial, Hessian-
-# vector product and mixed derivatives in a single sweep. A rule for the gradient alone could not be transposed
+# in its own right, whose own derivative is again in closed form: reverse-mode over it gives force, virial,
+# Hessian-vector product and mixed derivatives in a single sweep. A rule for the gradient alone could not be transposed
 # without spelling out the (atoms, atoms) Jacobian blocks.
 #
 # A displacement d = x_i - x_j - n·V, with n whole numbers and V the lattice vectors, moves by

@@ -1,38 +1,210 @@
 import abc
+from typing import Any
 
 import equinox as eqx
-from jaxtyping import Array, Float, PRNGKeyArray
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from .._state import State
+from .._ensemble import AbstractEnsemble, require_ensemble
+from .._misc import is_concrete
+from .._state import State, maxwell_boltzmann
+from .._statistics import Blocks, blocks_of
 from .._system import System
+from .._topology import Topology
+
+
+class Pool(eqx.Module):
+    """What MBAR found of a pool of samples from several states: see `mbar`."""
+
+    free_energies: Float[Array, " states"]
+    """f_k = -ln Z_k, without unit, relative to the first state."""
+    free_energy_errors: Float[Array, " states"]
+    """Their standard errors."""
+    overlap: Float[Array, "states states"]
+    """Of two states, how much of what one drew could have come from the other; rows sum to one (Klimovich, Shirts and
+    Mobley, J. Comput. Aided Mol. Des. 29, 397 (2015)). Neighbors below 0.03 hold on to one another badly."""
+    effective_samples: Float[Array, " states"]
+    """Kish's effective number of samples that all of the pool has for every state."""
+    counts: Float[Array, " states"]
+    """How many samples each state drew."""
+    shares: Float[Array, "samples states"]
+    """N_k exp(f_k - u_k(x_i)) over its sum over k: how probable it is that sample i came from state k."""
+    state: Int[Array, " samples"]
+    """Which state drew it."""
+    ensembles: tuple[AbstractEnsemble, ...]
+    """Of every state."""
+
+    def spread(self, contributions: Float[Array, "samples *shape"]) -> Float[Array, "samples *shape"]:
+        """Contributions of samples to a mean with fixed f_k, with what each contributes through the f_k added.
+
+        With p the shares and M = diag(N) - pᵀp, which the f_k move along (M df = …), sample i in state k adds
+        h_k - Σ_l p_il h_l, where M h = -pᵀ c.
+        """
+        flat = contributions.reshape(len(contributions), -1)
+        p = self.shares.astype(flat.dtype)
+        precise = jax.lax.Precision.HIGHEST
+        information = jnp.diag(self.counts.astype(flat.dtype)) - jnp.matmul(p.T, p, precision=precise)
+        # singular, since only differences of the f_k mean anything; what it is applied to sums to zero
+        h = jnp.matmul(jnp.linalg.pinv(information, hermitian=True), -jnp.matmul(p.T, flat, precision=precise))
+        through = h[self.state] - jnp.matmul(p, h, precision=precise)
+        return (flat + through).reshape(contributions.shape)
 
 
 class Samples(eqx.Module):
-    """Configurations drawn from the ensemble of a potential, and what is needed to reweight them to another.
+    """Configurations drawn from an ensemble, and what is needed to reweight them to another.
 
-    Samples are constants: no derivative passes through how they were drawn.
+    With u(x) the reduced energy of the ensemble asked for (`AbstractEnsemble.reduced_energy`), sample i has the weight
+    exp(-u(x_i)) over the density it was drawn from: log w_i = -u(x_i) - log_density_i. Of one ensemble the density is
+    exp(-u) of that; of a pool of several it is their mixture (MBAR). Samples are constants: no derivative passes
+    through how they were drawn.
+
+    `samples[:4]`, with a slice or an array of indices, are some of them.
+
+    **Errors:** `ValueError` where the numbers of states, densities and chains differ.
     """
 
     states: State
     """Leaves lead with `samples`."""
-    energies: Float[Array, " samples"]
-    """The potential energy of each under the potential it was drawn with, kJ/mol."""
-    temperature: Float[Array, ""]
-    """K."""
-    last: State
-    """Where every chain stopped, to go on from. Leaves lead with `chains`."""
+    log_density: Float[Array, " samples"]
+    """The logarithm of the density each was drawn from, up to one constant for all."""
+    chain: Int[Array, " samples"]
+    """Which chain drew it, in the order of time along each: errors are over chains, not over frames."""
+    ensemble: AbstractEnsemble | None = None
+    """What they were drawn from, where that is one ensemble; what is measured is in this one unless another is asked
+    for."""
+    pool: Pool | None = None
+    """Of samples that `mbar` put together."""
+
+    def __check_init__(self):
+        shapes = [jnp.shape(x) for x in (self.log_density, self.chain)]
+        n = jnp.shape(self.states.positions)[:1]
+        if jnp.ndim(self.states.positions) != 3 or any(shape != n for shape in shapes):
+            raise ValueError(
+                f"`Samples` got positions of shape {jnp.shape(self.states.positions)}, `log_density` of shape"
+                f" {shapes[0]} and `chain` of shape {shapes[1]}; wanted (samples, atoms, 3) and twice (samples,). Of a"
+                " system and an ensemble: `rv.Samples.of(system, ensemble, states)`."
+            )
+
+    @classmethod
+    def of(
+        cls,
+        system: System,
+        ensemble: AbstractEnsemble,
+        states: State,
+        chain: Int[Array, " samples"] | None = None,
+    ) -> "Samples":
+        """Samples of which it is known that they were drawn from an ensemble of a system, such as frames of a file.
+
+        **Arguments:** `states`, whose leaves lead with `samples`; `chain`, which chain drew each, by default each by
+        itself, which means that all are independent.
+        """
+        density = -_reduced_energies(ensemble, system, states)
+        chain = jnp.arange(len(density)) if chain is None else jnp.asarray(chain)
+        return cls(*jax.lax.stop_gradient((states, density)), chain, ensemble)
+
+    def __len__(self) -> int:
+        return self.log_density.shape[0]
+
+    def __getitem__(self, index: Any) -> "Samples":
+        if isinstance(index, int | np.integer):
+            raise TypeError(
+                f"`samples[{index}]` is a single one; wanted a slice or an array of indices, such as"
+                f" `samples[{index}:{int(index) + 1}]`."
+            )
+        own = (self.states, self.log_density, self.chain)
+        states, density, chain = jax.tree.map(lambda x: x[index], own)
+        pool = self.pool
+        if pool is not None:
+            pool = eqx.tree_at(lambda p: (p.shares, p.state), pool, (pool.shares[index], pool.state[index]))
+        return Samples(states, density, chain, self.ensemble, pool)
+
+    def with_velocities(self, topology: Topology, *, key: PRNGKeyArray) -> "Samples":
+        """The same configurations with new velocities, Maxwell–Boltzmann's at the temperature of the ensemble, without
+        motion of the center of mass.
+
+        **Errors:** `ValueError` for samples that came from no ensemble.
+        """
+        temperature = require_ensemble(self.ensemble, "with_velocities").temperature
+        draw = lambda k: maxwell_boltzmann(topology, temperature, key=k)
+        velocities = jax.vmap(draw)(jax.random.split(key, len(self))).astype(self.states.positions.dtype)
+        return eqx.tree_at(lambda s: s.states.velocities, self, velocities)
+
+    @property
+    def blocks(self) -> Blocks:
+        """The runs of samples that errors are over."""
+        return blocks_of(self.chain, None if self.pool is None else self.pool.state)
+
+    def error_of_sum(self, contributions: Float[Array, "samples *shape"]) -> Float[Array, "*shape"]:
+        """The standard error of a weighted mean, from what every sample contributes to its deviation: over chains or
+        blocks of them and, in a pool, with the uncertainty of the f_k."""
+        if self.pool is not None:
+            contributions = self.pool.spread(contributions)
+        return self.blocks.error(contributions)
+
+
+@eqx.filter_jit
+def _reduced_energies(ensemble, system, states):
+    # one after the other, in the memory of one
+    return jax.lax.map(lambda state: ensemble.reduced_energy(system, state), states)
+
+
+class Chains(eqx.Module):
+    """Where the chains of a sampler stopped, with all that it takes to go on exactly as if they had not.
+
+    With the same key, `sample` of ten samples and then of ten more from where they ended draws the same as `sample` of
+    twenty.
+    """
+
+    states: State
+    """Leaves lead with `chains`."""
+    memory: PyTree = None
+    """What the sampler carries beside positions and velocities: forces, thermostats. Leaves lead with `chains`."""
+    rounds: Int[Array, ""] | int = 0
+    """How many samples each chain has given."""
+
+    def __len__(self) -> int:
+        return self.states.positions.shape[0]
 
 
 class AbstractSampler(eqx.Module):
     """Draws configurations from an ensemble."""
 
     @abc.abstractmethod
-    def sample(self, system: System, states: State, num_samples: int, *, key: PRNGKeyArray) -> Samples:
+    def sample(
+        self, system: System, chains: State | Chains, num_samples: int, *, key: PRNGKeyArray
+    ) -> tuple[Samples, Chains]:
         """Runs many chains at once, and keeps `num_samples` configurations of all together.
 
-        **Arguments:** `states`, where the chains start; leaves lead with `chains` (see `State.repeat`).
-        `num_samples`, a multiple of the number of chains: every chain gives the same number. All samples of one
-        instant come first.
+        **Arguments:** `chains`, where they start: what an earlier call returned, to go on; or states whose leaves lead
+        with `chains` (see `State.repeat`). `num_samples`, a multiple of the number of chains: every chain gives the
+        same number. All samples of one instant come first.
+
+        **Returns:** the samples, and the chains to go on from.
 
         **Errors:** `ValueError` where shapes or numbers do not fit, `FloatingPointError` when a chain explodes.
         """
+
+
+def as_chains(chains: State | Chains, num_samples: int) -> tuple[Chains, int]:
+    """The chains, and how many samples each has to give; refuses numbers that do not fit."""
+    chains = Chains(chains) if isinstance(chains, State) else chains
+    shape = chains.states.positions.shape
+    if len(shape) != 3:
+        raise ValueError(
+            f"The chains have positions of shape {shape}; wanted (chains, atoms, 3). For chains that all start from one"
+            " configuration: `state.repeat(chains)`."
+        )
+    if num_samples < 1 or num_samples % shape[0] != 0:
+        raise ValueError(
+            f"`num_samples` is {num_samples} of {shape[0]} chains; wanted a multiple of the chains, such as"
+            f" {max(1, round(num_samples / shape[0])) * shape[0]}."
+        )
+    return chains, num_samples // shape[0]
+
+
+def require_known(what: str, tree: PyTree) -> None:
+    """Refuses traced values, in the name of what cannot work with them."""
+    if not is_concrete(tree):
+        raise ValueError(f"`{what}` got traced values; wanted numbers: call it outside `jax.jit`.")

@@ -8,15 +8,17 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .. import units
 from .._box import AbstractBox, OpenBox, OrthorhombicBox, TriclinicBox
-from .._health import check_energies, explosion_limit
+from .._ensemble import NPT, NVT
 from .._misc import as_float_array, is_concrete, require_count, require_positive
-from .._sampler import AbstractSampler, Samples
+from .._sampler import AbstractMarkovSampler
+from .._sampler._base import require_known
+from .._sampler._markov import Advanced
 from .._state import State
 from ._optional import number, require_openmm
 from ._writer import box_vectors, to_system
 
 
-class OpenMMSampler(AbstractSampler):
+class OpenMMSampler(AbstractMarkovSampler):
     """Langevin dynamics run by OpenMM, at constant volume or constant pressure, of what `to_system` can express.
 
     By its `LangevinMiddleIntegrator`, whose velocities are those half a step before the positions they come with: for
@@ -76,36 +78,28 @@ class OpenMMSampler(AbstractSampler):
             if self.platform not in known:
                 raise ValueError(f"`platform` is {self.platform!r}; wanted one of {', '.join(known)}.")
 
-    def sample(self, system, states, num_samples, *, key):
-        if not is_concrete((self, system, states, key)):
-            raise ValueError("`OpenMMSampler` got traced values; wanted numbers: call it outside `jax.jit`.")
-        if states.positions.ndim != 3:
-            raise ValueError(
-                f"`states` has positions of shape {states.positions.shape}; wanted (chains, atoms, 3). For chains that"
-                " all start from one configuration: `state.repeat(chains)`."
-            )
-        chains = len(states.positions)
-        if num_samples < 1 or num_samples % chains != 0:
-            raise ValueError(
-                f"`num_samples` is {num_samples} of {chains} chains; wanted a multiple of the chains, such as"
-                f" {max(1, round(num_samples / chains)) * chains}."
-            )
-        if self.pressure is not None and isinstance(states.box, OpenBox):
+    @property
+    def ensemble(self):
+        return NVT(self.temperature) if self.pressure is None else NPT(self.temperature, self.pressure)
+
+    @property
+    def mesh(self):
+        return None
+
+    def advance(self, system, chains, rounds, key):
+        require_known("OpenMMSampler", (self, system, chains, key))
+        if self.pressure is not None and isinstance(chains.states.box, OpenBox):
             raise ValueError("`pressure` is given for an `OpenBox`, which has no volume; wanted a periodic box.")
-        states = system.check_shape_and_cutoff(states)
-        seeds = np.asarray(jax.random.randint(key, (chains, 2), 1, 2**31 - 1)).tolist()
-        rounds = num_samples // chains
+        key = jax.random.fold_in(key, chains.rounds)
+        seeds = np.asarray(jax.random.randint(key, (len(chains), 2), 1, 2**31 - 1)).tolist()
         # [chain][round]
-        runs = [self._run(system, jax.tree.map(lambda x, c=c: x[c], states), rounds, seeds[c]) for c in range(chains)]
+        one = lambda c: jax.tree.map(lambda x: x[c], chains.states)
+        runs = [self._run(system, one(c), rounds, seeds[c]) for c in range(len(chains))]
         stack = lambda kept: jax.tree.map(lambda *x: jnp.stack(x), *kept)
-        kept = stack([run[k] for k in range(rounds) for run in runs])
-        energies = _energies(system, kept)
-        kept = check_energies(kept, energies, guard=kept)
-        n = system.topology.num_atoms
-        kinetic = np.asarray(jax.vmap(system.kinetic_energy)(kept.velocities))
-        if np.any(kinetic > explosion_limit(units.BOLTZMANN * self.temperature * n, n)):
-            raise FloatingPointError(_EXPLODED)
-        return Samples(kept, energies, self.temperature, stack([run[-1] for run in runs]))
+        kept = stack([state for run in runs for state in run])
+        energies = _energies(system, kept).reshape(len(chains), rounds)
+        kept = jax.tree.map(lambda x: x.reshape(len(chains), rounds, *x.shape[1:]), kept)
+        return Advanced(kept, energies, _energies(system, chains.states))
 
     def _run(self, system, state, rounds, seeds) -> list[State]:
         openmm = require_openmm()

@@ -1,0 +1,194 @@
+"""One pool of samples from several states: potentials, temperatures, pressures."""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._misc import is_concrete
+from ._sampler import Pool, Samples
+from ._statistics import blocks_of
+from ._system import System
+
+_CHUNK = 4096
+"""Samples worked on at a time: with a hundred states a few megabytes."""
+_MOST_STEPS = 200
+
+
+def mbar(pool: Sequence[tuple[System, Samples]]) -> Samples:
+    """All samples of several states as one `Samples`, each weighted by all states at once (MBAR).
+
+    Sample i counts as drawn from the mixture of all states, log_density_i = ln Σ_k N_k exp(f_k - u_k(x_i)), whose
+    dimensionless free energies f_k solve
+
+        f_k = -ln Σ_i exp(-u_k(x_i) - log_density_i),
+
+    by Newton's method in double precision whatever the default dtype, to 1e-10. `expectation` then reweights to any
+    system and ensemble, and its errors contain the uncertainty of the f_k; of correlated chains as well. What was found
+    is in `samples.pool`.
+
+    **Arguments:** `pool`, for every state the system that was sampled and its samples, which know their ensemble: all
+    at constant volume in the same box, or all at constant pressure. Memory beside the samples is 24 bytes for every
+    sample and state.
+
+    **Errors:** `ValueError` for an empty pool, samples that are a pool already or do not know their ensemble, ensembles
+    or boxes that do not fit together, traced values, and states without overlap, with which ones and what would help.
+
+    **Reference:** M. R. Shirts and J. D. Chodera, J. Chem. Phys. 129, 124105 (2008).
+    """
+    pool = list(pool)
+    _check(pool)
+    counts = np.array([len(samples) for _, samples in pool])
+    states = jax.tree.map(lambda *x: jnp.concatenate(x), *(samples.states for _, samples in pool))
+    u = _reduced_energies(pool, states)
+    f = solve(u, counts)
+    log_density, shares = _mixture(u, counts, f)
+    origin = np.repeat(np.arange(len(counts)), counts)
+    most = np.cumsum([0] + [int(np.max(samples.chain)) + 1 for _, samples in pool])
+    chain = np.concatenate([np.asarray(samples.chain) + most[k] for k, (_, samples) in enumerate(pool)])
+    errors = _free_energy_errors(shares, counts, chain, origin)
+    weights = shares / counts  # those of each state's own mean
+    overlap = np.stack([shares[:, k] @ shares / counts[k] for k in range(len(counts))])
+    _refuse_gaps(overlap, counts)
+    dtype = states.positions.dtype
+    ensembles = tuple(e for _, samples in pool if (e := samples.ensemble) is not None)
+    found = Pool(
+        free_energies=jnp.asarray(f, dtype),
+        free_energy_errors=jnp.asarray(errors, dtype),
+        overlap=jnp.asarray(overlap, dtype),
+        effective_samples=jnp.asarray(1 / np.sum(weights**2, axis=0), dtype),
+        counts=jnp.asarray(counts, dtype),
+        shares=jnp.asarray(shares, dtype),
+        state=jnp.asarray(origin),
+        ensembles=ensembles,
+    )
+    same = all(eqx.tree_equal(ensembles[0], e) for e in ensembles)
+    return Samples(states, jnp.asarray(log_density, dtype), jnp.asarray(chain), ensembles[0] if same else None, found)
+
+
+def solve(u: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The f_k of MBAR, with f_0 = 0, from reduced energies u (samples, states) and the numbers of samples of each
+    state: the minimum of a convex function, by Newton's method with a line search from a self-consistent start."""
+    f = np.zeros(len(counts))
+    value, slope, curvature = _objective(u, counts, f)
+    for _ in range(20):  # downhill from anywhere, but slow near the end
+        f = f - np.log((slope + counts) / counts)
+        f -= f[0]
+        before, (value, slope, curvature) = value, _objective(u, counts, f)
+        if abs(before - value) < 1e-3:
+            break
+    for _ in range(_MOST_STEPS):
+        # f_0 stays: the function does not change where all f_k move together
+        step = np.zeros_like(f)
+        step[1:] = np.linalg.lstsq(curvature[1:, 1:], slope[1:], rcond=None)[0]
+        size, new = 1.0, _objective(u, counts, f - step)
+        while not new[0] <= value + 1e-9 * abs(value) and size > 1e-4:
+            size /= 2
+            new = _objective(u, counts, f - size * step)
+        f = f - size * step
+        value, slope, curvature = new
+        if np.max(np.abs(size * step)) < 1e-12 * max(1.0, np.max(np.abs(f))):
+            break
+    return f
+
+
+def _objective(u, counts, f):
+    """Σ_i ln Σ_k N_k exp(f_k - u_ik) - Σ_k N_k f_k, its gradient and its Hessian."""
+    value, expected, products = -float(counts @ f), np.zeros(len(f)), np.zeros((len(f), len(f)))
+    for log_mixture, p in _chunks(u, counts, f):
+        value += float(np.sum(log_mixture))
+        expected += np.sum(p, axis=0)
+        products += p.T @ p
+    return value, expected - counts, np.diag(expected) - products
+
+
+def _chunks(u, counts, f):
+    """Logarithms of the mixture and the shares of the states, a part of the samples at a time."""
+    for at in range(0, len(u), _CHUNK):
+        exponent = f + np.log(counts) - u[at : at + _CHUNK]
+        top = np.max(exponent, axis=1, keepdims=True)
+        shares = np.exp(exponent - top)
+        total = np.sum(shares, axis=1, keepdims=True)
+        yield (np.log(total) + top)[:, 0], shares / total
+
+
+def _mixture(u, counts, f):
+    parts = list(_chunks(u, counts, f))
+    return np.concatenate([log for log, _ in parts]), np.concatenate([shares for _, shares in parts])
+
+
+def _free_energy_errors(shares, counts, chain, origin):
+    """Of f_k - f_0. With M = diag(N) - pᵀp, sample i of state s contributes M⁺(e_s - p_i) - e_s/N_s."""
+    information = np.diag(counts.astype(float)) - shares.T @ shares
+    inverse = np.linalg.pinv(information, hermitian=True)
+    own = np.eye(len(counts))
+    moved = inverse[origin] - shares @ inverse - own[origin] / counts
+    moved = moved - moved[:, :1]
+    blocks = blocks_of(jnp.asarray(chain), jnp.asarray(origin))
+    return np.asarray(blocks.error(jnp.asarray(moved)), float)
+
+
+def _reduced_energies(pool, states):
+    """Of all samples in all states, (samples, states), in double precision; energies once for every system."""
+    known, columns = [], []
+    for system, samples in pool:
+        found = [energies for other, energies in known if other is system or eqx.tree_equal(other, system)]
+        energies = found[0] if found else np.asarray(_energies(system, states), float)
+        if not found:
+            known.append((system, energies))
+        with jax.enable_x64(True):
+            columns.append(np.asarray(jax.vmap(samples.ensemble.reduced)(jnp.asarray(energies), states.box)))
+    return np.stack(columns, axis=1)
+
+
+@eqx.filter_jit
+def _energies(system, states):
+    # one after the other, in the memory of one
+    return jax.lax.map(lambda state: system.potential_energy(state.positions, state.box), states)
+
+
+def _check(pool):
+    if len(pool) == 0:
+        raise ValueError("`mbar` got an empty pool; wanted one or more pairs of a system and its samples.")
+    if not is_concrete(pool):
+        raise ValueError("`mbar` got traced values; wanted numbers: call it outside `jax.jit`.")
+    for k, (_, samples) in enumerate(pool):
+        if samples.pool is not None:
+            raise ValueError(f"State {k} of the pool is a pool itself; wanted the samples that it was made of.")
+        if samples.ensemble is None:
+            raise ValueError(
+                f"The samples of state {k} do not know their ensemble; wanted those of a sampler, or"
+                " `rv.Samples.of(system, ensemble, states)`."
+            )
+    kinds = {type(samples.ensemble).__name__ for _, samples in pool}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"The pool has samples of {' and '.join(sorted(kinds))}, whose densities are over different variables;"
+            " wanted one kind of ensemble."
+        )
+    if kinds == {"NVT"}:
+        boxes = [jax.tree.leaves(samples.states.box) for _, samples in pool]
+        if any(
+            np.any(np.asarray(x) != np.asarray(first[0])) for b in boxes for x, first in zip(b, boxes[0], strict=True)
+        ):
+            raise ValueError(
+                "The samples at constant volume come from different boxes; wanted one box for all, or samples of `NPT`."
+            )
+
+
+def _refuse_gaps(overlap, counts):
+    """Refuses states that have not even one sample in common with the others."""
+    common = np.sqrt(overlap * overlap.T) * np.sqrt(np.outer(counts, counts))
+    reached = {0}
+    while new := {int(b) for a in reached for b in np.flatnonzero(common[a] > 1)} - reached:
+        reached |= new
+    rest = sorted(set(range(len(counts))) - reached)
+    if rest:
+        best = np.max(common[np.ix_(sorted(reached), rest)])
+        raise ValueError(
+            f"States {rest} of the pool do not overlap with {sorted(reached)}: they have {best:.2g} samples in common,"
+            " so that the free energy between them would rest on one sample. Wanted states closer together: more of"
+            " them between, at parameters, temperatures or pressures half-way, or longer sampling."
+        )

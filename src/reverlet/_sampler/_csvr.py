@@ -1,0 +1,106 @@
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array, ArrayLike, Float
+
+from .. import units
+from .._batches import Batch
+from .._ensemble import NVT
+from .._misc import as_float_array, require_count, require_positive
+from .._state import relative_to_center_of_mass
+from ._markov import AbstractFlowSampler, require_steps
+
+
+class CSVR(AbstractFlowSampler):
+    """Canonical sampling through velocity rescaling: velocity Verlet, and after every step all velocities times one
+    random factor, such that the kinetic energy is that of the canonical ensemble.
+
+    The factor changes the kinetic energy alone, within a time `period`, and so disturbs dynamical properties less than
+    friction on every atom. The directions of velocities mix by the dynamics only: of systems that are nearly harmonic,
+    `LangevinBAOAB` samples faster.
+
+    The motion of the center of mass is removed where chains start, and 3N-3 velocities are free, which is right for
+    potentials that conserve momentum. With an external field that holds the atoms, give `degrees_of_freedom=3 * N`:
+    then nothing is removed.
+
+    **Arguments:** `temperature` (K); `period` τ (ps), in which the kinetic energy forgets; `dt` (ps); `num_steps`
+    between two samples of a chain; `degrees_of_freedom`, 3N-3 by default; `batch` and `mesh` as for `LangevinBAOAB`.
+
+    **Errors:** `ValueError` for numbers that are not positive, and chains that are not a multiple of the devices.
+
+    **Reference:** G. Bussi, D. Donadio and M. Parrinello, J. Chem. Phys. 126, 014101 (2007), eq. A7.
+    """
+
+    temperature: Float[Array, ""]
+    period: Float[Array, ""]
+    dt: Float[Array, ""]
+    num_steps: int = eqx.field(static=True)
+    degrees_of_freedom: int | None = eqx.field(static=True)
+    batch: Batch = eqx.field(static=True)
+    mesh: Mesh | None = eqx.field(static=True)
+
+    def __init__(
+        self,
+        temperature: ArrayLike,
+        period: ArrayLike,
+        *,
+        dt: ArrayLike,
+        num_steps: int,
+        degrees_of_freedom: int | None = None,
+        batch: Batch = None,
+        mesh: Mesh | None = None,
+    ):
+        self.temperature = as_float_array(temperature)
+        self.period = as_float_array(period)
+        self.dt = as_float_array(dt)
+        self.num_steps = num_steps
+        self.degrees_of_freedom = degrees_of_freedom
+        self.batch = batch
+        self.mesh = mesh
+
+    def __check_init__(self):
+        require_positive("temperature", self.temperature, "K")
+        require_positive("period", self.period, "ps")
+        if self.degrees_of_freedom is not None:
+            require_count("degrees_of_freedom", self.degrees_of_freedom)
+        require_steps(self)
+
+    @property
+    def ensemble(self):
+        return NVT(self.temperature)
+
+    def start(self, system, state, force):
+        if self.degrees_of_freedom is None:
+            at_rest = relative_to_center_of_mass(system.topology, state.velocities)
+            state = dataclasses.replace(state, velocities=at_rest)
+        return state, force(state.positions) / _masses(system, state)
+
+    def step(self, system, state, memory, force, key):
+        x, masses = state.positions, _masses(system, state)
+        h = self.dt.astype(x.dtype)
+        v = state.velocities + 0.5 * h * memory
+        x = x + h * v
+        acceleration = force(x) / masses
+        v = v + 0.5 * h * acceleration
+        v = v * self._factor(system.kinetic_energy(v), 3 * len(x) - 3, h, key)
+        return dataclasses.replace(state, positions=x, velocities=v), acceleration
+
+    def _factor(self, kinetic, free, h, key):
+        degrees = free if self.degrees_of_freedom is None else self.degrees_of_freedom
+        mean = 0.5 * units.BOLTZMANN * self.temperature.astype(kinetic.dtype)  # of one degree of freedom
+        kept = jnp.exp(-h / self.period.astype(kinetic.dtype))
+        one_key, rest_key = jax.random.split(key)
+        one = jax.random.normal(one_key, (), kinetic.dtype)
+        # the sum of the squares of all other normal numbers
+        rest = 2 * jax.random.gamma(rest_key, 0.5 * (degrees - 1), (), kinetic.dtype) if degrees > 1 else 0.0
+        ratio = (1 - kept) * mean / jnp.maximum(kinetic, 1e-6 * mean)  # atoms at rest stay so
+        root = jnp.sqrt(kept) + jnp.sqrt(ratio) * one
+        # the root may change its sign, which turns all velocities around
+        return jnp.sign(root) * jnp.sqrt(root**2 + ratio * rest)
+
+
+def _masses(system, state):
+    return system.topology.masses.astype(state.positions.dtype)[:, None]

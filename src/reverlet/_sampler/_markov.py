@@ -1,0 +1,159 @@
+import abc
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from equinox import AbstractVar
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from .._batches import Batch, map_samples, replicate, require_batch, require_samples
+from .._ensemble import AbstractEnsemble
+from .._health import check_energies, check_wear, explosion_limit
+from .._misc import raise_if, require_count, require_positive
+from .._neighbors import Wear
+from .._state import State
+from .._system import System
+from ._base import AbstractSampler, Chains, Samples, as_chains
+
+Force = Callable[[Float[Array, "atoms 3"]], Float[Array, "atoms 3"]]
+
+
+class Advanced(eqx.Module):
+    """What chains came to. Leaves lead with `chains`, and of what was kept then with `rounds`."""
+
+    states: State
+    """Kept after every round."""
+    energies: Float[Array, "chains rounds"]
+    """Theirs, kJ/mol."""
+    start: Float[Array, " chains"]
+    """The energies of where the chains started."""
+    memory: PyTree = None
+    """What the sampler carries on."""
+    wear: Wear | None = None
+    """Of neighbor lists."""
+
+
+class AbstractMarkovSampler(AbstractSampler):
+    """Chains that run side by side, and keep what they come to. What all of them share is here: starts and their
+    checks, explosions, samples that know their density. A subclass says how its chains advance."""
+
+    num_steps: AbstractVar[int]
+    """Between two samples of a chain."""
+    mesh: AbstractVar[Mesh | None]
+
+    @property
+    @abc.abstractmethod
+    def ensemble(self) -> AbstractEnsemble:
+        """What it draws from."""
+
+    @abc.abstractmethod
+    def advance(self, system: System, chains: Chains, rounds: int, key: PRNGKeyArray) -> Advanced:
+        """Runs all chains for so many rounds of `num_steps`. Nothing of it carries a derivative."""
+
+    def sample(self, system, chains, num_samples, *, key):
+        chains, rounds = as_chains(chains, num_samples)
+        if self.mesh is not None and require_samples(chains.states, self.mesh) % self.mesh.size != 0:
+            size = self.mesh.size
+            raise ValueError(
+                f"There are {len(chains)} chains for {size} devices; wanted a multiple of the devices, such as"
+                f" {len(chains) // size * size} or {-(-len(chains) // size) * size} chains."
+            )
+        states = system.check_shape_and_cutoff(chains.states, mesh=self.mesh)
+        out = self.advance(system, eqx.tree_at(lambda c: c.states, chains, states), rounds, key)
+        kept = check_energies(states, out.start, guard=out.states, mesh=self.mesh)
+        if out.wear is not None:
+            kept = check_wear(system.search, out.wear, guard=kept, mesh=self.mesh)
+        # all samples of one instant first
+        in_time = lambda tree: jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:]), tree)
+        states, energies = in_time(kept), in_time(out.energies)
+        density = -jax.vmap(self.ensemble.reduced)(energies, states.box)
+        chain = jnp.tile(jnp.arange(len(chains)), rounds)
+        samples = Samples(states, density, chain, self.ensemble)
+        ends = Chains(jax.tree.map(lambda x: x[:, -1], kept), out.memory, chains.rounds + rounds)
+        return _refuse_explosions(system, samples, energies, guard=(samples, ends), mesh=self.mesh)
+
+
+class AbstractFlowSampler(AbstractMarkovSampler):
+    """Chains of time steps that are made of forces and random numbers. A subclass gives one step of one chain."""
+
+    dt: AbstractVar[Float[Array, ""]]
+    batch: AbstractVar[Batch]
+
+    @abc.abstractmethod
+    def start(self, system: System, state: State, force: Force) -> tuple[State, PyTree[Array]]:
+        """Where a chain starts, and what it carries beside its state."""
+
+    @abc.abstractmethod
+    def step(
+        self, system: System, state: State, memory: PyTree[Array], force: Force, key: PRNGKeyArray
+    ) -> tuple[State, PyTree[Array]]:
+        """One time step. `force(positions)` is in kJ/mol/nm, with the neighbor list in use."""
+
+    def advance(self, system, chains, rounds, key):
+        # samples are constants of whatever they are used for
+        fixed = lambda tree: jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, tree)
+        keys = jax.vmap(lambda c: jax.random.fold_in(key, c))(jnp.arange(len(chains)))
+        shared = fixed((self, system, jnp.asarray(chains.rounds), jnp.arange(rounds)))
+        own = fixed((chains.states, chains.memory, keys))
+        out = map_samples(_run_chain, shared, own, batch=self.batch, mesh=self.mesh, reverse=False)
+        return Advanced(*replicate(out, self.mesh))
+
+
+def require_steps(sampler: AbstractFlowSampler) -> None:
+    """Refuses time steps and numbers that are not positive."""
+    require_positive("dt", sampler.dt, "ps")
+    require_count("num_steps", sampler.num_steps)
+    require_batch(sampler.batch)
+
+
+def _run_chain(shared, own):
+    sampler, system, done, rounds = shared
+    state, memory, key = own
+    search = system.search
+    wear = Wear.none(state.positions.dtype)
+    neighbors = system.find_neighbors(state.positions, state.box)
+    force_with = lambda box, neighbors: lambda x: system.potential.forces(x, box, neighbors=neighbors)
+    energy = lambda state: system.potential_energy(state.positions, state.box)
+    first = energy(state)
+    if memory is None:
+        state, memory = sampler.start(system, state, force_with(state.box, neighbors))
+
+    def step(k, carry, key):
+        state, memory, neighbors, wear = carry
+        if search is not None:
+            due = k % search.every == 0
+            find = lambda: system.find_neighbors(state.positions, state.box)
+            neighbors = jax.lax.cond(due, find, lambda: neighbors)
+        key = jax.random.fold_in(key, k)
+        state, memory = sampler.step(system, state, memory, force_with(state.box, neighbors), key)
+        if search is not None:
+            wear = wear.and_of(state.positions, state.box, neighbors)
+        return state, memory, neighbors, wear
+
+    def one_round(carry, r):
+        round_key = jax.random.fold_in(key, done + r)
+        carry = jax.lax.fori_loop(0, sampler.num_steps, lambda k, c: step(k, c, round_key), carry)
+        return carry, (carry[0], energy(carry[0]))
+
+    (_, memory, _, wear), (kept, energies) = jax.lax.scan(one_round, (state, memory, neighbors, wear), rounds)
+    return kept, energies, first, memory, wear
+
+
+def _refuse_explosions(system, samples, energies, *, guard, mesh):
+    kinetic = jax.vmap(system.kinetic_energy)(samples.states.velocities)
+    n = system.topology.num_atoms
+    limit = explosion_limit(samples.ensemble.thermal_energy(kinetic) * n, n)
+    bad = ~(kinetic <= limit) | ~jnp.isfinite(energies)
+    return raise_if(bad, _describe_explosion, bad, energies, kinetic, guard=guard, mesh=mesh)
+
+
+def _describe_explosion(bad, energies, kinetic):
+    k = int(np.argmax(bad))
+    return (
+        f"{np.sum(bad)} of {bad.size} samples come from chains that exploded: sample {k} has a potential energy of"
+        f" {energies[k]:.6g} kJ/mol and a kinetic energy of {kinetic[k]:.6g}. Chains explode when they start from"
+        " overlapping atoms, when the time step is too long, or when parameters have run away."
+    )

@@ -1,0 +1,121 @@
+"""What is known from experiment, and how far a model is from it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array, ArrayLike, Float, PyTree
+
+from ._batches import Batch
+from ._dynamics import Dynamics
+from ._ensemble import AbstractEnsemble
+from ._expectation import Estimate, expectation
+from ._misc import as_float_array, require_finite, require_positive
+from ._observable import AbstractObservable, SquaredDistance
+from ._sampler import Samples
+from ._system import System
+
+
+class Target(eqx.Module):
+    """A value to be reached, with what it takes to compare.
+
+    **Arguments:** `observable`, what reduces to it; `value`, of that shape, in internal units; `error`, its standard
+    error: a scalar or of that shape, in which distances are counted; `unit`, in which people read it, as a string;
+    `citation`, where it was measured.
+
+    **Errors:** `ValueError` for values that are not finite, and errors that are not positive.
+    """
+
+    observable: AbstractObservable
+    value: Float[Array, "..."]
+    error: Float[Array, "..."]
+    unit: str = eqx.field(static=True)
+    citation: str = eqx.field(static=True)
+
+    def __init__(
+        self,
+        observable: AbstractObservable,
+        value: ArrayLike,
+        error: ArrayLike,
+        *,
+        unit: str = "",
+        citation: str = "",
+    ):
+        self.observable = observable
+        self.value = as_float_array(value)
+        self.error = as_float_array(error)
+        self.unit = unit
+        self.citation = citation
+
+    def __check_init__(self):
+        require_finite("value", self.value)
+        require_positive("error", self.error, self.unit or "the unit of the value")
+
+    @property
+    def distance(self) -> SquaredDistance:
+        """χ² per entry of the value: the squared distance in units of the error, without the bias of noise."""
+        size = self.value.size**0.5
+        return SquaredDistance(self.observable, self.value, self.error * size)
+
+
+class StatePoint(eqx.Module):
+    """One state point of a fit: a system made from a model, an ensemble, and what is to be reached there.
+
+    A loss over several state points is the sum of theirs.
+
+    **Arguments:** `system`, from the model to a system, such as `lambda model: model.system(216, box)`; `ensemble`;
+    `targets`, a tuple; `dynamics`, of trajectories from the samples, or none.
+
+    **Errors:** `ValueError` without targets.
+    """
+
+    system: Callable[[Any], System]
+    ensemble: AbstractEnsemble
+    targets: tuple[Target, ...]
+    dynamics: Dynamics | None = None
+
+    def __check_init__(self):
+        if len(self.targets) == 0:
+            raise ValueError("`StatePoint` got no targets; wanted a tuple of at least one `rv.Target(...)`.")
+
+    def measure(
+        self, model: PyTree, samples: Samples, *, batch: Batch = None, mesh: Mesh | None = None, throw: bool = True
+    ) -> Estimate:
+        """The distances of all targets, and what their observables reduce to: `value` is a pair of tuples.
+
+        One run for all. Arguments and errors as for `expectation`.
+        """
+        return expectation(
+            _Compared(self.targets),
+            self.system(model),
+            samples,
+            ensemble=self.ensemble,
+            dynamics=self.dynamics,
+            batch=batch,
+            mesh=mesh,
+            throw=throw,
+        )
+
+    def loss(
+        self, model: PyTree, samples: Samples, *, batch: Batch = None, mesh: Mesh | None = None, throw: bool = True
+    ) -> tuple[Float[Array, ""], Estimate]:
+        """The sum over targets of χ² per entry, differentiable by the model, and the estimate it is made of."""
+        estimate = self.measure(model, samples, batch=batch, mesh=mesh, throw=throw)
+        return sum(estimate.value[0], jnp.zeros(())), estimate
+
+
+class _Compared(AbstractObservable):
+    """The distances of targets and the values of their observables, from the same records."""
+
+    targets: tuple[Target, ...]
+
+    def record(self, system, state, initial):
+        return tuple(t.observable.record(system, state, initial) for t in self.targets)
+
+    def reduce(self, times, records, weights, ensemble=None):
+        reduce = lambda observables: tuple(
+            o.reduce(times, own, weights, ensemble) for o, own in zip(observables, records, strict=True)
+        )
+        return reduce([t.distance for t in self.targets]), reduce([t.observable for t in self.targets])
