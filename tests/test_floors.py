@@ -13,7 +13,7 @@ FLOORS = {
     name: floor
     for floor, names in enumerate(
         [
-            "_custom_types _misc _batches _results _timeseries _spectra _statistics units _elements",
+            "_custom_types _misc _bath _batches _results _timeseries _spectra _statistics units _elements",
             "_box _neighbors",
             "_topology _state",
             "_potential _dipole _descriptors",

@@ -8,6 +8,7 @@ from ._batches import (
     MemoryBudget as MemoryBudget,
     device_mesh as device_mesh,
 )
+from ._bath import Bath as Bath
 from ._box import (
     AbstractBox as AbstractBox,
     OpenBox as OpenBox,
@@ -143,6 +144,7 @@ from ._solver import (
     Drift as Drift,
     Kick as Kick,
     McLachlan4 as McLachlan4,
+    NoseHooverChain as NoseHooverChain,
     OrnsteinUhlenbeck as OrnsteinUhlenbeck,
     PositionVerlet as PositionVerlet,
     Respa as Respa,

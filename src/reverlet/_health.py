@@ -1,32 +1,59 @@
 """Whether simulations went well, and what to say if they did not."""
 
+import dataclasses
+from collections.abc import Callable
 from typing import TypeVar
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from . import units
 from ._misc import raise_if
 from ._neighbors import AbstractNeighborSearch, Wear
-from ._solver import describe_failure
+from ._solver import AbstractFallibleSolver
 from ._state import State
 
 T = TypeVar("T")
 
 
 class Health(eqx.Module):
-    """What tells whether a trajectory went well."""
+    """What tells whether trajectories went well: of one, or of many with a leading axis."""
 
-    kinetic: Float[Array, " frames"]
+    potential: Float[Array, "..."]
+    """The energy at the start, kJ/mol."""
+    kinetic: Float[Array, "... frames"]
     """kJ/mol."""
-    failure: Int[Array, ""]
-    """What did not fit into fixed-point numbers, or zero."""
+    failure: Int[Array, "..."]
+    """What the solver's numbers did not hold, or zero."""
     wear: Wear
     """Of the neighbor lists."""
+
+    def require(
+        self,
+        search: AbstractNeighborSearch | None,
+        states: State,
+        solver: diffrax.AbstractSolver,
+        dt: ArrayLike,
+        save_every: int,
+        *,
+        guard: T,
+        mesh: Mesh | None = None,
+    ) -> T:
+        """`guard`, unless one of many trajectories from `states` went wrong: then a `FloatingPointError` says how."""
+        guard = check_wear(search, self.wear, guard=guard, mesh=mesh)
+        guard = check_energies(states, self.potential, guard=guard, mesh=mesh)
+        num_atoms = states.positions.shape[-2]
+        limits = jax.vmap(lambda e: explosion_limit(e, num_atoms))(self.kinetic[:, 0])
+        bad = ~((self.kinetic <= limits[:, None]) & jnp.isfinite(self.kinetic))
+        fallible = isinstance(solver, AbstractFallibleSolver)
+        describe = _Explosion(type(solver).describe if fallible else None)
+        numbers = (jnp.asarray(x) for x in (dt, save_every, solver.scale() if fallible else 0.0))
+        return raise_if(bad, describe, self.kinetic, bad, self.failure, *numbers, guard=guard, mesh=mesh)
 
 
 def check_energies(states: State, energies: Float[Array, "..."], *, guard: T, mesh: Mesh | None = None) -> T:
@@ -103,15 +130,24 @@ def _describe_wear(moved, needed, skin, every, room):
     )
 
 
-def describe_explosion(kinetic, bad, failure, dt, save_every, resolution):
-    """Of the first bad one of many trajectories."""
+@dataclasses.dataclass(frozen=True)
+class _Explosion:
+    """Of the first bad one of many trajectories. Equal for equal solvers, so that nothing is compiled twice."""
+
+    describe: Callable[[int, float], str] | None
+
+    def __call__(self, kinetic, bad, failure, dt, save_every, scale):
+        return _describe_explosion(self.describe, kinetic, bad, failure, dt, save_every, scale)
+
+
+def _describe_explosion(describe, kinetic, bad, failure, dt, save_every, scale):
     k = int(np.argmax(np.any(bad, axis=1)))
     which = f"Of {len(bad)} trajectories, number {k}: " if len(bad) > 1 else ""
     kinetic, bad, failure = kinetic[k], bad[k], int(failure[k])
     frame = int(np.argmax(bad))
     step, before = frame * int(save_every), max(frame - 1, 0)
-    if failure != 0 and not np.isfinite(kinetic[frame]):
-        return f"{which}By step {step} ({step * float(dt):.6g} ps), {describe_failure(failure, float(resolution))}"
+    if describe is not None and failure != 0 and not np.isfinite(kinetic[frame]):
+        return f"{which}By step {step} ({step * float(dt):.6g} ps), {describe(failure, float(scale))}"
     return (
         f"{which}The trajectory exploded by step {step} ({step * float(dt):.6g} ps): its kinetic energy is"
         f" {kinetic[frame]:.6g} kJ/mol, after {kinetic[before]:.6g} at step {before * int(save_every)} and"

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from . import units
+from ._bath import Bath
 from ._box import AbstractBox
 from ._misc import as_float_array, require_finite, require_float, require_positive, require_shape
 from ._topology import Topology
@@ -15,7 +16,8 @@ class State(eqx.Module):
     Many configurations are one `State` whose arrays have leading axes; make it with
     `jax.vmap(lambda x, v: State(x, v, box))(positions, velocities)`, or of one configuration with `repeat`.
 
-    **Arguments:** `positions` (nm, not wrapped into the box along a trajectory), `velocities` (nm/ps), `box`.
+    **Arguments:** `positions` (nm, not wrapped into the box along a trajectory), `velocities` (nm/ps), `box`; `bath`,
+    the variables of the thermostats that move with the atoms, where there are some.
 
     **Errors:** `ValueError` or `TypeError` for wrong shapes, dtypes, NaN and infinities.
     """
@@ -23,11 +25,13 @@ class State(eqx.Module):
     positions: Float[Array, "atoms 3"]
     velocities: Float[Array, "atoms 3"]
     box: AbstractBox
+    bath: Bath | None
 
-    def __init__(self, positions: ArrayLike, velocities: ArrayLike, box: AbstractBox):
+    def __init__(self, positions: ArrayLike, velocities: ArrayLike, box: AbstractBox, bath: Bath | None = None):
         self.positions = jnp.asarray(positions)
         self.velocities = jnp.asarray(velocities)
         self.box = box
+        self.bath = bath
         require_float("positions", self.positions)
         require_float("velocities", self.velocities)
         hint = "One configuration; lift with `jax.vmap(lambda x, v: State(x, v, box))` for many."

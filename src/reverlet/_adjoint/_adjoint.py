@@ -92,7 +92,8 @@ class ReversibleAdjoint(diffrax.AbstractAdjoint):
         progress = Progress(progress_meter, init_state.progress_meter_state)
         out = _solve(
             (y0, args, functions),
-            solver=solver,
+            # for its tables alone: what can be differentiated of it is in the functions
+            solver=jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, solver),
             controls=self.controls,
             grid=grid,
             empty=empty,

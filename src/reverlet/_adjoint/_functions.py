@@ -143,7 +143,8 @@ def explicit(terms, solver, fns, t, h, y, args, solver_state) -> Functions:
 def _explicit_flow(flow, t, h, y, args):
     """`f(t, y, args, h)`, or of a kick its power, `f(t, x, args, w)`."""
     if not isinstance(flow, Kick):
-        return eqx.filter_closure_convert(flow.apply, t, y, args, h)
+        apply = lambda t, y, args, h: flow.apply(t, y, args.args if isinstance(args, _Prepared) else args, h)
+        return eqx.filter_closure_convert(apply, t, y, args, h)
     kick: Any = flow.term
 
     def work(t, x, args, w):

@@ -1,17 +1,17 @@
 """Trajectories into the past."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from .._state import State
-from ._trajectory import Record, Trajectory
+from ._trajectory import Record
 
 
 def directed(state, sign):
     """The state whose future is the past of `state`, if `sign` is -1; its own inverse."""
-    return State(state.positions, sign * state.velocities, state.box)
+    bath = None if state.bath is None else state.bath.directed(sign)
+    return State(state.positions, sign * state.velocities, state.box, bath)
 
 
 class Directed(eqx.Module):
@@ -24,12 +24,9 @@ class Directed(eqx.Module):
         return self.record(system, directed(state, self.sign), directed(initial, self.sign))
 
 
-def join(both: Trajectory) -> Trajectory:
-    """One trajectory from those into the past and into the future, which are the two entries of all leading axes."""
-    join = lambda x: jnp.concatenate([x[0, :0:-1], x[1]])
-    return Trajectory(
-        both_ways(both.times[1]), jax.tree.map(join, both.records), jax.tree.map(lambda x: x[1], both.final)
-    )
+def join(both: Shaped[Array, "2 frames *shape"]) -> Shaped[Array, "times *shape"]:
+    """One series from those into the past and into the future."""
+    return jnp.concatenate([both[0, :0:-1], both[1]])
 
 
 def both_ways(times):

@@ -3,7 +3,6 @@ from typing import Any
 import diffrax
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.sharding import Mesh
@@ -11,14 +10,12 @@ from jaxtyping import PyTree
 
 from .._adjoint import ReversibleAdjoint
 from .._batches import Batch, map_samples, replicate, require_batch
-from .._health import check_energies, check_wear, describe_explosion, explosion_limit
-from .._misc import raise_if
-from .._solver import BitReversibleVerlet, Respa, VelocityVerlet
+from .._solver import AbstractFallibleSolver, VelocityVerlet
 from .._state import State
 from .._system import System
 from ._directions import both_ways
 from ._lists import TRIES, with_lists_that_fit, with_room
-from ._solve import check_parts, frame_times, run_one, run_sample
+from ._solve import frame_times, kick_parts, run_one, run_sample
 from ._trajectory import Record, Trajectory
 
 
@@ -105,19 +102,11 @@ class Dynamics(eqx.Module):
                 f"`state` has positions of shape {state.positions.shape}; wanted (atoms, 3), one configuration. For"
                 " many, `batch`, how many to run at a time, or `jax.vmap` over the states."
             )
-        self._check_solver(system)
-        if throw:
-            system = with_room(system, jax.tree.map(lambda x: x[None], state))
-            state = system.check(state)
-        system, (trajectory, health) = with_lists_that_fit(
-            system, lambda system: run_one(self, system, state, record), TRIES if throw else 0
-        )
-        if throw:
-            guard = (trajectory.records, trajectory.final)  # not the times, which are the same for all of a batch
-            guard = check_wear(system.search, health.wear, guard=guard)
-            records, final = self._check_explosion(system, jax.tree.map(lambda x: x[None], health), guard=guard)
-            trajectory = Trajectory(trajectory.times, records, final)
-        return trajectory
+        one = lambda tree: jax.tree.map(lambda x: x[None], tree)
+        first = lambda tree: jax.tree.map(lambda x: x[0], tree)
+        run = lambda system, states: one(run_one(self, system, first(states), record))
+        trajectory = self._run(system, one(state), run, throw)
+        return Trajectory(trajectory.times, *first((trajectory.records, trajectory.final)))
 
     def run_many(
         self,
@@ -138,13 +127,9 @@ class Dynamics(eqx.Module):
                 f"`state` has positions of shape {states.positions.shape}; with `batch` or `mesh` wanted (samples,"
                 " atoms, 3), many configurations. For one, leave both out, or `state.repeat(1)`."
             )
-        self._check_solver(system)
-        if throw:
-            states = system.check_shape_and_cutoff(states, mesh=self.mesh)
-            system = with_room(system, states)
 
-        def run(system):
-            records, final, energies, health = map_samples(
+        def run(system, states):
+            out = map_samples(
                 run_sample,
                 (self, system, record),
                 (states, copies),
@@ -154,33 +139,27 @@ class Dynamics(eqx.Module):
                 reverse=not isinstance(self.adjoint, diffrax.ForwardMode),
             )
             # small beside the work, and needed whole by whoever reduces, reports or checks them
-            return replicate((records, final, energies, health), self.mesh)
+            return replicate(out, self.mesh)
 
-        system, (records, final, energies, health) = with_lists_that_fit(system, run, TRIES if throw else 0)
+        return self._run(system, states, run, throw)
+
+    def _run(self, system, states, run, throw):
+        """Of one trajectory and of many: `run(system, states)`, with lists that fit, and the verdict."""
+        kick_parts(self.solver, system.potential)
+        if isinstance(self.solver, AbstractFallibleSolver):
+            self.solver.require_lists(system.search is not None)
         if throw:
-            guard = check_wear(system.search, health.wear, guard=(records, final), mesh=self.mesh)
-            guard = check_energies(states, energies, guard=guard, mesh=self.mesh)
-            records, final = self._check_explosion(system, health, guard=guard, mesh=self.mesh)
+            states = system.check_shape_and_cutoff(states, mesh=self.mesh)
+            system = with_room(system, states)
+        system, (records, final, health) = with_lists_that_fit(
+            system, lambda system: run(system, states), TRIES if throw else 0
+        )
+        if throw:
+            records, final = health.require(
+                system.search, states, self.solver, self.dt, self.save_every, guard=(records, final), mesh=self.mesh
+            )
         times = frame_times(self, states)
         return Trajectory(both_ways(times) if self.both_directions else times, records, final)
-
-    def _check_solver(self, system):
-        if isinstance(self.solver, Respa):
-            check_parts(self.solver, system.potential)
-        if isinstance(self.solver, BitReversibleVerlet) and system.search is not None:
-            raise ValueError(
-                "`BitReversibleVerlet` got a system with a neighbor search; wanted one without: lists made at other"
-                " positions on the way back would add the same forces in another order, with other last bits."
-            )
-
-    def _check_explosion(self, system, health, *, guard, mesh=None):
-        """`guard`, unless one of many trajectories exploded."""
-        kinetic = health.kinetic
-        limits = jax.vmap(lambda e: explosion_limit(e, system.topology.num_atoms))(kinetic[:, 0])
-        bad = ~((kinetic <= limits[:, None]) & jnp.isfinite(kinetic))
-        resolution = self.solver.resolution if isinstance(self.solver, BitReversibleVerlet) else 0.0
-        values = (kinetic, bad, health.failure, *(jnp.asarray(x) for x in (self.dt, self.save_every, resolution)))
-        return raise_if(bad, describe_explosion, *values, guard=guard, mesh=mesh)
 
 
 def _check_steps(dt: Any, num_steps: int, save_every: int) -> tuple[int, int]:

@@ -10,11 +10,10 @@ from .._adjoint import ReversibleAdjoint
 from .._health import Health
 from .._neighbors import Wear
 from .._potential import AbstractPotential, Sum, energy_of
-from .._solver import BitReversibleState, ConservativeTerm, Respa
+from .._solver import AbstractFallibleSolver, AbstractPartwiseSolver, AbstractThermostattedSolver, ConservativeTerm
 from .._state import State
 from ._directions import Directed, directed, join
 from ._lists import Lists
-from ._trajectory import Trajectory
 
 
 def run_sample(shared, sample):
@@ -23,21 +22,20 @@ def run_sample(shared, sample):
     if copy is not None:
         system = system.with_surfaces(eqx.combine(copy, system.surfaces))
     quiet = eqx.tree_at(lambda d: d.progress_meter, dynamics, diffrax.NoProgressMeter())
-    trajectory, health = run_one(quiet, system, state, record)
-    energy = system.potential_energy(state.positions, state.box)
-    return trajectory.records, trajectory.final, jax.lax.stop_gradient(energy), health
+    return run_one(quiet, system, state, record)
 
 
 def run_one(dynamics, system, state, record):
+    """Records, the end and the health of one trajectory."""
     record = _whole_state if record is None else record
     if not dynamics.both_directions:
         return _solve(dynamics, system, state, record)
     one = lambda sign: _solve(dynamics, system, directed(state, sign), Directed(record, sign))
     # of an array that is spread over the devices, as constants are not: on the way back the two would not match
     nothing = jax.lax.stop_gradient(0 * state.positions[0, 0])
-    both, health = jax.vmap(one)(jnp.array([-1, 1], state.positions.dtype) + nothing)
+    records, final, health = jax.vmap(one)(jnp.array([-1, 1], state.positions.dtype) + nothing)
     worse = jax.tree.map(lambda x: jnp.max(x, axis=0), health)  # NaN wins
-    return join(both), worse
+    return jax.tree.map(join, records), jax.tree.map(lambda x: x[1], final), worse
 
 
 def _whole_state(system, state, initial):
@@ -56,8 +54,8 @@ def _solve(dynamics, system, state, record):
     def frame(t, y, args):
         del t
         system, initial, record = args
-        x, v = y
-        return record(system, State(x, v, initial.box), initial)
+        x, v, *bath = y
+        return record(system, State(x, v, initial.box, *bath), initial)
 
     def watch(t, y, args):
         del t
@@ -84,7 +82,7 @@ def _solve(dynamics, system, state, record):
         time(0),
         time(length),
         dt0,
-        (state.positions, state.velocities),
+        (state.positions, state.velocities, *_bath(dynamics.solver, state)),
         args,
         saveat=diffrax.SaveAt(subs=(frames, watched, diffrax.SubSaveAt(t1=True)), solver_state=True),
         stepsize_controller=controller,
@@ -94,16 +92,28 @@ def _solve(dynamics, system, state, record):
         throw=False,
     )
     assert solution.ys is not None
-    records, (kinetic, needed), (x, v) = solution.ys
+    records, (kinetic, needed), (x, v, *bath) = jax.tree.map(lambda x: x, solution.ys)
     wear = Wear.none(x.dtype)
     if system.search is not None and by_step:
         wear = solution.stats["wear"]
     elif needed is not None:
         wear = Wear(wear.moved, jnp.max(needed, axis=0).astype(jnp.int32))
-    last = solution.solver_state
-    failure = last.failure if isinstance(last, BitReversibleState) else jnp.zeros((), jnp.int32)
-    trajectory = Trajectory(frame_times(dynamics, state), records, State(x[-1], v[-1], state.box))
-    return trajectory, jax.lax.stop_gradient(Health(kinetic, failure, wear))
+    failure = jnp.zeros((), jnp.int32)
+    if isinstance(dynamics.solver, AbstractFallibleSolver):
+        failure = dynamics.solver.failure(solution.solver_state)
+    start = energy_at(system.potential, state.positions, state.box, system.find_neighbors(state.positions, state.box))
+    final = State(x[-1], v[-1], state.box, *jax.tree.map(lambda b: b[-1], bath))
+    return records, final, jax.lax.stop_gradient(Health(start, kinetic, failure, wear))
+
+
+def _bath(solver, state):
+    """The thermostats that move with the atoms, if any do."""
+    if not isinstance(solver, AbstractThermostattedSolver):
+        return ()
+    if state.bath is None:
+        return (solver.bath(state.velocities.dtype),)
+    solver.require_bath(state.bath)
+    return (state.bath,)
 
 
 def frame_times(dynamics, state):
@@ -119,7 +129,7 @@ def _velocity(t, v, args):
 
 def _potential_energy(x, args, neighbors=None):
     system, initial, _ = args
-    return energy_of(system.potential, x, initial.box, neighbors)
+    return energy_at(system.potential, x, initial.box, neighbors)
 
 
 def _masses(args):
@@ -129,13 +139,20 @@ def _masses(args):
 
 def _terms(solver, system):
     lists = None if system.search is None else Lists(system.search)  # pyright: ignore[reportCallIssue]
-    if isinstance(solver, Respa):
-        slow = tuple(k for k in range(len(system.potential.parts)) if k not in solver.fast)
-        kicks = (ConservativeTerm(_PartsEnergy(k), _masses, lists) for k in (slow, solver.fast))
-        kick = diffrax.MultiTerm(*kicks)
-    else:
+    parts = kick_parts(solver, system.potential)
+    if parts is None:
         kick = ConservativeTerm(_potential_energy, _masses, lists)
-    return diffrax.ODETerm(_velocity), kick
+    else:
+        kick = diffrax.MultiTerm(*(ConservativeTerm(_PartsEnergy(k), _masses, lists) for k in parts))
+    bath = (solver.bath_term(),) if isinstance(solver, AbstractThermostattedSolver) else ()
+    return diffrax.ODETerm(_velocity), kick, *bath
+
+
+def kick_parts(solver: diffrax.AbstractSolver, potential: AbstractPotential) -> tuple[tuple[int, ...], ...] | None:
+    """Which parts of the potential every kick of the solver has; `None` where there is one kick of all."""
+    if not isinstance(solver, AbstractPartwiseSolver):
+        return None
+    return solver.kick_parts(type(potential).__name__, len(potential.parts) if isinstance(potential, Sum) else None)
 
 
 class _PartsEnergy(eqx.Module):
@@ -146,24 +163,10 @@ class _PartsEnergy(eqx.Module):
     def __call__(self, x, args, neighbors=None):
         system, initial, _ = args
         parts = tuple(system.potential.parts[k] for k in self.indices)
-        return energy_of(Sum(parts), x, initial.box, neighbors)  # pyright: ignore[reportCallIssue]
+        return energy_at(Sum(parts), x, initial.box, neighbors)  # pyright: ignore[reportCallIssue]
 
 
-def check_parts(solver: Respa, potential: AbstractPotential) -> None:
-    if not isinstance(potential, Sum):
-        raise ValueError(
-            f"`rv.Respa` got the potential `{type(potential).__name__}`; wanted a `rv.Sum`, of which some parts are"
-            " fast and the others slow. Write `bonds + pairs`; or, to split a pair potential by distance,"
-            " `near + (full - near)` with `near` ending at a shorter cutoff."
-        )
-    num = len(potential.parts)
-    if max(solver.fast) >= num:
-        raise ValueError(
-            f"`fast` is {solver.fast}, but the potential is a `rv.Sum` of {num} parts; wanted indices from 0 to"
-            f" {num - 1}."
-        )
-    if len(solver.fast) == num:
-        raise ValueError(
-            f"`fast` is {solver.fast}, all {num} parts of the potential, so that nothing is slow; wanted fewer, or"
-            " `rv.VelocityVerlet()` with a shorter time step."
-        )
+@eqx.filter_jit
+def energy_at(potential, positions, box, neighbors):
+    """The energy. Compiled by itself, so that a potential is traced once, however often a program asks for it."""
+    return energy_of(potential, positions, box, neighbors)

@@ -2,7 +2,6 @@ from ._base import AbstractReversibleSolver as AbstractReversibleSolver
 from ._bit_reversible import (
     BitReversibleState as BitReversibleState,
     BitReversibleVerlet as BitReversibleVerlet,
-    describe_failure as describe_failure,
 )
 from ._flows import (
     AbstractFlow as AbstractFlow,
@@ -11,7 +10,13 @@ from ._flows import (
     OrnsteinUhlenbeck as OrnsteinUhlenbeck,
     power as power,
 )
+from ._nose_hoover import NoseHooverChain as NoseHooverChain, ThermostatChain as ThermostatChain
 from ._respa import Respa as Respa
+from ._roles import (
+    AbstractFallibleSolver as AbstractFallibleSolver,
+    AbstractPartwiseSolver as AbstractPartwiseSolver,
+    AbstractThermostattedSolver as AbstractThermostattedSolver,
+)
 from ._splitting import AbstractSplittingSolver as AbstractSplittingSolver
 from ._staged import (
     AbstractStagedSolver as AbstractStagedSolver,

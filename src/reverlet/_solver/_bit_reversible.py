@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int32, PyTree, UInt32
 
 from .._misc import tree_add
 from ._base import AbstractReversibleSolver
+from ._roles import AbstractFallibleSolver
 
 _POSITION, _VELOCITY, _FORCE = 1, 2, 3
 
@@ -31,10 +32,10 @@ class BitReversibleState(eqx.Module):
     acceleration: PyTree[Float[Array, "..."]]
     """At the positions, so that a step costs one force."""
     failure: Int32[Array, ""]
-    """What did not fit into the numbers first, as a code for `describe_failure`; zero if everything did."""
+    """What did not fit into the numbers first, as a code for `describe`; zero if everything did."""
 
 
-class BitReversibleVerlet(AbstractReversibleSolver):
+class BitReversibleVerlet(AbstractReversibleSolver, AbstractFallibleSolver):
     """Velocity Verlet whose steps are undone exactly, to the last bit, however many there are.
 
     Positions and velocities are 64-bit integers X and V, in units of the resolution r (so x = rX, v = rV), and every
@@ -145,6 +146,23 @@ class BitReversibleVerlet(AbstractReversibleSolver):
         x, v = y0
         return drift.vf(t0, v, args), kick.vf(t0, x, args)
 
+    def require_lists(self, lists):
+        if lists:
+            raise ValueError(
+                "`BitReversibleVerlet` got a system with a neighbor search; wanted one without: lists made at other"
+                " positions on the way back would add the same forces in another order, with other last bits."
+            )
+
+    def failure(self, solver_state):
+        return solver_state.failure
+
+    def scale(self):
+        return self.resolution
+
+    @staticmethod
+    def describe(failure, scale):
+        return _describe_failure(failure, scale)
+
     def _encode(self, tree: PyTree[Float[Array, "..."]]) -> PyTree[FixedPoint]:
         return jax.tree.map(lambda x: _from_float(x / self.resolution), tree)
 
@@ -157,7 +175,7 @@ class BitReversibleVerlet(AbstractReversibleSolver):
         return _all(jax.tree.map(lambda x: jnp.abs(x / self.resolution) < 2.0**63, tree))  # NaN does not
 
 
-def describe_failure(failure: int, resolution: float) -> str:
+def _describe_failure(failure: int, resolution: float) -> str:
     """What a `BitReversibleState.failure` other than zero says."""
     if failure == _FORCE:
         return (

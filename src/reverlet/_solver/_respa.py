@@ -1,10 +1,11 @@
 import equinox as eqx
 import numpy as np
 
+from ._roles import AbstractPartwiseSolver
 from ._splitting import AbstractSplittingSolver
 
 
-class Respa(AbstractSplittingSolver):
+class Respa(AbstractSplittingSolver, AbstractPartwiseSolver):
     """Multiple time steps: a slow force kicks at both ends of a step, a fast one `num_steps` times within it.
 
     With n = `num_steps`, a step of length h is half a kick of the slow force, n velocity Verlet steps of length h/n
@@ -56,3 +57,22 @@ class Respa(AbstractSplittingSolver):
     def order(self, terms):
         del terms
         return 2
+
+    def kick_parts(self, kind, num_parts):
+        if num_parts is None:
+            raise ValueError(
+                f"`rv.Respa` got the potential `{kind}`; wanted a `rv.Sum`, of which some parts are"
+                " fast and the others slow. Write `bonds + pairs`; or, to split a pair potential by distance,"
+                " `near + (full - near)` with `near` ending at a shorter cutoff."
+            )
+        if max(self.fast) >= num_parts:
+            raise ValueError(
+                f"`fast` is {self.fast}, but the potential is a `rv.Sum` of {num_parts} parts; wanted indices from 0 to"
+                f" {num_parts - 1}."
+            )
+        if len(self.fast) == num_parts:
+            raise ValueError(
+                f"`fast` is {self.fast}, all {num_parts} parts of the potential, so that nothing is slow; wanted fewer,"
+                " or `rv.VelocityVerlet()` with a shorter time step."
+            )
+        return tuple(k for k in range(num_parts) if k not in self.fast), self.fast

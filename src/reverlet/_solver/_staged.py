@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import diffrax
 import jax
+import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from .._misc import tree_add
@@ -97,8 +98,13 @@ class AbstractStagedSolver(AbstractReversibleSolver):
     def func(self, terms, t0, y0, args):
         flows: Any = self.flows(terms)
         slopes = [flows[k].acceleration(t0, y0, args) for k in sorted(self.kick_flows())]
-        still = jax.tree.map(lambda x: 0 * x, y0[2:])
-        return flows[0].term.vf(t0, y0[1], args), functools.reduce(tree_add, slopes), *still
+        still = jax.tree.map(jnp.zeros_like, y0[2:])
+        field = (flows[0].term.vf(t0, y0[1], args), functools.reduce(tree_add, slopes), *still)
+        for k in set(range(1, len(flows))) - self.kick_flows():
+            zero, one = jnp.zeros_like(t0), jnp.ones_like(t0)
+            after = lambda h, k=k: flows[k].apply(t0, y0, args, h)
+            field = tree_add(field, jax.jvp(after, (zero,), (one,))[1])
+        return field
 
     def _walk(self, terms, t0, t1, y, args, known, *, sign):
         """All stages, backward if `sign` is -1; `known` are the accelerations at the positions of `y`."""
