@@ -88,7 +88,7 @@ def test_a_run_goes_on_and_back():
     final = run(state, SOLVER, 20)
     half = run(state, SOLVER, 10)
     assert_trees_close(run(half, SOLVER, 10), final, rtol=1e-12)  # the same numbers
-    flip = lambda s: rv.State(s.positions, -s.velocities, s.box, s.bath.directed(-1))
+    flip = lambda s: rv.State(s.positions, -s.velocities, s.box, s.bath.directed(-1.0))
     back = flip(run(flip(final), SOLVER, 20))
     # rounding, grown along the way
     assert_trees_close((back.positions, back.velocities), (state.positions, state.velocities), rtol=1e-11)
