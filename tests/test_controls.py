@@ -105,16 +105,17 @@ def clip(most, bar):
 
 CASES = {
     "none": ((), lambda i, bar: bar, lambda i, bar: bar),
-    "Damp": ((rv.Damp(1.7),), lambda i, bar: scale(np.exp(-1.7 * H), bar), lambda i, bar: bar),
-    "ClipNorm": ((rv.ClipNorm(0.6),), lambda i, bar: clip(0.6, bar), lambda i, bar: bar),
-    "DropAfter": ((rv.DropAfter(5 * H),), lambda i, bar: bar, lambda i, bar: bar if i <= 5 else 0.0 * bar),
-    "ResetEvery": ((rv.ResetEvery(3 * H),), lambda i, bar: scale(0.0 if i in (3, 6, 9, 12, 15) else 1.0, bar),
+    "Damp": ((rv.controls.Damp(1.7),), lambda i, bar: scale(np.exp(-1.7 * H), bar), lambda i, bar: bar),
+    "ClipNorm": ((rv.controls.ClipNorm(0.6),), lambda i, bar: clip(0.6, bar), lambda i, bar: bar),
+    "DropAfter": ((rv.controls.DropAfter(5 * H),), lambda i, bar: bar, lambda i, bar: bar if i <= 5 else 0.0 * bar),
+    "ResetEvery": ((rv.controls.ResetEvery(3 * H),), lambda i, bar: scale(0.0 if i in (3, 6, 9, 12, 15) else 1.0, bar),
                lambda i, bar: bar),
-    "damped, then clipped": ((rv.Damp(9.0), rv.ClipNorm(0.6)),
+    "damped, then clipped": ((rv.controls.Damp(9.0), rv.controls.ClipNorm(0.6)),
                              lambda i, bar: clip(0.6, scale(np.exp(-9 * H), bar)), lambda i, bar: bar),
-    "clipped, then damped": ((rv.ClipNorm(0.6), rv.Damp(9.0)),
+    "clipped, then damped": ((rv.controls.ClipNorm(0.6), rv.controls.Damp(9.0)),
                              lambda i, bar: scale(np.exp(-9 * H), clip(0.6, bar)), lambda i, bar: bar),
-    "all": ((rv.DropAfter(11 * H), rv.ResetEvery(4 * H), rv.Damp(0.5), rv.ClipNorm(0.7)),
+    "all": ((rv.controls.DropAfter(11 * H), rv.controls.ResetEvery(4 * H), rv.controls.Damp(0.5),
+             rv.controls.ClipNorm(0.7)),
             lambda i, bar: clip(0.7, scale((i not in (4, 8, 12)) * np.exp(-0.5 * H), bar)),
             lambda i, bar: bar if i <= 11 else 0.0 * bar),
 }  # fmt: skip
@@ -141,7 +142,7 @@ def test_damped_influence_of_the_start_on_one_record(solver, rate, step):
     """d record(t)/dy0 passes through every step once: exp(-rate t) of the exact one."""
     weights = jnp.zeros(STEPS + 1).at[step].set(1.0)
     # the rate is an array, so that one program serves all
-    got, exact = (gradient(c, weights, ALL_SOLVERS[solver])[0] for c in ((rv.Damp(jnp.array(rate)),), ()))
+    got, exact = (gradient(c, weights, ALL_SOLVERS[solver])[0] for c in ((rv.controls.Damp(jnp.array(rate)),), ()))
     assert_trees_close(got, scale(np.exp(-rate * H * step), exact), rtol=RTOL)
 
 
@@ -149,7 +150,7 @@ def test_damped_influence_of_the_start_on_one_record(solver, rate, step):
 def test_truncate_is_the_gradient_of_a_loss_without_later_records(solver, last):
     masked = jnp.where(jnp.arange(STEPS + 1) <= last, WEIGHTS, 0)
     # horizons between steps are taken to the nearest
-    got = gradient((rv.DropAfter((last + 0.3) * H),), solver=ALL_SOLVERS[solver])
+    got = gradient((rv.controls.DropAfter((last + 0.3) * H),), solver=ALL_SOLVERS[solver])
     assert_trees_close(got, gradient((), masked, ALL_SOLVERS[solver]), rtol=RTOL)
 
 
@@ -164,7 +165,7 @@ def test_truncate_reaches_every_output():
         return total(records, weights) + total(ends, jnp.where(weights[-1:] == 0, 0, 1.0))
 
     masked = WEIGHTS.at[4:].set(0)
-    got = jax.grad(loss)((X0, V0), (rv.DropAfter(3 * H),), WEIGHTS)
+    got = jax.grad(loss)((X0, V0), (rv.controls.DropAfter(3 * H),), WEIGHTS)
     assert_trees_close(got, jax.grad(loss)((X0, V0), (), masked), rtol=RTOL)
 
 
@@ -179,19 +180,19 @@ def test_window_is_a_stopped_gradient_at_every_border():
             total = total + WEIGHTS[i + 1] * one_record(y, k)
         return total
 
-    assert_trees_close(gradient((rv.ResetEvery(5 * H),)), jax.grad(loss, (0, 1))((X0, V0), K), rtol=RTOL)
+    assert_trees_close(gradient((rv.controls.ResetEvery(5 * H),)), jax.grad(loss, (0, 1))((X0, V0), K), rtol=RTOL)
 
 
 def test_window_of_another_solver():
     """At a border everything is dropped, the solver's state too: the start sees the loss of the first block alone."""
     first = jnp.where(jnp.arange(STEPS + 1) <= 6, WEIGHTS, 0)
     solver = ALL_SOLVERS["AsynchronousLeapfrog"]
-    got = gradient((rv.ResetEvery(6 * H),), solver=solver)[0]
+    got = gradient((rv.controls.ResetEvery(6 * H),), solver=solver)[0]
     assert_trees_close(got, gradient((), first, solver)[0], rtol=RTOL)
 
 
 def test_window_longer_than_the_trajectory_changes_nothing():
-    assert_trees_close(gradient((rv.ResetEvery(STEPS * H),)), gradient(()), rtol=0)
+    assert_trees_close(gradient((rv.controls.ResetEvery(STEPS * H),)), gradient(()), rtol=0)
 
 
 # ClipNorm on x'' = +k x, whose gradients explode
@@ -219,23 +220,23 @@ def test_clipped_gradients_are_bounded(most, k):
 
 @jax.jit
 def unstable_gradient(k, most):
-    return jax.grad(end_of_unstable)((X0, V0), k, (rv.ClipNorm(most),))
+    return jax.grad(end_of_unstable)((X0, V0), k, (rv.controls.ClipNorm(most),))
 
 
 def test_clipping_of_what_would_overflow_when_squared():
     long = (jnp.full(3, 1e30, jnp.float32), jnp.zeros(2, jnp.float32))
-    short, _ = rv.ClipNorm(3.0).step(0.0, 0.1, long)
+    short, _ = rv.controls.ClipNorm(3.0).step(0.0, 0.1, long)
     np.testing.assert_allclose(short, np.full(3, np.sqrt(3)), rtol=1e-6)  # rounding
 
 
 def test_clipping_that_is_not_needed_is_exact():
-    assert_trees_close(gradient((rv.ClipNorm(1e6),)), gradient(()), rtol=0)
+    assert_trees_close(gradient((rv.controls.ClipNorm(1e6),)), gradient(()), rtol=0)
 
 
 def test_clipping_is_of_every_trajectory_by_itself():
     ks = jnp.array([0.01, 4.0])  # only the second is unstable enough to be clipped
     slope = eqx.filter_jit(jax.grad(lambda k, controls: end_of_unstable((X0, V0), k, controls)))
-    controls = (rv.ClipNorm(20.0),)
+    controls = (rv.controls.ClipNorm(20.0),)
     got = jax.vmap(lambda k: slope(k, controls))(ks)
     assert_trees_close(got, jnp.stack([slope(k, controls) for k in ks]), rtol=RTOL)
     np.testing.assert_allclose(got[0], slope(ks[0], ()), rtol=RTOL)
@@ -260,7 +261,12 @@ def argon_gradient(controls, dtype=jnp.float64, num_steps=40):
 
 def test_argon_in_single_precision():
     value, exact = argon_gradient((), jnp.float32)
-    controls = (rv.DropAfter(0.16), rv.ResetEvery(0.1), rv.Damp(2.0), rv.ClipNorm(10.0))
+    controls = (
+        rv.controls.DropAfter(0.16),
+        rv.controls.ResetEvery(0.1),
+        rv.controls.Damp(2.0),
+        rv.controls.ClipNorm(10.0),
+    )
     same, got = argon_gradient(controls, jnp.float32)
     assert value == same  # the trajectory is what it was
     for leaf in jax.tree.leaves(got):
@@ -272,13 +278,15 @@ def test_argon_in_single_precision():
 @pytest.mark.slow
 def test_argon_weak_controls_change_little():
     exact = argon_gradient(())[1]
-    got = argon_gradient((rv.Damp(1e-6), rv.ClipNorm(1e6), rv.ResetEvery(1.0), rv.DropAfter(1.0)))[1]
+    got = argon_gradient(
+        (rv.controls.Damp(1e-6), rv.controls.ClipNorm(1e6), rv.controls.ResetEvery(1.0), rv.controls.DropAfter(1.0))
+    )[1]
     # exp(-rate t) over 0.2 ps
     assert_trees_close(got, exact, rtol=1e-6)
     assert got.sigma != exact.sigma
 
 
-class Reversed(rv.AbstractCotangentControl):
+class Reversed(rv.controls.AbstractCotangentControl):
     """A user's own, which changes the sign of what goes on."""
 
     def record(self, time, h, cotangent):
@@ -294,7 +302,9 @@ def test_a_control_of_the_users_own():
     assert_trees_close(gradient((Reversed(),)), by_hand(lambda i, bar: scale(-1.0, bar)), rtol=RTOL)
 
 
-@pytest.mark.parametrize("control", [rv.DropAfter, rv.Damp, rv.ClipNorm, rv.ResetEvery])
+@pytest.mark.parametrize(
+    "control", [rv.controls.DropAfter, rv.controls.Damp, rv.controls.ClipNorm, rv.controls.ResetEvery]
+)
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
 def test_numbers_that_are_not_positive(control, value):
     with pytest.raises(ValueError, match=rf"is {value}; wanted a finite number more than zero"):
@@ -302,7 +312,7 @@ def test_numbers_that_are_not_positive(control, value):
 
 
 @pytest.mark.usefixtures("without_type_checks")
-@pytest.mark.parametrize("controls", [rv.Damp(1.0), (2.0,), [rv.Damp(1.0)], None])
+@pytest.mark.parametrize("controls", [rv.controls.Damp(1.0), (2.0,), [rv.controls.Damp(1.0)], None])
 def test_controls_that_are_no_tuple_of_controls(controls):
-    with pytest.raises(TypeError, match=r"wanted a tuple of controls, such as `\(rv.Damp\(2.0\),\)`"):
+    with pytest.raises(TypeError, match=r"wanted a tuple of controls, such as `\(rv.controls.Damp\(2.0\),\)`"):
         rv.ReversibleAdjoint(controls=controls)

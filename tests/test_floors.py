@@ -9,23 +9,25 @@ import pytest
 import reverlet
 
 PACKAGE = Path(reverlet.__file__).parent
-FLOORS = {
-    name: floor
-    for floor, names in enumerate(
-        [
-            "_custom_types _misc _bath _batches _results _timeseries _spectra _statistics units _elements",
-            "_box _neighbors",
-            "_topology _state",
-            "_potential _dipole _descriptors",
-            "_health _system _ensemble _water _solver _controls _adjoint _dynamics _sampler _minimize _pack",
-            "_observable",
-            "_mbar _expectation _gradients _targets _horizon _loss _fit",
-            "io openmm spectra statistics",  # edges: nothing else imports them
-        ]
-    )
-    for name in names.split()
-}
-EDGES = {"io", "openmm", "spectra", "statistics"}
+NAMES = ("ground", "space", "matter", "surfaces", "motion", "measurement", "inference", "edges")
+
+
+def drawn():
+    """The files on every floor of the house as CONTRIBUTING.md draws it."""
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+    house, floors, floor = text.split("```text\n")[1].split("```")[0], {}, None
+    for line in filter(str.strip, house.splitlines()):
+        words = line.split()
+        floor = words.pop(0) if words[0] in NAMES else floor
+        # what a floor is for stands behind the names, in words of which none is a file's
+        files = [w for w in words if (PACKAGE / w).is_dir() or (PACKAGE / f"{w}.py").exists()]
+        floors.setdefault(floor, []).extend(files)
+    return floors
+
+
+HOUSE = drawn()
+FLOORS = {name: NAMES.index(floor) for floor, names in HOUSE.items() for name in names}
+EDGES = set(HOUSE["edges"])
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 
 
@@ -47,6 +49,14 @@ def imports(path):
 
 def floor_of(names):
     return FLOORS[names[0]]
+
+
+def test_the_picture_of_the_house_is_true():
+    """Every file stands on one floor of the drawing, and the floors are in order."""
+    standing = {p.relative_to(PACKAGE).parts[0].removesuffix(".py") for p in FILES}
+    assert standing == set(FLOORS)
+    assert len(FLOORS) == sum(map(len, HOUSE.values()))
+    assert tuple(HOUSE) == tuple(reversed(NAMES))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

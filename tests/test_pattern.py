@@ -25,6 +25,19 @@ CLASSES = sorted(
 PUBLIC = {name: value for name, value in vars(rv).items() if not name.startswith("_") and not inspect.ismodule(value)}
 
 
+def test_a_name_and_its_abstract_are_related():
+    """No `X` beside an unrelated `AbstractX`, in any namespace."""
+    known = {c.__name__: c for c in CLASSES}
+    for name, cls in known.items():
+        abstract = known.get(f"Abstract{name}")
+        assert abstract is None or issubclass(cls, abstract), f"{name} is no {abstract.__name__}"
+    assert "AbstractWindow" in known
+
+
+def test_the_flat_list_of_names_stays_short():
+    assert len(PUBLIC) < 130
+
+
 def is_abstract(cls):
     return cls.__name__.lstrip("_").startswith("Abstract")
 

@@ -2,7 +2,14 @@
 
 from diffrax import ForwardMode as ForwardMode
 
-from . import io as io, openmm as openmm, spectra as spectra, statistics as statistics, units as units
+from . import (
+    controls as controls,
+    io as io,
+    openmm as openmm,
+    spectra as spectra,
+    statistics as statistics,
+    units as units,
+)
 from ._adjoint import ReversibleAdjoint as ReversibleAdjoint
 from ._batches import (
     MemoryBudget as MemoryBudget,
@@ -14,13 +21,6 @@ from ._box import (
     OpenBox as OpenBox,
     OrthorhombicBox as OrthorhombicBox,
     TriclinicBox as TriclinicBox,
-)
-from ._controls import (
-    AbstractCotangentControl as AbstractCotangentControl,
-    ClipNorm as ClipNorm,
-    Damp as Damp,
-    DropAfter as DropAfter,
-    ResetEvery as ResetEvery,
 )
 from ._dipole import (
     AbstractDipole as AbstractDipole,

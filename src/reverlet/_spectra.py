@@ -15,8 +15,8 @@ from ._misc import require_positive
 class AbstractWindow(eqx.Module):
     """What a correlation function is multiplied by before it is transformed: one at lag zero, and even in time.
 
-    In the spectrum it is a convolution, which sets the resolution. Not to be confused with `rv.ResetEvery`, which acts
-    on cotangents. Two windows are joined by `a * b`.
+    In the spectrum it is a convolution, which sets the resolution. Not to be confused with `rv.controls.ResetEvery`,
+    which acts on cotangents. Two windows are joined by `a * b`.
     """
 
     length: AbstractVar[float]

@@ -36,7 +36,8 @@ class ReversibleAdjoint(diffrax.AbstractAdjoint):
     Reverse mode only; for `jax.jvp`, use `rv.ForwardMode` or `diffrax.DirectAdjoint`.
 
     **Arguments:** `controls`, what is done to the cotangent on its way back, one after the other: for trajectories so
-    long that the exact gradient explodes, such as `(rv.Damp(2.0), rv.ClipNorm(10.0))`. None by default.
+    long that the exact gradient explodes, such as `(rv.controls.Damp(2.0), rv.controls.ClipNorm(10.0))`. By default
+    none.
 
     **Errors:** `ValueError` at once for solvers that cannot step backward, adaptive steps, events, dense output and
     noise; `RuntimeError` from the compiled program for `ts` off the step grid.
@@ -51,7 +52,8 @@ class ReversibleAdjoint(diffrax.AbstractAdjoint):
         controls = self.controls
         if not (isinstance(controls, tuple) and all(isinstance(c, AbstractCotangentControl) for c in controls)):
             raise TypeError(
-                f"`controls` is {controls!r}; wanted a tuple of controls, such as `(rv.Damp(2.0),)` with its comma."
+                f"`controls` is {controls!r}; wanted a tuple of controls, such as `(rv.controls.Damp(2.0),)` with"
+                " its comma."
             )
 
     def loop(
