@@ -133,7 +133,6 @@ from ._sampler import (
     Samples as Samples,
 )
 from ._solver import (
-    AbstractFlow as AbstractFlow,
     AbstractReversibleSolver as AbstractReversibleSolver,
     AbstractSplittingSolver as AbstractSplittingSolver,
     AbstractStagedSolver as AbstractStagedSolver,
@@ -141,14 +140,10 @@ from ._solver import (
     BitReversibleVerlet as BitReversibleVerlet,
     BlanesMoan4 as BlanesMoan4,
     ConservativeTerm as ConservativeTerm,
-    Drift as Drift,
-    Kick as Kick,
     McLachlan4 as McLachlan4,
     NoseHooverChain as NoseHooverChain,
-    OrnsteinUhlenbeck as OrnsteinUhlenbeck,
     PositionVerlet as PositionVerlet,
     Respa as Respa,
-    Stage as Stage,
     VelocityVerlet as VelocityVerlet,
     Yoshida4 as Yoshida4,
     Yoshida6 as Yoshida6,
