@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers import EPSILON, SEEDS, SIGMA, TEMPERATURE, argon_state, argon_topology, few, very_few
 from hypothesis import given
+from jax.interpreters.partial_eval import dce_jaxpr
 
 import reverlet as rv
 
@@ -216,6 +217,29 @@ def test_same_energy_and_derivatives_as_all_pairs(shape, name):
     wanted = eqx.filter_jit(both)(x, potential, box, None)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11 * float(jnp.max(jnp.abs(b))))  # order of the sums
+
+
+def test_force_and_pullback_in_one_sweep():
+    """As the walk of the adjoint asks for them; and the derivative of that, against all pairs."""
+    box, search = SHAPES["cube"], search_for("cube", 8)
+    x, rng = liquid(1, box), np.random.default_rng(3)
+    w, direction = (jnp.asarray(rng.normal(size=x.shape)) for _ in range(2))
+
+    def both(x, w, potential, neighbors):
+        energy = lambda x, potential: potential.energy(x, box, neighbors=neighbors)
+        work = lambda x, w, potential: jax.jvp(lambda x: energy(x, potential), (x,), (w,))[1]
+        return jax.grad(work, argnums=(0, 1, 2))(x, w, potential)
+
+    def further(x, neighbors):
+        return jax.jvp(lambda x: both(x, w, SMOOTH, neighbors), (x,), (direction,))
+
+    neighbors = find(search, x, box)
+    closed = jax.make_jaxpr(lambda x, w: both(x, w, SMOOTH, neighbors))(x, w)
+    used, _ = dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+    assert str(used).count("scan[") == 1  # over the blocks of the list
+    got, wanted = (eqx.filter_jit(further)(x, list_) for list_ in (neighbors, None))
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10 * float(jnp.max(jnp.abs(b))))  # order of the sums
 
 
 def test_the_same_positions_make_the_same_list():

@@ -295,18 +295,25 @@ def _directional_jvp(primals, tangents):
     potential_dot, positions_dot, box_dot, _, w_dot, strain_dot = tangents
     parameters = _Parameters(lambda tile, p: tile.directional(p, positions, box, w, strain), potential, potential_dot)
     motion, moved = _relative(positions, box, positions_dot, box_dot)
+    along = w_dot is not None or strain_dot is not None
+    # force and pullback in one sweep over a list; of all pairs at once the compiler shares what the two have in common
+    together = along and motion is not None and neighbors is not None
 
     def sweep(tile):
+        first = tile.slopes(potential, positions, box, strain_dot is not None) if together else None
         if motion is None:
-            return None, parameters.slopes(tile)
+            return first, None, parameters.slopes(tile)
         second = tile.second_slopes(potential, positions, box, w, strain, moved is not None)
-        return second, parameters.slopes(tile)
+        return first, second, parameters.slopes(tile)
 
-    second, slopes = per_tile(sweep, len(positions), neighbors)
+    first, second, slopes = per_tile(sweep, len(positions), neighbors)
     out = parameters.tangent(slopes, positions, neighbors)
     if motion is not None:
         out = out + _product(second, neighbors, motion, moved)
-    if w_dot is not None or strain_dot is not None:
+    if along:
         w_dot = jnp.zeros_like(w) if w_dot is None else w_dot
-        out = out + _directional(potential, positions, box, neighbors, w_dot, strain_dot)
+        if together:
+            out = out + _product(first, neighbors, w_dot, strain_dot)
+        else:
+            out = out + _directional(potential, positions, box, neighbors, w_dot, strain_dot)
     return _directional(potential, positions, box, neighbors, w, strain), out
