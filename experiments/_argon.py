@@ -12,7 +12,7 @@ from jaxtyping import PRNGKeyArray
 
 import reverlet as rv
 
-from ._chains import Chains, WithTemperature, mean_over_chains
+from ._chains import Chains, mean_over_chains
 from ._errors import BadInput
 
 SI = rv.units.SQUARE_METER_PER_SECOND
@@ -62,7 +62,7 @@ class Liquid:
     sampling: Chains
     horizon: float
     save_every: int
-    observable = WithTemperature(rv.SelfDiffusion())
+    observable = rv.Joint((rv.SelfDiffusion(), rv.Temperature()))
 
     @property
     def topology(self) -> rv.Topology:

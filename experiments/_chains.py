@@ -94,16 +94,3 @@ def mean_over_chains(values: np.ndarray) -> tuple[float, float]:
 def bar(n: int, label: str) -> Iterator[int]:
     """The numbers below `n`, with a progress bar."""
     return iter(tqdm(range(n), desc=label, unit="", file=sys.stderr, leave=False, disable=not _processes.leads()))
-
-
-class WithTemperature(rv.AbstractObservable):
-    """An observable, and the temperature recorded beside it along the same trajectories."""
-
-    observable: rv.AbstractObservable
-    temperature: rv.Temperature = rv.Temperature()
-
-    def record(self, system, state, initial):
-        return self.observable.record(system, state, initial), self.temperature.record(system, state, initial)
-
-    def reduce(self, times, records, weights, ensemble=None):
-        return self.observable.reduce(times, records[0], weights, ensemble)

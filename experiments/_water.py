@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 import reverlet as rv
 
-from ._chains import Chains, WithTemperature
+from ._chains import Chains
 from ._errors import BadInput
 
 NAMES = ("charge", "sigma", "bond", "angle")
@@ -82,25 +82,14 @@ def _places(potential: Any):
     )
 
 
-class SpectralLoss(rv.AbstractObservable):
-    """How far a spectrum is from a target: Σ (I - I*)² / Σ I*², over the wavenumbers.
+def spectral_loss(spectrum: rv.InfraredSpectrum, target: np.ndarray) -> rv.SquaredDistance:
+    """How far a spectrum is from a target: Σ (I - I*)² / Σ I*², over the wavenumbers, without the bias of noise.
 
-    A mean over trajectories i has noise, and the square of noise is not zero on average: it grows like the square of
-    the intensity, and would draw charges to zero. So only products of different trajectories count,
-    Σ_{i≠j} w_i w_j (I_i - I*)·(I_j - I*) / (1 - Σ w_i²), which has no bias and may be negative.
+    The noise of a mean over trajectories grows with the intensity: its square would draw charges to zero.
     """
-
-    spectrum: rv.InfraredSpectrum
-    target: Float[Array, " frequencies"]
-
-    def record(self, system, state, initial):
-        return self.spectrum.record(system, state, initial)
-
-    def reduce(self, times, records, weights, ensemble=None):
-        away = spectra_of(self.spectrum, times, records, ensemble) - self.target
-        mean = jnp.sum(weights[:, None] * away, axis=0)
-        own = jnp.sum(weights[:, None] ** 2 * away**2, axis=0)
-        return jnp.sum(mean**2 - own) / (1 - jnp.sum(weights**2)) / jnp.sum(self.target**2)
+    scale = np.sqrt(np.sum(np.asarray(target, float) ** 2))
+    dtype = spectrum.wavenumbers.dtype
+    return rv.SquaredDistance(spectrum, jnp.asarray(target, dtype), jnp.asarray(scale, dtype))
 
 
 def spectra_of(
@@ -191,6 +180,6 @@ class Water:
 
 @eqx.filter_jit
 def _measure(spectra, system, samples, dynamics):
-    estimate = rv.expectation(WithTemperature(spectra[0]), system, samples, dynamics=dynamics)
+    estimate = rv.expectation(rv.Joint((spectra[0], rv.Temperature())), system, samples, dynamics=dynamics)
     records, temperature = estimate.records
     return [spectra_of(s, estimate.times, records, samples.ensemble) for s in spectra], jnp.mean(temperature, axis=1)

@@ -10,7 +10,7 @@ from jaxtyping import PRNGKeyArray
 
 import reverlet as rv
 
-from ._water import Parameters, SpectralLoss, Water, force_field
+from ._water import Parameters, Water, force_field, spectral_loss
 
 
 def gradient_check(
@@ -33,7 +33,7 @@ def gradient_check(
         system = force_field(water.topology.num_atoms // 3, box, accuracy=1e-10)
         assert isinstance(system.potential, rv.Sum)
         exact = Water(dataclasses.replace(water.sampling, mesh=None), system.potential, water.grids)
-        losses = [SpectralLoss(s, jnp.asarray(cut, float)) for s, cut in zip(exact.cut, targets, strict=True)]
+        losses = [spectral_loss(s, cut) for s, cut in zip(exact.cut, targets, strict=True)]
         lengths = [water.frames(t) for t in check]
         dynamics = exact.trajectories(max(check))
         arguments = (

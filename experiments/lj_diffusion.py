@@ -25,7 +25,7 @@ import reverlet as rv
 
 from . import _processes, _refine, _run
 from ._argon import SI, Liquid, crystal, diffusion_of, read_structure
-from ._chains import Chains, WithTemperature, mean_over_chains
+from ._chains import Chains, mean_over_chains
 from ._errors import BadInput, refusing
 from ._fields import Check, above_zero, at_least, not_negative
 from ._folder import Folder
@@ -234,6 +234,22 @@ def reference_stage(config: Config, liquid: Liquid, chains: rv.State, key: PRNGK
         "temperature": temperature,
         "temperature_error": temperature_error,
     }
+
+
+class WithTemperature(rv.AbstractObservable):
+    """An observable, and the temperature recorded beside it along the same trajectories.
+
+    Unlike a `rv.Joint` of both, it reduces to a scalar, which has a gradient.
+    """
+
+    observable: rv.AbstractObservable
+    temperature: rv.Temperature = rv.Temperature()
+
+    def record(self, system, state, initial):
+        return self.observable.record(system, state, initial), self.temperature.record(system, state, initial)
+
+    def reduce(self, times, records, weights, ensemble=None):
+        return self.observable.reduce(times, records[0], weights, ensemble)
 
 
 class Diffusion(_refine.AbstractTarget):

@@ -36,7 +36,7 @@ from ._chains import Chains
 from ._errors import refusing
 from ._fields import above_zero, at_least, not_negative, require
 from ._folder import Folder
-from ._water import NAMES, Grids, Parameters, SpectralLoss, Water, force_field, packed, read_structure
+from ._water import NAMES, Grids, Parameters, Water, force_field, packed, read_structure, spectral_loss
 from ._water_check import gradient_check
 from ._water_summary import FITS, mean_parameters, summarize, told
 
@@ -218,7 +218,7 @@ def run(command: Command) -> None:
 
     chains = chains_of(folder.array_stage("start.npz", lambda: start_stage(config, water, state, keys[1])))
     target = folder.array_stage("reference.npz", lambda: reference_stage(config, water, chains, keys[2]))
-    aim = Spectrum(observable=SpectralLoss(water.low, jnp.asarray(target["low"].mean((0, 1)))), base=water.target)
+    aim = Spectrum(observable=spectral_loss(water.low, target["low"].mean((0, 1))), base=water.target)
     fitted = {}
     if config.fits != "all":
         fitted["pair"] = fit(config, water, aim, "pair", chains, folder, keys[3])
@@ -319,7 +319,7 @@ def final_stage(
 class Spectrum(_refine.AbstractTarget):
     """The spectrum of the reference, cut as in the loss; `base` is the potential that parameters are put into."""
 
-    observable: SpectralLoss
+    observable: rv.SquaredDistance
     base: rv.Sum
     columns: ClassVar[tuple[str, ...]] = (*NAMES, "loss", "loss_error", "dynamical", "thermodynamic")
 

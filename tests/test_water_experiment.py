@@ -19,7 +19,7 @@ pytest.importorskip("tyro")
 pytest.importorskip("matplotlib")
 from experiments.__main__ import main
 from experiments._refine import TIME
-from experiments._water import NAMES, Parameters, SpectralLoss, spectra_of
+from experiments._water import NAMES, Parameters
 
 ROOT = Path(__file__).parent.parent
 SMOKE = ("water_ir", "--preset", "smoke")
@@ -157,23 +157,3 @@ def test_parameters_go_in_and_out():
     assert changed.part(rv.HarmonicBond).stiffness == moved.bond
     assert changed.part(rv.HarmonicAngle).stiffness == moved.angle
     assert jax.tree.all(jax.tree.map(lambda a, b: a == b, Parameters.of(changed), moved))
-
-
-def test_loss_has_no_bias_from_noise():
-    """At the target itself the mean of the loss is zero, where that of the squared distance is the noise."""
-    frames, samples, repeats = 21, 3, 4000
-    spectrum = rv.InfraredSpectrum(
-        rv.PointCharges.of, np.array([0.0, 1000.0, 3000.0]), rv.spectra.CutoffWindow(0.01), num_lags=11
-    )
-    records = jax.random.normal(jax.random.key(0), (repeats * samples, frames, 3))
-    times = 0.001 * jnp.arange(frames)
-    curves = spectra_of(spectrum, times, records, rv.NVT(298.15))
-    target = jnp.mean(curves, axis=0)
-    weights = jnp.full(samples, 1 / samples)
-    loss = jax.vmap(lambda r: SpectralLoss(spectrum, target).reduce(times, r, weights, rv.NVT(298.15)))
-    found = np.asarray(loss(records.reshape(repeats, samples, frames, 3)))
-    means = np.asarray(curves).reshape(repeats, samples, -1).mean(1)
-    biased = np.sum((means - target) ** 2, axis=1) / np.sum(np.asarray(target) ** 2)
-    error = found.std() / np.sqrt(repeats)
-    assert abs(found.mean()) < 4 * error  # four standard errors
-    assert biased.mean() > 20 * error
