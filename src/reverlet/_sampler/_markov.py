@@ -73,7 +73,10 @@ class AbstractMarkovSampler(AbstractSampler):
         chain = jnp.tile(jnp.arange(len(chains)), rounds)
         samples = Samples(states, density, chain, self.ensemble)
         ends = Chains(jax.tree.map(lambda x: x[:, -1], kept), out.memory, chains.rounds + rounds)
-        return _refuse_explosions(system, samples, energies, guard=(samples, ends), mesh=self.mesh)
+        fine = _refuse_explosions(system, samples, energies, guard=(samples, ends), mesh=self.mesh)
+        # once more: the compiler may spread what was cut out of arrays that every device has, and a loop that goes on
+        # from there is compiled twice; of several processes none could write it
+        return replicate(fine, self.mesh)
 
 
 class AbstractFlowSampler(AbstractMarkovSampler):
