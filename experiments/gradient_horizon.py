@@ -197,7 +197,7 @@ def summarize(config: Config, a: dict[str, np.ndarray]) -> dict[str, Any]:
             "diffusion": float(a["value"][at] / SI),
             "diffusion_error": float(a["value_error"][at] / SI),
             **{
-                name: {"gradient": float(g), "error": float(e)}
+                name.removeprefix("potential."): {"gradient": float(g), "error": float(e)}
                 for name, g, e in zip(a["names"], a["gradient"][at], a["gradient_error"][at], strict=True)
             },
         },
