@@ -102,6 +102,8 @@ class Dynamics(eqx.Module):
                 f"`state` has positions of shape {state.positions.shape}; wanted (atoms, 3), one configuration. For"
                 " many, `batch`, how many to run at a time, or `jax.vmap` over the states."
             )
+        if throw:
+            state = system.check_shape_and_cutoff(state)
         one = lambda tree: jax.tree.map(lambda x: x[None], tree)
         first = lambda tree: jax.tree.map(lambda x: x[0], tree)
         run = lambda system, states: one(run_one(self, system, first(states), record))
@@ -127,6 +129,8 @@ class Dynamics(eqx.Module):
                 f"`state` has positions of shape {states.positions.shape}; with `batch` or `mesh` wanted (samples,"
                 " atoms, 3), many configurations. For one, leave both out, or `state.repeat(1)`."
             )
+        if throw:
+            states = system.check_shape_and_cutoff(states, mesh=self.mesh)
 
         def run(system, states):
             out = map_samples(
@@ -149,7 +153,6 @@ class Dynamics(eqx.Module):
         if isinstance(self.solver, AbstractFallibleSolver):
             self.solver.require_lists(system.search is not None)
         if throw:
-            states = system.check_shape_and_cutoff(states, mesh=self.mesh)
             system = with_room(system, states)
         system, (records, final, health) = with_lists_that_fit(
             system, lambda system: run(system, states), TRIES if throw else 0
