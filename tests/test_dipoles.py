@@ -342,3 +342,17 @@ def test_observables_take_the_dipole_of_the_system():
     np.testing.assert_allclose(got, CHARGES @ np.sin(x) / BOX.volume**0.5, rtol=1e-12)
     with pytest.raises(ValueError, match="The system has no dipole"):
         current_density(None, rv.System(topology, system.potential), state)
+
+
+def test_raman_takes_the_polarizability_of_the_system():
+    topology, x = rv.Topology.from_elements(["H"] * N), positions_of(0)
+    state, surface = rv.State(x, jnp.sin(x), BOX), POLARIZABILITIES["bonds"]
+    spectrum = rv.RamanSpectrum(None, np.array([100.0]), rv.spectra.HannWindow(0.1))
+    system = rv.System(topology, rv.LennardJones(0.1, 0.1, cutoff=0.5), polarizability=surface)
+    wanted = surface.rate(x, jnp.sin(x), BOX) / BOX.volume**0.5
+    np.testing.assert_allclose(spectrum.record(system, state, state), wanted, rtol=1e-12)
+    with pytest.raises(ValueError, match="no polarizability"):
+        spectrum.record(rv.System(topology, system.potential), state, state)
+    dielectric = rv.DielectricConstant()
+    moment = dielectric.record(rv.System(topology, system.potential, DIPOLES["bent"]), state, state)
+    np.testing.assert_allclose(moment, DIPOLES["bent"].moment(x, BOX) / BOX.volume**0.5, rtol=1e-12)

@@ -24,15 +24,15 @@ class DielectricConstant(AbstractObservable):
     Molecules must be whole and stay so: atoms wrapped into the box one by one change M by charge times the box. Long
     runs are wanted (ns for water): the error is that of the fluctuations of M, and samples are correlated.
 
-    **Arguments:** `dipole`, an `AbstractDipole`, or a function from the potential of the system to one, such as
-    `rv.PointCharges.of`.
+    **Arguments:** `dipole`, an `AbstractDipole`, a function from the potential of the system to one, such as
+    `rv.PointCharges.of`, or `None` for that of the system.
 
     **Errors:** `ValueError`, of `record`, for an open box; of `reduce`, without an ensemble.
 
     **Reference:** M. Neumann, Mol. Phys. 50, 841 (1983).
     """
 
-    dipole: DipoleOrRule
+    dipole: DipoleOrRule = None
 
     def record(self, system, state, initial):
         del initial
@@ -55,8 +55,8 @@ class Conductivity(AbstractTransportCoefficient):
 
     By Green and Kubo, with the current J = dM/dt. In e² mol/kJ/ps/nm; divide by `units.SIEMENS_PER_METER`.
 
-    **Arguments:** `dipole`, an `AbstractDipole`, or a function from the potential of the system to one, such as
-    `rv.PointCharges.of`; `max_time` (ps), where the integral ends.
+    **Arguments:** `dipole`, an `AbstractDipole`, a function from the potential of the system to one, such as
+    `rv.PointCharges.of`, or `None` for that of the system; `max_time` (ps), where the integral ends.
 
     **Errors:** as of `Viscosity`.
 

@@ -72,8 +72,8 @@ class InfraredSpectrum(AbstractObservable):
 
     **Arguments:**
 
-    - `dipole`: an `AbstractDipole`, or a function from the potential of the system to one, such as
-      `rv.PointCharges.of`.
+    - `dipole`: an `AbstractDipole`, a function from the potential of the system to one, such as
+      `rv.PointCharges.of`, or `None` for that of the system.
     - `wavenumbers` (1/cm): any increasing ones; `wavenumber_grid` makes those of a Fourier transform with zero padding.
     - `window`: what ends the correlation function. It sets the resolution, and filters measured spectra alike: see
       `filtered`. A `GaussianWindow` is not checked: wider than the trajectory, it leaves a jump at the last lag.

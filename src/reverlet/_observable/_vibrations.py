@@ -119,16 +119,16 @@ class RamanSpectrum(AbstractObservable):
     with the mean polarizability a = tr α/3 and the rest b = α - a. Frames must resolve the fastest vibration: see
     `InfraredSpectrum`.
 
-    **Arguments:** `polarizability`, an `AbstractPolarizability`; the others as of
+    **Arguments:** `polarizability`, an `AbstractPolarizability`, or `None` for that of the system; the others as for
     `InfraredSpectrum`.
 
-    **Errors:** as of `InfraredSpectrum`.
+    **Errors:** as for `InfraredSpectrum`; `ValueError`, of `record`, where neither has a polarizability.
 
     **Reference:** B. J. Berne and R. Pecora, Dynamic Light Scattering (1976), ch. 3; M. Thomas et al., Phys. Chem.
     Chem. Phys. 15, 6608 (2013).
     """
 
-    polarizability: AbstractPolarizability
+    polarizability: AbstractPolarizability | None
     wavenumbers: Float[Array, " frequencies"]
     window: AbstractWindow
     num_lags: int | None = eqx.field(static=True)
@@ -136,7 +136,7 @@ class RamanSpectrum(AbstractObservable):
 
     def __init__(
         self,
-        polarizability: AbstractPolarizability,
+        polarizability: AbstractPolarizability | None,
         wavenumbers: ArrayLike,
         window: AbstractWindow,
         *,
@@ -153,9 +153,17 @@ class RamanSpectrum(AbstractObservable):
         require_wavenumbers(self.wavenumbers)
 
     def record(self, system, state, initial):
-        del system, initial
+        del initial
         volume = require_volume(state)
-        return self.polarizability.rate(state.positions, state.velocities, state.box) / jnp.sqrt(volume)
+        surface = system.polarizability if self.polarizability is None else self.polarizability
+        if surface is None:
+            raise ValueError(
+                "The system has no polarizability, and `RamanSpectrum` was given none; wanted one:"
+                " `rv.System(topology, potential, polarizability=...)`, or in the observable."
+            )
+        neighbors = system.find_neighbors(state.positions, state.box)
+        rate = surface.rate(state.positions, state.velocities, state.box, neighbors=neighbors)
+        return rate / jnp.sqrt(volume)
 
     def reduce(self, times, records, weights, ensemble=None):
         thermal = require_ensemble(ensemble, "RamanSpectrum").thermal_energy(records)
