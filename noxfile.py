@@ -63,6 +63,14 @@ def gpu(session: nox.Session) -> None:
 
 
 @nox.session
+def physics(session: nox.Session) -> None:
+    """Check thermostats by `physical_validation`, and pools against pymbar, in an environment of its own."""
+    session.install("-e", ".", *group("physics"))
+    chosen = session.posargs or ["tests/test_physical_validation.py", "tests/test_pools.py"]
+    session.run("pytest", "-s", "--slow", *chosen, env={"JAX_PLATFORMS": "cpu"})
+
+
+@nox.session
 def experiments(session: nox.Session) -> None:
     """Run every experiment in its smallest size, two at a time."""
     session.install("-e", ".[experiments]")
