@@ -2,13 +2,14 @@
 
 import sys
 
-from benchmarks import batches, gradient_cost, large_systems, solvers, water
+from benchmarks import batches, gradient_cost, large_systems, solvers, stress, water
 
 BENCHMARKS = {
     "gradient_cost": gradient_cost.main,
     "batches": batches.main,
     "large_systems": large_systems.main,
     "solvers": solvers.main,
+    "stress": stress.main,
     "water": water.main,
 }
 

@@ -67,6 +67,24 @@ def test_free_particles():
     np.testing.assert_allclose(einstein, squared * 2 * middle / 6, rtol=1e-10)
 
 
+def test_pressure_of_springs_in_closed_form():
+    """p V = 2K/3 - Σ k (r - r₀) r /3, and the tensor likewise: a spring pulls along its own direction only."""
+    state = free_state(2)
+    bonds = np.array([[0, 1], [0, 2], [1, 3]])
+    system = rv.System(FREE.topology, rv.HarmonicBond(bonds, 100.0, 0.3))
+    d = np.asarray(state.positions)[bonds[:, 1]] - np.asarray(state.positions)[bonds[:, 0]]
+    d -= 2.0 * np.round(d / 2.0)
+    r = np.linalg.norm(d, axis=1)
+    v = np.asarray(state.velocities)
+    tensor = np.einsum("i,ia,ib->ab", M, v, v) - np.einsum("p,pa,pb->ab", 100.0 * (r - 0.3) / r, d, d)
+    _, stress = records_of(rv.Stress(), system, state, 1e-9, 1)  # two frames, as good as one
+    np.testing.assert_allclose(stress, -tensor / 8, rtol=1e-5, atol=1e-5)
+    _, pressure = records_of(rv.Pressure(), system, state, 1e-9, 1)
+    np.testing.assert_allclose(pressure, np.trace(tensor) / 24, rtol=1e-5)
+    with pytest.raises(ValueError, match="has no volume"):
+        rv.Pressure().record(system, rv.State(state.positions, state.velocities, rv.OpenBox()), state)
+
+
 def test_motion_of_the_center_of_mass_does_not_count():
     state = free_state(1)
     moved = rv.State(state.positions, state.velocities + jnp.array([3.0, -2.0, 1.0]), state.box)

@@ -68,6 +68,29 @@ class System(eqx.Module):
         masses = self.topology.masses.astype(velocities.dtype)
         return 0.5 * jnp.sum(masses[:, None] * velocities**2)
 
+    def pressure_tensor(self, state: State) -> Float[Array, "3 3"]:
+        """(1/V) (Σ m v⊗v - ∂U/∂strain) of an instant, kJ/mol/nm³, of the velocities as they are.
+
+        **Errors:** `ValueError` for an open box.
+        """
+        v = state.velocities
+        masses = self.topology.masses.astype(v.dtype)
+        # written as a sum: a matrix product may run in lower precision on a GPU
+        kinetic = jnp.sum(masses[:, None, None] * v[:, :, None] * v[:, None, :], axis=0)
+        neighbors = self.find_neighbors(state.positions, state.box)
+        stress = self.potential.stress(state.positions, state.box, neighbors=neighbors)
+        return kinetic / state.box.volume.astype(v.dtype) - stress
+
+    def pressure(self, state: State) -> Float[Array, ""]:
+        """A third of the trace of `pressure_tensor`, kJ/mol/nm³; divide by `units.BAR`.
+
+        From the velocities as they are: on average N k T/V and the virial's part where these are of all 3N degrees of
+        freedom, and (N-1) k T/V where the center of mass is at rest.
+
+        **Errors:** as of `pressure_tensor`.
+        """
+        return jnp.trace(self.pressure_tensor(state)) / 3
+
     def astype(self, dtype: Any) -> "System":
         """The system with its floating-point arrays in another precision."""
         return cast_floats(self, dtype)

@@ -6,6 +6,7 @@ from ._green_kubo import (
     Viscosity as Viscosity,
 )
 from ._joint import Joint as Joint, SquaredDistance as SquaredDistance
+from ._mechanics import Pressure as Pressure, Stress as Stress
 from ._quantum import (
     AbstractQuantumCorrection as AbstractQuantumCorrection,
     HarmonicQuantumCorrection as HarmonicQuantumCorrection,

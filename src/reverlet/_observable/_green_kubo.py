@@ -97,13 +97,9 @@ class Viscosity(AbstractTransportCoefficient):
         require_positive("max_time", self.max_time, "ps")
 
     def flux(self, system, state):
-        neighbors = system.find_neighbors(state.positions, state.box)
         v = relative_to_center_of_mass(system.topology, state.velocities)
-        masses = system.topology.masses.astype(v.dtype)
-        # written as a sum: a matrix product may run in lower precision on a GPU
-        kinetic = jnp.sum(masses[:, None, None] * v[:, :, None] * v[:, None, :], axis=0)
         volume = state.box.volume.astype(v.dtype)
-        pressure = kinetic / volume - system.potential.stress(state.positions, state.box, neighbors=neighbors)
+        pressure = system.pressure_tensor(State(state.positions, v, state.box))
         symmetric = 0.5 * (pressure + pressure.T)
         traceless = symmetric - jnp.trace(symmetric) / 3 * jnp.eye(3, dtype=v.dtype)
         return traceless * jnp.sqrt(volume / 10)

@@ -40,6 +40,19 @@ class AbstractPotential(eqx.Module):
         """-∂U/∂x, kJ/mol/nm."""
         return -jax.grad(lambda x: energy_of(self, x, box, neighbors))(positions)
 
+    def strained_energy(
+        self,
+        strain: Float[Array, "3 3"],
+        positions: Float[Array, "atoms 3"],
+        box: AbstractBox,
+        *,
+        neighbors: Neighbors | None = None,
+    ) -> Float[Array, ""]:
+        """The energy, kJ/mol, where positions and lattice vectors are mapped by 1 + strain together."""
+        deformation = jnp.eye(3, dtype=positions.dtype) + strain
+        strained = jnp.matmul(positions, deformation.T, precision=jax.lax.Precision.HIGHEST)
+        return energy_of(self, strained, box.deform(deformation), neighbors)
+
     def stress(
         self, positions: Float[Array, "atoms 3"], box: AbstractBox, *, neighbors: Neighbors | None = None
     ) -> Float[Array, "3 3"]:
@@ -49,14 +62,9 @@ class AbstractPotential(eqx.Module):
         its trace, plus the kinetic part N k T / V.
         """
         box = box.astype(positions.dtype)
-
         if isinstance(box, OpenBox):
             raise ValueError("`stress` got an `OpenBox`, which has no volume; wanted a periodic box.")
-
-        def strained(strain):
-            deformation = jnp.eye(3, dtype=positions.dtype) + strain
-            return energy_of(self, positions @ deformation.T, box.deform(deformation), neighbors)
-
+        strained = lambda strain: self.strained_energy(strain, positions, box, neighbors=neighbors)
         return jax.grad(strained)(jnp.zeros((3, 3), positions.dtype)) / box.volume
 
     def __add__(self, other: "AbstractPotential") -> "Sum":
