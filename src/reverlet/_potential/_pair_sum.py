@@ -93,6 +93,8 @@ class Tile(NamedTuple):
         """The derivatives of the energy with respect to the rows' positions, and to a strain if that is asked for."""
         d, r2, counts = self.geometry(potential, positions, box)
         first = first_slope(self.pair_function(potential), r2, counts)
+        if strained:
+            first = _stored(first, r2)
         along = [first * dk for dk in d]
         return jnp.stack([row_sum(x) for x in along], axis=-1), _symmetric_virial(along, d) if strained else None
 
@@ -117,8 +119,7 @@ class Tile(NamedTuple):
         first = jnp.where(counts, 2 * slope, 0)
         e = self.motion(d, w, strain)
         second = jnp.where(counts, 4 * curvature, 0) * (d[0] * e[0] + d[1] * e[1] + d[2] * e[2])
-        # a quotient is what XLA stores for its three readers below; what is cheaper it computes three times
-        second = second * r2 / r2
+        second = _stored(second, r2)
         if strain is not None:
             e = [a + b for a, b in zip(e, _times(d, strain.T), strict=True)]
         if self.padded or strained or strain is not None:
@@ -129,6 +130,11 @@ class Tile(NamedTuple):
         product = jnp.matmul(first, columns, precision=jax.lax.Precision.HIGHEST)
         each = [row_sum(second * d[k]) + self.rows(w)[k][:, 0] * product[:, 3] - product[:, k] for k in range(3)]
         return jnp.stack(each, axis=-1), None
+
+
+def _stored(x, r2):
+    """`x`: a quotient is what XLA stores for several readers; what is cheaper it computes again for each."""
+    return x * r2 / r2
 
 
 def _times(d, matrix):
