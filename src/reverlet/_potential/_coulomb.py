@@ -362,12 +362,12 @@ def waves_energy(q, positions, box, alpha, waves):
     s = dot(reciprocal, positions.T)
     s = s - jax.lax.stop_gradient(jnp.floor(s))  # small phases, for their digits
     multiples = [np.arange(m + 1) for m in waves]
-
-    def cosines_and_sines(k):
-        phases = 2 * math.pi * jnp.asarray(multiples[k], dtype)[:, None] * s[k]
-        return jnp.concatenate([jnp.cos(phases), jnp.sin(phases)])
-
-    first, second, third = q * cosines_and_sines(0), cosines_and_sines(1), cosines_and_sines(2)
+    # one table for all three: what is used in several places is stored, and sines are not computed again for every
+    # product of them, which made the energy cost five forces
+    phases = 2 * math.pi * jnp.arange(max(waves) + 1, dtype=dtype)[:, None, None] * s
+    table = jnp.stack([jnp.cos(phases), jnp.sin(phases)])
+    first, second, third = (table[:, : m + 1, k].reshape(-1, len(q)) for k, m in enumerate(waves))
+    first = q * first
     # atoms last: a processor with vector units is several times slower in the other order
     left = (first[:, None] * second).reshape(-1, len(q))
     shape = tuple(n for m in multiples for n in (2, len(m)))
