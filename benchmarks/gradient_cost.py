@@ -1,4 +1,4 @@
-"""What a gradient through a trajectory costs: 346 argon atoms, the diffusion of one trajectory, four ways.
+"""What a gradient through a trajectory costs: 346 argon atoms, their diffusion, four ways and with thermostats.
 
 `python -m benchmarks gradient_cost` measures, in float32 and float64: compile time of value-and-gradient,
 milliseconds per step forward and of value-and-gradient (gradient with respect to σ and ε), their ratio, and XLA's
@@ -21,7 +21,7 @@ import reverlet as rv
 from . import _common
 
 ATOMS, LENGTH, DT, EVERY = 346, 2.5562, 0.001, 2
-METHODS = ("ReversibleAdjoint", "RecursiveCheckpointAdjoint", "DirectAdjoint", "lax.scan")
+METHODS = ("ReversibleAdjoint", "NoseHooverChain", "RecursiveCheckpointAdjoint", "DirectAdjoint", "lax.scan")
 
 
 def argon(dtype: jnp.dtype) -> tuple[rv.System, rv.State]:
@@ -45,13 +45,16 @@ def argon(dtype: jnp.dtype) -> tuple[rv.System, rv.State]:
     return system, state
 
 
-def with_nve(adjoint: diffrax.AbstractAdjoint, num_steps: int) -> Callable:
+def with_nve(
+    adjoint: diffrax.AbstractAdjoint, num_steps: int, solver: diffrax.AbstractSolver = rv.VelocityVerlet()
+) -> Callable:
     """D of one trajectory by `rv.nve`."""
 
     def diffusion(potential, system, state):
         trajectory = rv.nve(
             rv.System(system.topology, potential),
             state,
+            solver,
             dt=DT,
             num_steps=num_steps,
             save_every=EVERY,
@@ -99,6 +102,8 @@ def diffusion_by(method: str, num_steps: int) -> Callable:
     match method:
         case "ReversibleAdjoint":
             return with_nve(rv.ReversibleAdjoint(), num_steps)
+        case "NoseHooverChain":
+            return with_nve(rv.ReversibleAdjoint(), num_steps, rv.NoseHooverChain(94.4, 0.5))
         case "RecursiveCheckpointAdjoint":
             return with_nve(diffrax.RecursiveCheckpointAdjoint(), num_steps)
         case "DirectAdjoint":
