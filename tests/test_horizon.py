@@ -60,7 +60,7 @@ def test_every_horizon_is_a_run_of_that_length(both_directions, thermodynamic):
     dynamics = dataclasses.replace(DYNAMICS, both_directions=both_directions)
     got = diagnose(dynamics=dynamics, thermodynamic=thermodynamic)
     np.testing.assert_allclose(got.horizons, DT * 8 * np.arange(1, 7), rtol=1e-12)
-    assert got.names == ("k", "center")
+    assert got.names == ("potential.k", "potential.center")
     for k in (0, 3)[both_directions:]:
         short = dataclasses.replace(dynamics, num_steps=8 * (k + 1))
 
@@ -88,7 +88,7 @@ def test_error_of_the_whole_gradient():
     run = lambda d: rv.expectation_gradients(Mean(), SYSTEM, oscillators(), dynamics=d, keep_samples=True)
     estimate, parts = eqx.filter_jit(run)(DYNAMICS)
     w = estimate.weights
-    each = parts.thermodynamic_samples.k + parts.dynamical_samples.k
+    each = parts.thermodynamic_samples.potential.k + parts.dynamical_samples.potential.k
     slopes = each - w * np.sum(each)
     means = w * (np.mean(estimate.records["x"], axis=1) - estimate.value)
     influence = 2 * (means * np.sum(each) + estimate.value * slopes)
@@ -98,7 +98,8 @@ def test_error_of_the_whole_gradient():
 
 def test_directions():
     unit = diagnose()
-    trees = [eqx.tree_at(lambda p: (p.k, p.center), SYSTEM.potential, (jnp.array(a), jnp.array(b)))
+    place = lambda s: (s.potential.k, s.potential.center)
+    trees = [eqx.tree_at(place, SYSTEM.surfaces, (jnp.array(a), jnp.array(b)))
              for a, b in ((2.0, 0.0), (0.5, -3.0), (0.0, 1.0))]  # fmt: skip
     got = diagnose(directions=trees)
     assert got.names == ("direction 0", "direction 1", "direction 2")
@@ -245,10 +246,10 @@ def test_argon():
         ({"tail": -1.0}, r"`tail` is -1.0; wanted"),
         ({"beyond": float("nan")}, r"`beyond` is nan; wanted"),
         ({"directions": []}, r"`directions` has 0 trees; wanted at least one"),
-        ({"directions": [{"k": jnp.array(1.0)}]}, r"each with the arrays of the potential"),
+        ({"directions": [{"k": jnp.array(1.0)}]}, r"each with the arrays of the surfaces"),
         ({"samples": oscillators(n=1)}, r"`samples` has 1; wanted at least 2"),
         ({"correlation": rv.SelfDiffusion()}, r"`correlation` reduces to shape \(\); wanted \(13,\)"),
-        ({"system": rv.System(TOPOLOGY, well(np.full(33, 1.0)))}, r"has 34 parameters; wanted 1 to 32"),
+        ({"system": rv.System(TOPOLOGY, well(np.full(33, 1.0)))}, r"have 34 parameters; wanted 1 to 32"),
     ],
 )
 @pytest.mark.usefixtures("without_type_checks")
