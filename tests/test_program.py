@@ -50,11 +50,15 @@ def velocity(system, state, initial):
     return jnp.sum(state.velocities * initial.velocities)
 
 
-@pytest.mark.parametrize("solver", [rv.VelocityVerlet(), rv.NoseHooverChain(300.0, 0.1)], ids=["verlet", "chain"])
-def test_a_potential_is_traced_once(solver):
+@pytest.mark.parametrize(
+    ("solver", "every"),
+    [(rv.VelocityVerlet(), 10), (rv.VelocityVerlet(), 1), (rv.NoseHooverChain(300.0, 0.1), 10)],
+    ids=["verlet", "verlet, every step", "chain"],
+)
+def test_a_potential_is_traced_once(solver, every):
     def run(k):
         system = rv.System(TOPOLOGY, Marked(k))
-        return rv.nve(system, STATE, solver, dt=0.001, num_steps=10, save_every=5, record=velocity).records[-1]
+        return rv.nve(system, STATE, solver, dt=0.001, num_steps=20, save_every=every, record=velocity).records[-1]
 
     BODIES.clear()
     forward = places(run, "atan2", 1.3)
@@ -66,10 +70,10 @@ def test_a_potential_is_traced_once(solver):
     backward = places(jax.grad(run), "atan2", 1.3)
     assert len(BODIES) <= 3
     # on the way back one second derivative. A record that asks for a velocity takes a force first, where there is one
-    # (Verlet); where thermostats are between kicks, every step does
-    chain = isinstance(solver, rv.NoseHooverChain)
-    assert backward[("while",)] == (3 if chain else 2)
-    assert backward[("while", "cond")] == (0 if chain else 1)
+    # (Verlet); where records are many or thermostats are between kicks, every step does
+    every_step = every == 1 or isinstance(solver, rv.NoseHooverChain)
+    assert backward[("while",)] == (3 if every_step else 2)
+    assert backward[("while", "cond")] == (0 if every_step else 1)
     assert sum(backward.values()) <= 4
 
 

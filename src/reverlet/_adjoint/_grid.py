@@ -31,9 +31,16 @@ class Grid(NamedTuple):
     """Of a step in the time of the terms, which may run backward."""
     num_steps: Int[Array, ""]
     slots: list[Int[Array, " slots"]]
+    intervals: list[int | None]
+    """How many steps there are from one filled slot to the next; `None` where there are few slots in all."""
 
     def time(self, i):
         return self.t0 + i * self.h
+
+
+def interval_of(sub: diffrax.SubSaveAt) -> int | None:
+    """How many steps apart a `SubSaveAt` saves; one where times are given, which may be any."""
+    return 1 if sub.ts is not None else sub.steps or None
 
 
 def slots_of(sub: diffrax.SubSaveAt, num_slots: int, t0, h, num_steps) -> Int[Array, " slots"]:

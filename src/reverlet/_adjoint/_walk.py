@@ -65,6 +65,18 @@ class Walk(NamedTuple):
         wanted = [s for s, bar in zip(self.grid.slots, self.ys_bar, strict=True) if len(jax.tree.leaves(bar)) > 0]
         return jnp.any(jnp.array([jnp.any(slots == i) for slots in wanted]))
 
+    @property
+    def records_are_rare(self):
+        """Whether so few steps are saved with a cotangent that these may compute their force twice.
+
+        One evaluation for force and pullback needs the cotangent first, and so a record that sees the velocity a force
+        of its own. Where a list is swept, a force and a pullback one after the other are two sweeps. Elsewhere the
+        compiler shares most of the two, and a force that is not shared costs more than what is gained.
+        """
+        known = [n for n, bar in zip(self.grid.intervals, self.ys_bar, strict=True) if len(jax.tree.leaves(bar)) > 0]
+        swept = self.parts(self.moving)[1].prepare is not None
+        return all(n is None or n >= (2 if swept else 8) for n in known)
+
     def records(self, i, y, y_bar, moving_bar, pointers, prepared):
         """Adds the cotangents of what was saved at step `i`."""
         pointers = list(pointers)
@@ -163,8 +175,8 @@ def _only_kicks_meet(place, i, layout, kicks, y0, y, y_bar, moving_bar, pointers
 
 
 def _others_meet(place, i, layout, kicks, y0, y, y_bar, moving_bar, pointers):
-    """The same where other flows come between the kicks, through which no cotangent passes without the velocities:
-    the acceleration first, then its pullback."""
+    """The same by the acceleration first, and then its pullback: where other flows come between the kicks, through
+    which no cotangent passes without the velocities, and where records are many."""
     after, before = _meeting(place.walk.grid, i)
     known = {k: place.acceleration(k, y) for k in kicks}
     w = {k: jax.tree.map(jnp.zeros_like, y[1]) for k in kicks}
@@ -212,7 +224,8 @@ def walk_staged(walk: Walk, y0, y1):
     layout, is_kick, grid = walk.solver.layout(), walk.solver.kick_flows(), walk.grid
     meeting = {stage.flow for stage in (*layout.first, *layout.last)}
     kicks = sorted(meeting & is_kick)
-    at_grid_point = _only_kicks_meet if meeting <= is_kick else _others_meet
+    at_once = meeting <= is_kick and walk.records_are_rare
+    at_grid_point = _only_kicks_meet if at_once else _others_meet
 
     def body(k, carry):
         i = grid.num_steps - k
