@@ -423,7 +423,7 @@ def test_what_does_not_fit_is_an_error(name, adjoint):
     with pytest.raises(RuntimeError, match="Nonfinite"):
         fall(**case, adjoint=adjoint)
     solution = fall(**case, adjoint=adjoint, throw=False)
-    assert what in fixed.describe_failure(int(solution.solver_state.failure), 2.0**-60)
+    assert what in fixed._describe_failure(int(solution.solver_state.failure), 2.0**-60)
     assert not np.any(np.isfinite(solution.ys[0][-1]))
 
 

@@ -119,7 +119,7 @@ def test_ideal_gas_flux_fluctuates_as_known(observable):
         rv.System(topology, free), rv.State(x, rv.maxwell_boltzmann(topology, TEMPERATURE, key=key), box), None
     )
     flux = jax.lax.map(record, jax.random.split(jax.random.key(0), draws))
-    got = jnp.mean(jnp.sum(flux.reshape(draws, -1) ** 2, axis=1))
+    got = observable.factor(ENSEMBLE) * jnp.mean(jnp.sum(flux.reshape(draws, -1) ** 2, axis=1))
     # Relative to the center of mass ⟨v_a v_a⟩ is kT/m times s for one atom and c for two. By Isserlis' theorem, with u
     # and w two such vectors, the traceless part of uu has a mean square of 10 s², that of |u|²u is 105 s³, and the
     # products of those of two atoms are 10 c² and 75 s²c + 30 c³.
