@@ -47,7 +47,7 @@ def fitted(potential: rv.Sum) -> tuple:
 
 def correlation(system: rv.System, state: rv.State, adjoint: diffrax.AbstractAdjoint, num_steps: int):
     """The sum over all lags of the autocorrelation of the current, as a function of the parameters."""
-    spectrum = rv.InfraredSpectrum(rv.PointCharges.of, jnp.array([0.0, 1.0]), rv.spectra.CutoffWindow(1e-3))
+    spectrum = rv.InfraredSpectrum(jnp.array([0.0, 1.0]), rv.spectra.CutoffWindow(1e-3), dipole=rv.PointCharges.of)
 
     def function(parameters):
         changed = eqx.tree_at(lambda s: fitted(s.potential), system, parameters)

@@ -154,7 +154,7 @@ class Water:
         g = self.grids
         wavenumbers = np.arange(0, g.highest * (1 + 1e-9), g.spacing)
         lags = self.frames(length) + 1
-        return rv.InfraredSpectrum(rv.PointCharges.of, wavenumbers, window, num_lags=lags)
+        return rv.InfraredSpectrum(wavenumbers, window, dipole=rv.PointCharges.of, num_lags=lags)
 
     def with_parameters(self, values: dict[str, float]) -> rv.Sum:
         """The potential with other parameters; those that are not named as in the target."""

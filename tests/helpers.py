@@ -271,3 +271,43 @@ def pair_sum(positions, lengths, sigma, epsilon, cutoff, onset=None, shift=False
         t = jnp.clip((r - onset) / (cutoff - onset), 0, 1)
         energy = energy * (1 - 10 * t**3 + 15 * t**4 - 6 * t**5)
     return jnp.sum(jnp.where(r < cutoff, energy, 0))
+
+
+SAMPLERS = {
+    "LangevinBAOAB": rv.LangevinBAOAB(TEMPERATURE, 1.0, dt=0.002, num_steps=5),
+    "CSVR": rv.CSVR(TEMPERATURE, 0.1, dt=0.002, num_steps=5),
+}
+
+_WAVENUMBERS = np.array([0.0, 500.0, 2000.0])
+_CHARGES = rv.PointCharges(jnp.asarray(np.where(np.arange(32) % 2 == 0, 0.1, -0.1)))
+OBSERVABLES = {
+    "RDF": rv.RDF(0.55, 11),
+    "VACF": rv.VACF(),
+    "MSD": rv.MSD(),
+    "Green-Kubo": rv.SelfDiffusion(),
+    "Einstein": rv.SelfDiffusion(rv.Einstein()),
+    "finite size": rv.SelfDiffusion(finite_size=rv.YehHummer(0.2, 1.0)),
+    "Temperature": rv.Temperature(),
+    "TotalEnergy": rv.TotalEnergy(),
+    "Pressure": rv.Pressure(),
+    "Stress": rv.Stress(),
+    "Viscosity": rv.Viscosity(0.01),
+    "ThermalConductivity": rv.ThermalConductivity(0.01),
+    "Conductivity": rv.Conductivity(0.01, dipole=_CHARGES),
+    "DielectricConstant": rv.DielectricConstant(_CHARGES),
+    "InfraredSpectrum": rv.InfraredSpectrum(_WAVENUMBERS, rv.spectra.HannWindow(0.01), dipole=_CHARGES),
+    "VDOS": rv.VDOS(_WAVENUMBERS, rv.spectra.HannWindow(0.01)),
+    "Joint": rv.Joint((rv.VACF(), rv.Viscosity(0.01))),
+}
+WITH_A_TEMPERATURE = {
+    *(
+        "finite size",
+        "Viscosity",
+        "ThermalConductivity",
+        "Conductivity",
+        "DielectricConstant",
+        "InfraredSpectrum",
+        "Joint",
+    )
+}
+"""Observables that take one from the ensemble."""

@@ -347,7 +347,7 @@ def test_observables_take_the_dipole_of_the_system():
 def test_raman_takes_the_polarizability_of_the_system():
     topology, x = rv.Topology.from_elements(["H"] * N), positions_of(0)
     state, surface = rv.State(x, jnp.sin(x), BOX), POLARIZABILITIES["bonds"]
-    spectrum = rv.RamanSpectrum(None, np.array([100.0]), rv.spectra.HannWindow(0.1))
+    spectrum = rv.RamanSpectrum(np.array([100.0]), rv.spectra.HannWindow(0.1))
     system = rv.System(topology, rv.LennardJones(0.1, 0.1, cutoff=0.5), polarizability=surface)
     wanted = surface.rate(x, jnp.sin(x), BOX) / BOX.volume**0.5
     np.testing.assert_allclose(spectrum.record(system, state, state), wanted, rtol=1e-12)

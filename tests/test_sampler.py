@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import SWITCHED, argon_state, argon_topology, assert_trees_close, well
+from helpers import SAMPLERS, SWITCHED, argon_state, argon_topology, assert_trees_close, well
 
 import reverlet as rv
 
@@ -62,12 +62,6 @@ def test_rescaling_acts_on_the_kinetic_energy_within_its_period():
     kinetic = np.asarray(jax.vmap(system.kinetic_energy)(samples.states.velocities))
     wanted = 3 * KT + np.exp(-1.0) * (float(system.kinetic_energy(velocities)) - 3 * KT)
     np.testing.assert_allclose(kinetic.mean(), wanted, atol=4.5 * kinetic.std() / np.sqrt(chains))
-
-
-SAMPLERS = {
-    "LangevinBAOAB": rv.LangevinBAOAB(94.4, 1.0, dt=0.002, num_steps=5),
-    "CSVR": rv.CSVR(94.4, 0.1, dt=0.002, num_steps=5),
-}
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -25,7 +25,7 @@ PREFACTOR = (sc.e * 1e-9) ** 2 * 1e-12 / (1e-24 * 1e-27) / (6 * sc.epsilon_0 * s
 
 
 def spectrum_of(window, wavenumbers, **settings):
-    return rv.InfraredSpectrum(CHARGES, wavenumbers, window, **settings)
+    return rv.InfraredSpectrum(wavenumbers, window, **settings, dipole=CHARGES)
 
 
 # The published pipeline
@@ -46,7 +46,12 @@ def test_published_pipeline():
     grid = rv.spectra.wavenumber_grid(33356.0, step=step, num_lags=401, zero_padding=10)
     np.testing.assert_allclose(grid, data["wavenumber"][: len(grid)], rtol=1e-9)  # their speed of light
     observable = rv.InfraredSpectrum(
-        CHARGES, grid, rv.spectra.GaussianWindow(1 / 3), num_lags=401, num_origins=401, quadrature=rv.spectra.Filon()
+        grid,
+        rv.spectra.GaussianWindow(1 / 3),
+        dipole=CHARGES,
+        num_lags=401,
+        num_origins=401,
+        quadrature=rv.spectra.Filon(),
     )
     times = step * jnp.arange(801)
     got = observable.reduce(times, records, jnp.full(4, 0.25), ENSEMBLE)
@@ -87,7 +92,7 @@ def test_conductivity_of_an_ornstein_uhlenbeck_current():
     records = ornstein_uhlenbeck(gamma, c, step, 600, samples, 0)
     times, weights = step * jnp.arange(600), jnp.full(samples, 1 / samples)
     state = oscillator_state()
-    observable = rv.Conductivity(CHARGES, max_time=100 * step)
+    observable = rv.Conductivity(dipole=CHARGES, max_time=100 * step)
     current = CHARGES.charges.values @ state.velocities
     flux = current / np.sqrt(3 * float(state.box.volume) * KT)
     np.testing.assert_allclose(observable.record(OSCILLATORS, state, state), flux, rtol=1e-12)
@@ -101,7 +106,7 @@ def test_conductivity_of_an_ornstein_uhlenbeck_current():
     # 1 S/m in SI: J²·s/(V kT) of (e nm/ps)² ps/(nm³ kJ/mol)
     si = (sc.e * 1e-9 / 1e-12) ** 2 * 1e-12 / 1e-27 / (1e3 / sc.N_A)
     np.testing.assert_allclose(1 / units.SIEMENS_PER_METER, si, rtol=1e-12)
-    spectrum = rv.InfraredSpectrum(CHARGES, np.array([0.0, 100.0]), FLAT, num_lags=101)
+    spectrum = rv.InfraredSpectrum(np.array([0.0, 100.0]), FLAT, dipole=CHARGES, num_lags=101)
     value = spectrum.reduce(times, records, weights, ENSEMBLE)
     omega = 100 * units.WAVENUMBER
     lorentz = np.array([2 * c / gamma, 2 * c * gamma / (gamma**2 + omega**2)])
@@ -191,7 +196,7 @@ def test_sum_rule_of_fixed_charges():
     system = rv.System(topology, well(0.0))
     samples = 4000
     grid = rv.spectra.wavenumber_grid(1 / (2 * STEP * sc.c * 1e-10), step=STEP, num_lags=9)
-    observable = rv.InfraredSpectrum(rv.PointCharges(q), grid, rv.spectra.HannWindow(8 * STEP), num_lags=9)
+    observable = rv.InfraredSpectrum(grid, rv.spectra.HannWindow(8 * STEP), dipole=rv.PointCharges(q), num_lags=9)
 
     def record(key):
         v = rv.maxwell_boltzmann(topology, T, remove_center_of_mass=False, key=key)
@@ -222,7 +227,7 @@ def test_vdos_and_raman_of_one_oscillator():
     system = rv.System(OSCILLATORS.topology, Dimers(jnp.asarray(K), jnp.asarray(0.3)))
     x = jnp.array([[0.0, 0, 0], [0.3, 0, 0]])
     still = rv.State(x, jnp.array([[0.05, 0, 0], [-0.05, 0, 0]]), BOX)  # along the bond: it does not turn
-    raman = rv.RamanSpectrum(bond, grid, window, num_lags=1201)
+    raman = rv.RamanSpectrum(grid, window, polarizability=bond, num_lags=1201)
     run = rv.nve(system, still, dt=STEP, num_steps=FRAMES - 1, record=raman.record)
     value = raman.reduce(run.times, run.records[None], ONE, ENSEMBLE)
     stretch = np.sqrt(2 * K / MASS)  # reduced mass
@@ -337,7 +342,7 @@ def test_gradient_of_a_spectral_loss_through_a_trajectory():
     states = jax.vmap(lambda v: rv.State(x, v, BOX))(jnp.asarray(rng.normal(size=(2, 2, 3))))
     samples = rv.Samples(states, jnp.zeros(2), jnp.arange(2), ENSEMBLE)
     grid = np.arange(0, 4000, 100.0)
-    observable = rv.InfraredSpectrum(rv.PointCharges.of, grid, rv.spectra.HannWindow(0.015), num_lags=41)
+    observable = rv.InfraredSpectrum(grid, rv.spectra.HannWindow(0.015), dipole=rv.PointCharges.of, num_lags=41)
     dynamics = rv.Dynamics(dt=5e-4, num_steps=20, both_directions=True)
 
     def loss(parameters):
@@ -368,9 +373,9 @@ def test_gradients_of_the_others(name):
     grid = np.array([0.0, 500.0])
     observable = {
         "dielectric": rv.DielectricConstant(CHARGES),
-        "conductivity": rv.Conductivity(CHARGES, 0.009),
+        "conductivity": rv.Conductivity(0.009, dipole=CHARGES),
         "vdos": rv.VDOS(grid, rv.spectra.HannWindow(0.008)),
-        "raman": rv.RamanSpectrum(bond, grid, rv.spectra.HannWindow(0.008)),
+        "raman": rv.RamanSpectrum(grid, rv.spectra.HannWindow(0.008), polarizability=bond),
     }[name]
     shape = {"vdos": (2, 10, 4, 3), "raman": (2, 10, 3, 3)}.get(name, (2, 10, 3))
     records, direction = jnp.asarray(rng.normal(size=shape)), jnp.asarray(rng.normal(size=shape))
@@ -420,7 +425,7 @@ def test_bad_input():
         with pytest.raises(ValueError, match="`temperature` is"):
             rv.NVT(t)
     records, times = jnp.ones((1, 20, 3)), 0.001 * jnp.arange(20)
-    for observable in (spectrum_of(FLAT, good), rv.DielectricConstant(CHARGES), rv.Conductivity(CHARGES, 0.01)):
+    for observable in (spectrum_of(FLAT, good), rv.DielectricConstant(CHARGES), rv.Conductivity(0.01, dipole=CHARGES)):
         with pytest.raises(ValueError, match=f"`{type(observable).__name__}` needs the temperature of an ensemble"):
             observable.reduce(times, records, ONE)
     with pytest.raises(ValueError, match="21 lags, but there are 20 frames; wanted 2 to 20"):
@@ -437,7 +442,7 @@ def test_bad_input():
         spectrum_of(FLAT, good).reduce(times[:1], records[:, :1], ONE, ENSEMBLE)
     state = oscillator_state()
     away = rv.State(state.positions, state.velocities, rv.OpenBox())
-    for observable in (spectrum_of(FLAT, good), rv.DielectricConstant(CHARGES), rv.Conductivity(CHARGES, 0.01)):
+    for observable in (spectrum_of(FLAT, good), rv.DielectricConstant(CHARGES), rv.Conductivity(0.01, dipole=CHARGES)):
         with pytest.raises(ValueError, match="OpenBox"):
             observable.record(OSCILLATORS, away, away)
     with pytest.raises(ValueError, match="not the symbol"):
@@ -470,13 +475,13 @@ def test_filters_are_refused_alike():
     for step, lags, match in ((0.001, 20, "window"), (-0.001, 20, "step"), (0.001, 1, "num_lags")):
         with pytest.raises(ValueError, match=match):
             rv.spectra.filter_spectrum(nu, intensities, window, step=step, num_lags=lags)
-    spectrum = rv.InfraredSpectrum(rv.PointCharges(jnp.ones(1)), nu, rv.spectra.HannWindow(0.01))
+    spectrum = rv.InfraredSpectrum(nu, rv.spectra.HannWindow(0.01), dipole=rv.PointCharges(jnp.ones(1)))
     times, records, weights = 1e-5 * jnp.arange(40.0) ** 2, jnp.ones((2, 40, 3)), jnp.full(2, 0.5)
-    for observable in (spectrum, rv.Conductivity(CHARGES, 0.01), rv.Viscosity(0.01)):
+    for observable in (spectrum, rv.Conductivity(0.01, dipole=CHARGES), rv.Viscosity(0.01)):
         with pytest.raises(ValueError, match="wanted equal steps"):
             observable.reduce(times, records, weights, ENSEMBLE)
     with pytest.raises(ValueError, match="`num_origins` is 41 of 40 frames"):
-        rv.InfraredSpectrum(spectrum.dipole, nu, spectrum.window, num_origins=41).reduce(
+        rv.InfraredSpectrum(nu, spectrum.window, dipole=spectrum.dipole, num_origins=41).reduce(
             0.001 * jnp.arange(40.0), records, weights, ENSEMBLE
         )
 
@@ -485,7 +490,7 @@ def test_a_product_of_windows_may_be_traced():
     times, records, weights = 0.001 * jnp.arange(40.0), jnp.ones((2, 40, 3)), jnp.full(2, 0.5)
     nu = jnp.array([0.0, 100.0])
     window = rv.spectra.HannWindow(0.02) * rv.spectra.GaussianWindow(0.05)
-    spectrum = rv.InfraredSpectrum(rv.PointCharges(jnp.ones(1)), nu, window)
+    spectrum = rv.InfraredSpectrum(nu, window, dipole=rv.PointCharges(jnp.ones(1)))
     traced = jax.jit(lambda s: s.reduce(times, records, weights, ENSEMBLE))(spectrum)
     np.testing.assert_allclose(traced, spectrum.reduce(times, records, weights, ENSEMBLE), rtol=1e-12)
 

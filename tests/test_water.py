@@ -64,7 +64,7 @@ def test_one_parameter_has_two_uses_and_one_gradient():
     x = jnp.concatenate([SHAPE, SHAPE + jnp.array([0.3, 0.1, 0.05])])
     v = rv.maxwell_boltzmann(system.topology, 300.0, key=jax.random.key(0))
     state, charge = rv.State(x, v, box), lambda s: s.potential.part(rv.Ewald).charges.charges
-    spectrum = rv.InfraredSpectrum(rv.PointCharges.of, jnp.array([0.0]), rv.spectra.CutoffWindow(0.001))
+    spectrum = rv.InfraredSpectrum(jnp.array([0.0]), rv.spectra.CutoffWindow(0.001), dipole=rv.PointCharges.of)
 
     @jax.jit
     def loss(q):
@@ -85,7 +85,9 @@ def test_gradient_of_a_spectral_loss_by_finite_differences():
     _, packed = rv.pack(WATER, SHAPE, 16, box=box, key=jax.random.key(0))
     start = rv.minimize(base, packed).state
     start = rv.State(start.positions, rv.maxwell_boltzmann(base.topology, 298.15, key=jax.random.key(1)), box)
-    spectrum = rv.InfraredSpectrum(rv.PointCharges.of, np.arange(0.0, 4001.0, 50.0), rv.spectra.CutoffWindow(0.1))
+    spectrum = rv.InfraredSpectrum(
+        np.arange(0.0, 4001.0, 50.0), rv.spectra.CutoffWindow(0.1), dipole=rv.PointCharges.of
+    )
     places = lambda s: (
         s.potential.part(rv.Ewald).charges.charges,
         s.potential.part(rv.Among).potential.sigma,

@@ -66,7 +66,7 @@ class Conductivity(AbstractTransportCoefficient):
     dipole: DipoleOrRule
     max_time: float = eqx.field(static=True)
 
-    def __init__(self, dipole: DipoleOrRule, max_time: float):
+    def __init__(self, max_time: float, *, dipole: DipoleOrRule = None):
         self.dipole = dipole
         self.max_time = float(max_time)  # a static field is no number of NumPy
 

@@ -101,10 +101,10 @@ class InfraredSpectrum(AbstractObservable):
 
     def __init__(
         self,
-        dipole: DipoleOrRule,
         wavenumbers: ArrayLike,
         window: AbstractWindow,
         *,
+        dipole: DipoleOrRule = None,
         num_lags: int | None = None,
         num_origins: int | None = None,
         correction: AbstractQuantumCorrection = HarmonicQuantumCorrection(),

@@ -136,10 +136,10 @@ class RamanSpectrum(AbstractObservable):
 
     def __init__(
         self,
-        polarizability: AbstractPolarizability | None,
         wavenumbers: ArrayLike,
         window: AbstractWindow,
         *,
+        polarizability: AbstractPolarizability | None = None,
         num_lags: int | None = None,
         quadrature: AbstractQuadrature = Trapezoid(),
     ):

@@ -11,7 +11,7 @@ from .._batches import Batch
 from .._ensemble import NVT
 from .._misc import as_float_array, require_count, require_positive
 from .._state import relative_to_center_of_mass
-from ._markov import AbstractFlowSampler, require_steps
+from ._markov import DRIFT, KICK, AbstractFlowSampler, masses_of, require_steps
 
 
 class CSVR(AbstractFlowSampler):
@@ -76,15 +76,15 @@ class CSVR(AbstractFlowSampler):
         if self.degrees_of_freedom is None:
             at_rest = relative_to_center_of_mass(system.topology, state.velocities)
             state = dataclasses.replace(state, velocities=at_rest)
-        return state, force(state.positions) / _masses(system, state)
+        return state, KICK.acceleration(0.0, (state.positions,), (force, masses_of(system, state)))
 
     def step(self, system, state, memory, force, key):
-        x, masses = state.positions, _masses(system, state)
+        x, args = state.positions, (force, masses_of(system, state))
         h = self.dt.astype(x.dtype)
-        v = state.velocities + 0.5 * h * memory
-        x = x + h * v
-        acceleration = force(x) / masses
-        v = v + 0.5 * h * acceleration
+        y = KICK.push((x, state.velocities), memory, 0.5 * h)
+        y = DRIFT.apply(0.0, y, args, h)
+        acceleration = KICK.acceleration(0.0, y, args)
+        x, v = KICK.push(y, acceleration, 0.5 * h)
         v = v * self._factor(system.kinetic_energy(v), 3 * len(x) - 3, h, key)
         return dataclasses.replace(state, positions=x, velocities=v), acceleration
 
@@ -100,7 +100,3 @@ class CSVR(AbstractFlowSampler):
         root = jnp.sqrt(kept) + jnp.sqrt(ratio) * one
         # the root may change its sign, which turns all velocities around
         return jnp.sign(root) * jnp.sqrt(root**2 + ratio * rest)
-
-
-def _masses(system, state):
-    return system.topology.masses.astype(state.positions.dtype)[:, None]

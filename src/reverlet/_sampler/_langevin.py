@@ -2,7 +2,6 @@ import dataclasses
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Float
 
@@ -10,7 +9,8 @@ from .. import units
 from .._batches import Batch
 from .._ensemble import NVT
 from .._misc import as_float_array, require_positive
-from ._markov import AbstractFlowSampler, require_steps
+from .._solver import OrnsteinUhlenbeck
+from ._markov import DRIFT, KICK, AbstractFlowSampler, masses_of, require_steps
 
 
 class LangevinBAOAB(AbstractFlowSampler):
@@ -65,20 +65,17 @@ class LangevinBAOAB(AbstractFlowSampler):
         return NVT(self.temperature)
 
     def start(self, system, state, force):
-        return state, force(state.positions) / _masses(system, state)
+        return state, KICK.acceleration(0.0, (state.positions,), (force, masses_of(system, state)))
 
     def step(self, system, state, memory, force, key):
-        x, v, masses = state.positions, state.velocities, _masses(system, state)
-        h, friction = self.dt.astype(x.dtype), self.friction.astype(x.dtype)
-        thermal = jnp.sqrt(units.BOLTZMANN * self.temperature.astype(x.dtype) / masses)
-        v = v + 0.5 * h * memory
-        x = x + 0.5 * h * v
-        noise = thermal * jnp.sqrt(-jnp.expm1(-2 * friction * h))
-        v = jnp.exp(-friction * h) * v + noise * jax.random.normal(key, x.shape, x.dtype)
-        x = x + 0.5 * h * v
-        acceleration = force(x) / masses
-        return dataclasses.replace(state, positions=x, velocities=v + 0.5 * h * acceleration), acceleration
-
-
-def _masses(system, state):
-    return system.topology.masses.astype(state.positions.dtype)[:, None]
+        x, masses = state.positions, masses_of(system, state)
+        cast = lambda value: value.astype(x.dtype)
+        h, args = cast(self.dt), (force, masses)
+        noise = OrnsteinUhlenbeck(cast(self.friction), units.BOLTZMANN * cast(self.temperature))
+        y = KICK.push((x, state.velocities), memory, 0.5 * h)
+        y = DRIFT.apply(0.0, y, args, 0.5 * h)
+        y = noise.apply(0.0, y, (masses, jax.random.normal(key, x.shape, x.dtype)), h)
+        y = DRIFT.apply(0.0, y, args, 0.5 * h)
+        acceleration = KICK.acceleration(0.0, y, args)
+        x, v = KICK.push(y, acceleration, 0.5 * h)
+        return dataclasses.replace(state, positions=x, velocities=v), acceleration

@@ -1,6 +1,7 @@
 import abc
 from collections.abc import Callable
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from .._ensemble import AbstractEnsemble
 from .._health import check_energies, check_wear, explosion_limit
 from .._misc import raise_if, require_count, require_positive
 from .._neighbors import Wear
+from .._solver import Drift, Kick
 from .._state import State
 from .._system import System
 from ._base import AbstractSampler, Chains, Samples, as_chains
@@ -103,6 +105,26 @@ class AbstractFlowSampler(AbstractMarkovSampler):
         own = fixed((chains.states, chains.memory, keys))
         out = map_samples(_run_chain, shared, own, batch=self.batch, mesh=self.mesh, reverse=False)
         return Advanced(*replicate(out, self.mesh))
+
+
+def masses_of(system: System, state: State) -> Float[Array, "atoms 1"]:
+    """Of all atoms, u, broadcasting with their velocities."""
+    return system.topology.masses.astype(state.positions.dtype)[:, None]
+
+
+def _velocity(t, v, args):
+    del t, args
+    return v
+
+
+def _acceleration(t, x, args):
+    del t
+    force, masses = args
+    return force(x) / masses
+
+
+DRIFT, KICK = Drift(diffrax.ODETerm(_velocity)), Kick(diffrax.ODETerm(_acceleration))
+"""What samplers move atoms by; their args are (force, masses)."""
 
 
 def require_steps(sampler: AbstractFlowSampler) -> None:
