@@ -145,4 +145,6 @@ class SelfDiffusion(AbstractObservable):
                 "`SelfDiffusion` got a single frame; wanted trajectories: pass `dynamics=rv.Dynamics(...)`."
             )
         diffusion = self.route.diffusion(times, weighted_mean(weights, records))
-        return diffusion if self.finite_size is None else diffusion + self.finite_size.correction(ensemble).astype(diffusion.dtype)
+        if self.finite_size is None:
+            return diffusion
+        return diffusion + self.finite_size.correction(ensemble).astype(diffusion.dtype)
