@@ -115,6 +115,17 @@ def test_expectation_in_parts():
     np.testing.assert_allclose(slope, got[1][1].total.potential.k, rtol=1e-10)
 
 
+def test_expectation_of_samples_alone_in_parts():
+    """Without dynamics, and by the arguments of `expectation` itself."""
+    samples = rv.Samples.of(SYSTEM, rv.NVT(300.0), states())
+    system = eqx.tree_at(lambda s: s.potential.k, SYSTEM, jnp.array(251.0))
+    measure = lambda batch: (
+        rv.expectation(Product(), system, samples, batch=batch),
+        rv.expectation_gradients(Product(), system, samples, batch=batch),
+    )
+    assert_trees_close(measure(3), measure(None), rtol=1e-11)
+
+
 def test_sampler_in_parts():
     draw = lambda batch: rv.LangevinBAOAB(300.0, 1.0, dt=DT, num_steps=5, batch=batch).sample(
         SYSTEM, states(), 2 * N, key=jax.random.key(0)
