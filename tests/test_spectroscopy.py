@@ -94,9 +94,9 @@ def test_conductivity_of_an_ornstein_uhlenbeck_current():
     state = oscillator_state()
     observable = rv.Conductivity(dipole=CHARGES, max_time=100 * step)
     current = CHARGES.charges.values @ state.velocities
-    flux = current / np.sqrt(3 * float(state.box.volume) * KT)
+    flux = current / np.sqrt(3 * float(state.box.volume))
     np.testing.assert_allclose(observable.record(OSCILLATORS, state, state), flux, rtol=1e-12)
-    fluxes = records / np.sqrt(3 * KT)
+    fluxes = records / np.sqrt(3)  # 1/kT comes from the ensemble
     got = observable.reduce(times, fluxes, weights, ENSEMBLE)
     error = rv.statistics.infinitesimal_jackknife(lambda w: observable.reduce(times, fluxes, w, ENSEMBLE), weights)
     wanted = c / (3 * KT * gamma)
