@@ -204,6 +204,39 @@ def test_stated_errors_are_the_scatter(chains, correlation):
         np.testing.assert_allclose(ratio, 1, atol=0.37)
 
 
+def test_some_of_a_pool():
+    """A part of a pool, other parts of other states, is a pool of its own: with it, a mean is still right."""
+    samples = rv.mbar(pool_of(0, 4000))
+    some = samples[np.r_[0:4000, 4000:5000, 8000:10000]]
+    np.testing.assert_array_equal(some.pool.counts, [4000, 1000, 2000])
+    estimate = at_target(some)
+    assert np.all(np.abs(estimate.value - closed_form(*TARGET)) < 4 * estimate.error)
+    assert np.all(estimate.error < 0.03 * estimate.value)
+    first = at_target(samples[:4000])  # all of one state
+    alone = at_target(pool_of(0, 4000)[0][1])
+    np.testing.assert_allclose(first.weights, alone.weights, rtol=1e-9)
+
+
+def test_a_constant_of_the_energy_does_not_matter():
+    """Networks have zeros of their own: states a thousand kT apart by that alone."""
+    wells = [(K, 0.0), (1.2 * K, 2500.0)]
+    systems = [rv.System(TOPOLOGY, well(k) + Offset(jnp.asarray(c))) for k, c in wells]
+    drawn_from = [gaussian_samples(i, 400, k, T) for i, (k, _) in enumerate(wells)]
+    found = rv.mbar(list(zip(systems, drawn_from, strict=True))).pool.free_energies[1]
+    plain = rv.mbar([(rv.System(TOPOLOGY, well(k)), s) for (k, _), s in zip(wells, drawn_from, strict=True)])
+    np.testing.assert_allclose(found - 2500 / KT, plain.pool.free_energies[1], atol=1e-9)
+
+
+class Offset(rv.AbstractPotential):
+    """A constant."""
+
+    value: jax.Array
+    cutoff: None = eqx.field(static=True, default=None)
+
+    def energy(self, positions, box, *, neighbors=None):
+        return self.value.astype(positions.dtype)
+
+
 def test_one_state_is_boltzmann_reweighting():
     """Its f is zero, and nothing of the error is the uncertainty of a free energy."""
     samples = gaussian_samples(0, 500, K, T)
@@ -252,6 +285,7 @@ print(float(samples.pool.free_energies[1]), solve(np.array(u), np.array([500, 50
             lambda: [(SYSTEM, eqx.tree_at(lambda s: s.ensemble, s, rv.NVT(T))) for _, s in pool_of(0, 40)],
             "come from different boxes",
         ),
+        (lambda: [(rv.System(TOPOLOGY, well(1.1 * K)), SAMPLES)], "state 0 were drawn from another density"),
         (
             lambda: [(rv.System(TOPOLOGY, well(K, c)), gaussian_samples(0, 40, K, T, c)) for c in (0.0, 3.0)],
             r"States \[1\] of the pool do not overlap with \[0\].*half-way",

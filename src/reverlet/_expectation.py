@@ -64,8 +64,10 @@ def expectation(
     the samples; draw new ones otherwise.
 
     **Arguments:** `ensemble`, by default that of the samples. `dynamics`, how to run trajectories from the samples'
-    positions and velocities; without it, the samples themselves are single frames. `batch` and `mesh`, as for `nve`, by
-    default those of the dynamics: everything in the result is then on every device and process. `throw`, as for `nve`.
+    positions and velocities; without it, the samples themselves are single frames. Velocities are not reweighted: for
+    another temperature draw them first, by `samples.with_velocities(topology, key=..., ensemble=...)`. `batch` and
+    `mesh`, as for `nve`, by default those of the dynamics: everything in the result is then on every device and
+    process. `throw`, as for `nve`.
 
     **Errors:** `ValueError` for an ensemble that is not given and not known, or of another kind than that of the
     samples; as for `nve`; `FloatingPointError` where nearly all the weight is on one of ten or more samples.

@@ -43,6 +43,7 @@ def mbar(pool: Sequence[tuple[System, Samples]]) -> Samples:
     counts = np.array([len(samples) for _, samples in pool])
     states = jax.tree.map(lambda *x: jnp.concatenate(x), *(samples.states for _, samples in pool))
     u = _reduced_energies(pool, states)
+    _refuse_other_samples(pool, u, counts)
     f = solve(u, counts)
     log_density, shares = _mixture(u, counts, f)
     origin = np.repeat(np.arange(len(counts)), counts)
@@ -71,14 +72,16 @@ def mbar(pool: Sequence[tuple[System, Samples]]) -> Samples:
 def solve(u: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The f_k of MBAR, with f_0 = 0, from reduced energies u (samples, states) and the numbers of samples of each
     state: the minimum of a convex function, by Newton's method with a line search from a self-consistent start."""
-    f = np.zeros(len(counts))
-    value, slope, curvature = _objective(u, counts, f)
+    ends = np.cumsum(counts)
+    # each state's own mean energy, so that no state is out of reach of the others by a constant of its energy alone
+    f = np.array([np.mean(u[end - n : end, k]) for k, (end, n) in enumerate(zip(ends, counts, strict=True))])
+    f -= f[0]
     for _ in range(20):  # downhill from anywhere, but slow near the end
-        f = f - np.log((slope + counts) / counts)
-        f -= f[0]
-        before, (value, slope, curvature) = value, _objective(u, counts, f)
-        if abs(before - value) < 1e-3:
+        before, f = f, _self_consistent(u, counts, f)
+        if np.max(np.abs(f - before)) < 1e-3:
             break
+    value, slope, curvature = _objective(u, counts, f)
+    size, step = 1.0, np.zeros_like(f)
     for _ in range(_MOST_STEPS):
         # f_0 stays: the function does not change where all f_k move together
         step = np.zeros_like(f)
@@ -90,8 +93,20 @@ def solve(u: np.ndarray, counts: np.ndarray) -> np.ndarray:
         f = f - size * step
         value, slope, curvature = new
         if np.max(np.abs(size * step)) < 1e-12 * max(1.0, np.max(np.abs(f))):
-            break
-    return f
+            return f
+    raise ValueError(
+        f"The free energies of {len(counts)} states did not converge; the last step was"
+        f" {np.max(np.abs(size * step)):.3g}. Wanted states that overlap: more of them between, or longer sampling."
+    )
+
+
+def _self_consistent(u, counts, f):
+    """f_k = -ln Σ_i exp(-u_ik) / Σ_l N_l exp(f_l - u_il), without the overflow of either."""
+    log_mixture = np.concatenate([log for log, _ in _chunks(u, counts, f)])
+    exponent = -u - log_mixture[:, None]
+    top = np.max(exponent, axis=0)
+    new = -(np.log(np.sum(np.exp(exponent - top), axis=0)) + top)
+    return new - new[0]
 
 
 def _objective(u, counts, f):
@@ -175,6 +190,21 @@ def _check(pool):
         ):
             raise ValueError(
                 "The samples at constant volume come from different boxes; wanted one box for all, or samples of `NPT`."
+            )
+
+
+def _refuse_other_samples(pool, u, counts):
+    """Refuses samples that were not drawn from the system they are paired with."""
+    ends = np.cumsum(counts)
+    for k, ((_, samples), end, n) in enumerate(zip(pool, ends, counts, strict=True)):
+        own = u[end - n : end, k]
+        spread = np.ptp(own + np.asarray(samples.log_density, float))
+        rounding = 100 * float(jnp.finfo(samples.log_density.dtype).eps) * max(1.0, float(np.max(np.abs(own))))
+        if not spread <= rounding:
+            raise ValueError(
+                f"The samples of state {k} were drawn from another density: their reduced energies differ from those of"
+                f" the system beside them by up to {spread:.3g}, beside a constant. Wanted each with the system, the"
+                " parameters and the ensemble it was drawn with."
             )
 
 

@@ -38,7 +38,8 @@ class SquaredDistance(AbstractObservable):
     A mean over trajectories i has noise, and the square of noise is not zero on average: it would draw a fit to
     parameters where there is less of it. So only products of different trajectories count,
     Σ_{i≠j} w_i w_j (A_i - A*)·(A_j - A*) / (1 - Σ w_i²), which has no such bias and may be negative. Right where the
-    observable is a mean over trajectories; of others, such as a fluctuation, each trajectory's own is taken.
+    observable is a mean over trajectories; of others, such as a fluctuation, each trajectory's own is taken. Samples
+    must be independent, one of every chain: products of correlated ones keep their noise.
 
     **Arguments:** `observable`; `target` A*, of the shape it reduces to; `scale` s, which makes a number of the
     differences: a scalar or of that shape too, such as the errors of the target.
@@ -67,7 +68,14 @@ class SquaredDistance(AbstractObservable):
             raise ValueError("`SquaredDistance` got one sample; wanted two or more, of which products are taken.")
         one = jnp.ones(1, weights.dtype)
         alone = lambda r: self.observable.reduce(times, jax.tree.map(lambda x: x[None], r), one, ensemble)
-        away = (jax.vmap(alone)(records) - self.target) / self.scale
+        values = jax.vmap(alone)(records)
+        if self.target.shape != values.shape[1:] or self.scale.shape not in ((), self.target.shape):
+            raise ValueError(
+                f"`SquaredDistance` got an observable that reduces to shape {values.shape[1:]}, a target of shape"
+                f" {self.target.shape} and a scale of shape {self.scale.shape}; wanted a target of the observable's"
+                " shape, and a scale of that or a single number."
+            )
+        away = (values - self.target) / self.scale
         w = jnp.expand_dims(weights, tuple(range(1, away.ndim)))
         products = jnp.sum(w * away, axis=0) ** 2 - jnp.sum(w**2 * away**2, axis=0)
         return jnp.sum(products) / (1 - jnp.sum(weights**2))

@@ -36,6 +36,16 @@ class Pool(eqx.Module):
     ensembles: tuple[AbstractEnsemble, ...]
     """Of every state."""
 
+    def some(self, index: Any) -> tuple["Pool", Float[Array, " samples"]]:
+        """The pool of some of the samples, and what is added to the logarithms of their densities: that of a mixture of
+        fewer of each state. The f_k and their errors are still those of all."""
+        shares, state = self.shares[index], self.state[index]
+        counts = jnp.zeros_like(self.counts).at[state].add(1)
+        shares = shares * (counts / self.counts)
+        total = jnp.sum(shares, axis=1)
+        places = lambda p: (p.shares, p.state, p.counts)
+        return eqx.tree_at(places, self, (shares / total[:, None], state, counts)), jnp.log(total)
+
     def spread(self, contributions: Float[Array, "samples *shape"]) -> Float[Array, "samples *shape"]:
         """Contributions of samples to a mean with fixed f_k, with what each contributes through the f_k added.
 
@@ -115,18 +125,24 @@ class Samples(eqx.Module):
             )
         own = (self.states, self.log_density, self.chain)
         states, density, chain = jax.tree.map(lambda x: x[index], own)
-        pool = self.pool
-        if pool is not None:
-            pool = eqx.tree_at(lambda p: (p.shares, p.state), pool, (pool.shares[index], pool.state[index]))
-        return Samples(states, density, chain, self.ensemble, pool)
+        if self.pool is None:
+            return Samples(states, density, chain, self.ensemble)
+        pool, mixture = self.pool.some(index)
+        return Samples(states, density + mixture.astype(density.dtype), chain, self.ensemble, pool)
 
-    def with_velocities(self, topology: Topology, *, key: PRNGKeyArray) -> "Samples":
+    def with_velocities(
+        self, topology: Topology, *, key: PRNGKeyArray, ensemble: AbstractEnsemble | None = None
+    ) -> "Samples":
         """The same configurations with new velocities, Maxwell–Boltzmann's at the temperature of the ensemble, without
         motion of the center of mass.
 
-        **Errors:** `ValueError` for samples that came from no ensemble.
+        **Arguments:** `topology`, for the masses; `ensemble`, by default that of the samples: give it where they are to
+        be reweighted to another temperature, and for pools of several.
+
+        **Errors:** `ValueError` for samples that came from no ensemble, without another.
         """
-        temperature = require_ensemble(self.ensemble, "with_velocities").temperature
+        known = self.ensemble if ensemble is None else ensemble
+        temperature = require_ensemble(known, "with_velocities").temperature
         draw = lambda k: maxwell_boltzmann(topology, temperature, key=k)
         velocities = jax.vmap(draw)(jax.random.split(key, len(self))).astype(self.states.positions.dtype)
         return eqx.tree_at(lambda s: s.states.velocities, self, velocities)
@@ -154,13 +170,11 @@ class Chains(eqx.Module):
     """Where the chains of a sampler stopped, with all that it takes to go on exactly as if they had not.
 
     With the same key, `sample` of ten samples and then of ten more from where they ended draws the same as `sample` of
-    twenty.
+    twenty; not so with `OpenMMSampler`, whose integrator starts anew.
     """
 
     states: State
     """Leaves lead with `chains`."""
-    memory: PyTree = None
-    """What the sampler carries beside positions and velocities: forces, thermostats. Leaves lead with `chains`."""
     rounds: Int[Array, ""] | int = 0
     """How many samples each chain has given."""
 

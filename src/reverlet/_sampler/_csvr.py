@@ -73,6 +73,10 @@ class CSVR(AbstractFlowSampler):
         return NVT(self.temperature)
 
     def start(self, system, state, force):
+        if self.degrees_of_freedom is None and len(state.positions) < 2:
+            raise ValueError(
+                "`CSVR` got one atom, whose center of mass is all of it; wanted two or more, or `degrees_of_freedom=3`."
+            )
         if self.degrees_of_freedom is None:
             at_rest = relative_to_center_of_mass(system.topology, state.velocities)
             state = dataclasses.replace(state, velocities=at_rest)

@@ -23,7 +23,8 @@ class LangevinBAOAB(AbstractFlowSampler):
 
     **Arguments:** `temperature` (K), `friction` (1/ps), `dt` (ps), `num_steps` between two samples of a chain; `batch`,
     how many chains run at a time, and `mesh`, devices to spread the chains over, as for `nve`. Samples do not depend
-    on either, but for rounding; all devices get all of them.
+    on either, but for rounding; all devices get all of them. Without friction it is velocity Verlet at constant energy,
+    whose samples are not of the ensemble they are said to be.
 
     **Errors:** `ValueError` for a temperature that is not positive, a negative friction, steps that are not positive,
     and chains that are not a multiple of the devices.

@@ -32,8 +32,6 @@ class Advanced(eqx.Module):
     """Theirs, kJ/mol."""
     start: Float[Array, " chains"]
     """The energies of where the chains started."""
-    memory: PyTree = None
-    """What the sampler carries on."""
     wear: Wear | None = None
     """Of neighbor lists."""
 
@@ -71,10 +69,11 @@ class AbstractMarkovSampler(AbstractSampler):
         # all samples of one instant first
         in_time = lambda tree: jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:]), tree)
         states, energies = in_time(kept), in_time(out.energies)
-        density = -jax.vmap(self.ensemble.reduced)(energies, states.box)
+        # how samples were drawn has no derivative, not by the temperature either
+        density = jax.lax.stop_gradient(-jax.vmap(self.ensemble.reduced)(energies, states.box))
         chain = jnp.tile(jnp.arange(len(chains)), rounds)
         samples = Samples(states, density, chain, self.ensemble)
-        ends = Chains(jax.tree.map(lambda x: x[:, -1], kept), out.memory, chains.rounds + rounds)
+        ends = Chains(jax.tree.map(lambda x: x[:, -1], kept), chains.rounds + rounds)
         fine = _refuse_explosions(system, samples, energies, guard=(samples, ends), mesh=self.mesh)
         # once more: the compiler may spread what was cut out of arrays that every device has, and a loop that goes on
         # from there is compiled twice; of several processes none could write it
@@ -89,7 +88,8 @@ class AbstractFlowSampler(AbstractMarkovSampler):
 
     @abc.abstractmethod
     def start(self, system: System, state: State, force: Force) -> tuple[State, PyTree[Array]]:
-        """Where a chain starts, and what it carries beside its state."""
+        """Where a round of a chain starts, and what it carries from step to step beside its state: no more than follows
+        from the state, so that chains go on exactly, and with another potential rightly."""
 
     @abc.abstractmethod
     def step(
@@ -102,7 +102,7 @@ class AbstractFlowSampler(AbstractMarkovSampler):
         fixed = lambda tree: jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, tree)
         keys = jax.vmap(lambda c: jax.random.fold_in(key, c))(jnp.arange(len(chains)))
         shared = fixed((self, system, jnp.asarray(chains.rounds), jnp.arange(rounds)))
-        own = fixed((chains.states, chains.memory, keys))
+        own = fixed((chains.states, keys))
         out = map_samples(_run_chain, shared, own, batch=self.batch, mesh=self.mesh, reverse=False)
         return Advanced(*replicate(out, self.mesh))
 
@@ -136,22 +136,17 @@ def require_steps(sampler: AbstractFlowSampler) -> None:
 
 def _run_chain(shared, own):
     sampler, system, done, rounds = shared
-    state, memory, key = own
-    search = system.search
-    wear = Wear.none(state.positions.dtype)
-    neighbors = system.find_neighbors(state.positions, state.box)
+    state, key = own
+    search, every = system.search, None if system.search is None else system.search.every
     force_with = lambda box, neighbors: lambda x: system.potential.forces(x, box, neighbors=neighbors)
     energy = lambda state: system.potential_energy(state.positions, state.box)
-    first = energy(state)
-    if memory is None:
-        state, memory = sampler.start(system, state, force_with(state.box, neighbors))
+    find = lambda state: system.find_neighbors(state.positions, state.box)
 
     def step(k, carry, key):
         state, memory, neighbors, wear = carry
         if search is not None:
-            due = k % search.every == 0
-            find = lambda: system.find_neighbors(state.positions, state.box)
-            neighbors = jax.lax.cond(due, find, lambda: neighbors)
+            due = (k > 0) & (k % every == 0)
+            neighbors = jax.lax.cond(due, lambda: find(state), lambda: neighbors)
         key = jax.random.fold_in(key, k)
         state, memory = sampler.step(system, state, memory, force_with(state.box, neighbors), key)
         if search is not None:
@@ -159,12 +154,17 @@ def _run_chain(shared, own):
         return state, memory, neighbors, wear
 
     def one_round(carry, r):
+        state, wear = carry
         round_key = jax.random.fold_in(key, done + r)
-        carry = jax.lax.fori_loop(0, sampler.num_steps, lambda k, c: step(k, c, round_key), carry)
-        return carry, (carry[0], energy(carry[0]))
+        neighbors = find(state)
+        state, memory = sampler.start(system, state, force_with(state.box, neighbors))
+        carry = (state, memory, neighbors, wear)
+        state, _, _, wear = jax.lax.fori_loop(0, sampler.num_steps, lambda k, c: step(k, c, round_key), carry)
+        return (state, wear), (state, energy(state))
 
-    (_, memory, _, wear), (kept, energies) = jax.lax.scan(one_round, (state, memory, neighbors, wear), rounds)
-    return kept, energies, first, memory, wear
+    first = energy(state)
+    (_, wear), (kept, energies) = jax.lax.scan(one_round, (state, Wear.none(state.positions.dtype)), rounds)
+    return kept, energies, first, wear
 
 
 def _refuse_explosions(system, samples, energies, *, guard, mesh):

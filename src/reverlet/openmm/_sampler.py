@@ -66,7 +66,7 @@ class OpenMMSampler(AbstractMarkovSampler):
         self.platform = platform
 
     def __check_init__(self):
-        require_positive("temperature", self.temperature, "K", zero=True)
+        require_positive("temperature", self.temperature, "K")
         require_positive("friction", self.friction, "1/ps", zero=True)
         require_positive("dt", self.dt, "ps")
         require_count("num_steps", self.num_steps)
@@ -106,7 +106,9 @@ class OpenMMSampler(AbstractMarkovSampler):
         simulated = to_system(system, state.box)
         temperature = float(self.temperature)
         if self.pressure is not None:
-            barostat = openmm.MonteCarloBarostat(float(self.pressure) / units.BAR, temperature)
+            # as often as usual, but at least once a round: every call begins to count anew
+            frequency = min(25, self.num_steps)
+            barostat = openmm.MonteCarloBarostat(float(self.pressure) / units.BAR, temperature, frequency)
             barostat.setRandomNumberSeed(seeds[1])
             simulated.addForce(barostat)
         integrator = openmm.LangevinMiddleIntegrator(temperature, float(self.friction), float(self.dt))
