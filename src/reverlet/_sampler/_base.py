@@ -5,10 +5,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._ensemble import AbstractEnsemble, require_ensemble
-from .._misc import is_concrete
 from .._state import State, maxwell_boltzmann
 from .._statistics import Blocks, blocks_of
 from .._system import System
@@ -216,9 +215,3 @@ def as_chains(chains: State | Chains, num_samples: int) -> tuple[Chains, int]:
             f" {max(1, round(num_samples / shape[0])) * shape[0]}."
         )
     return chains, num_samples // shape[0]
-
-
-def require_known(what: str, tree: PyTree) -> None:
-    """Refuses traced values, in the name of what cannot work with them."""
-    if not is_concrete(tree):
-        raise ValueError(f"`{what}` got traced values; wanted numbers: call it outside `jax.jit`.")

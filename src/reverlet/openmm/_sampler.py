@@ -11,7 +11,6 @@ from .._box import AbstractBox, OpenBox, OrthorhombicBox, TriclinicBox
 from .._ensemble import NPT, NVT
 from .._misc import as_float_array, is_concrete, require_count, require_positive
 from .._sampler import AbstractMarkovSampler
-from .._sampler._base import require_known
 from .._sampler._markov import Advanced
 from .._state import State
 from ._optional import number, require_openmm
@@ -87,7 +86,8 @@ class OpenMMSampler(AbstractMarkovSampler):
         return None
 
     def advance(self, system, chains, rounds, key):
-        require_known("OpenMMSampler", (self, system, chains, key))
+        if not is_concrete((self, system, chains, key)):
+            raise ValueError("`OpenMMSampler` got traced values; wanted numbers: call it outside `jax.jit`.")
         if self.pressure is not None and isinstance(chains.states.box, OpenBox):
             raise ValueError("`pressure` is given for an `OpenBox`, which has no volume; wanted a periodic box.")
         key = jax.random.fold_in(key, chains.rounds)
