@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
@@ -48,7 +47,7 @@ class Chains:
         """The states with velocities from the Maxwell–Boltzmann distribution, without motion of the center of mass."""
         draw = lambda k: rv.maxwell_boltzmann(self.topology, self.temperature, key=k)
         velocities = jax.vmap(draw)(jax.random.split(key, len(states.positions)))
-        return eqx.tree_at(lambda s: s.velocities, states, velocities.astype(states.positions.dtype))
+        return states.with_velocities(velocities.astype(states.positions.dtype))
 
     def equilibrate(
         self,

@@ -80,7 +80,7 @@ def in_both_directions(mesh):
 
 
 def explode(mesh):
-    states = eqx.tree_at(lambda s: s.velocities, STATES, STATES.velocities.at[3].multiply(1e4))
+    states = STATES.with_velocities(STATES.velocities.at[3].multiply(1e4))
     run = eqx.filter_jit(lambda s: rv.nve(rv.System(argon_topology(), SWITCHED), s, dt=0.002, num_steps=2, mesh=mesh))
     try:
         jax.block_until_ready(run(states))

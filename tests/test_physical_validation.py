@@ -45,7 +45,7 @@ def noses(temperature, dt, states):
         solver=rv.NoseHooverChain(temperature, 0.5),
     )
     still = lambda v: v - jnp.mean(v, axis=-2, keepdims=True)  # of equal masses
-    states = eqx.tree_at(lambda s: s.velocities, states, still(states.velocities))
+    states = states.with_velocities(still(states.velocities))
     run = eqx.filter_jit(lambda s: dynamics.run_many(SYSTEM, s, energies_of))
     return jax.tree.map(lambda x: x[:, 1:].reshape(-1), run(states).records)
 
@@ -118,7 +118,7 @@ def test_the_ratio_of_two_temperatures(name, dt):
 def test_what_is_conserved_converges(name):
     """Fluctuations of the conserved quantity fall with the square of the time step: of what has one, without noise."""
     state = jax.tree.map(lambda x: x[0], melted(COLD))
-    state = eqx.tree_at(lambda s: s.velocities, state, state.velocities - jnp.mean(state.velocities, axis=0))
+    state = state.with_velocities(state.velocities - jnp.mean(state.velocities, axis=0))
     solver = rv.VelocityVerlet() if name == "VelocityVerlet" else rv.NoseHooverChain(COLD, 0.5)
     total = lambda s: SYSTEM.kinetic_energy(s.velocities) + SYSTEM.potential_energy(s.positions, s.box)
     conserved = total if name == "VelocityVerlet" else lambda s: solver.conserved(SYSTEM, s)

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -5,6 +6,7 @@ from helpers import SEEDS, few
 from hypothesis import given, strategies as st
 
 import reverlet as rv
+from reverlet._observable._spectroscopy import require_equal_steps
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (4, 3)])
@@ -70,3 +72,25 @@ def test_diffusion_of_an_ornstein_uhlenbeck_velocity():
     diffusion = rv.statistics.running_integral(times, vacf)[-1] / 3
     # the sum over 16 correlation times: about sqrt(2*16/(160*768)) = 1.6 %
     np.testing.assert_allclose(diffusion, variance / gamma, rtol=0.06)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_missing_frames_are_noticed_at_any_time(offset):
+    """In double precision; where rounding hides them, times are refused."""
+    times = offset + 0.002 * np.arange(400)
+    np.testing.assert_allclose(require_equal_steps(times), times - offset, atol=1e-9)
+    with pytest.raises(ValueError, match="wanted equal steps"):
+        require_equal_steps(np.delete(times, 200))
+    if offset > 0:
+        coarse = jnp.asarray(times, jnp.float32)
+        with pytest.raises(ValueError, match="rounded to"):
+            require_equal_steps(coarse)
+        with pytest.raises(FloatingPointError, match="rounded to"):
+            jax.block_until_ready(jax.jit(require_equal_steps)(coarse))
+
+
+def test_the_middle_of_time_is_not_told_by_its_sign():
+    """Frames of a file may begin at any time: the slope is that of all of them."""
+    times, curve = np.arange(9.0) - 1, 6 * 0.25 * jnp.arange(9.0)
+    np.testing.assert_allclose(rv.Einstein(start=0.0).diffusion(times, curve), 0.25, rtol=1e-12)
+    np.testing.assert_allclose(rv.GreenKubo().diffusion(times, jnp.ones(9)), 8 / 3, rtol=1e-12)

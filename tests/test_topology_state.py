@@ -240,3 +240,24 @@ def test_surfaces_are_one_tree():
 def test_surfaces_of_other_atoms_are_refused(surfaces, match):
     with pytest.raises(ValueError, match=match):
         rv.System(rv.Topology.from_elements(["Ar"] * 3), rv.LennardJones(0.3, 1.0, cutoff=0.5), **surfaces)
+
+
+def test_absent_velocities_are_not_zero():
+    state = rv.State(X, None, argon_box())
+    assert not state.has_velocities
+    system = rv.System(rv.Topology.from_elements(["Ar"] * len(X)), rv.HarmonicBond([(0, 1)], 1.0, 0.3))
+    for use in (
+        lambda: system.kinetic_energy(state.velocities),
+        lambda: rv.VACF().record(system, state, state),
+        lambda: rv.Temperature().record(system, state.repeat(2), state),
+        lambda: rv.nve(system, state, dt=0.001, num_steps=1),
+    ):
+        with pytest.raises(ValueError, match=r"has no velocities.*with_velocities"):
+            use()
+    assert np.all(np.isfinite(rv.MSD().record(system, state, state)))
+    moving = state.repeat(2).with_velocities(jnp.stack([X, X]))
+    np.testing.assert_array_equal(moving.velocities[1], X)
+    with pytest.raises(ValueError, match="`velocities` has shape"):
+        state.with_velocities(X[1:])
+    with pytest.raises(TypeError, match="wanted float64"):
+        state.with_velocities(X.astype(jnp.float32))

@@ -14,6 +14,7 @@ from ._observable import AbstractObservable
 from ._sampler import Samples
 from ._statistics import effective_sample_size, entropy_sample_size, infinitesimal_jackknife
 from ._system import System
+from ._timeseries import Times
 
 
 class Estimate(eqx.Module):
@@ -111,7 +112,7 @@ class Measurement(eqx.Module):
         own = (self.samples.states, self.samples.log_density, copies)
         return replicate(map_samples(_log_weight, shared, own, batch=self.batch, mesh=self.mesh), self.mesh)
 
-    def run(self, system: System, copies: PyTree = None) -> tuple[Float[Array, " frames"], PyTree[Array]]:
+    def run(self, system: System, copies: PyTree = None) -> tuple[Times, PyTree[Array]]:
         """Times and records of the trajectories from all samples; without dynamics, each sample as its only frame."""
         states = self.samples.states
         if self.dynamics is not None:

@@ -23,7 +23,7 @@ class Minimum(eqx.Module):
     """Where a minimization ended."""
 
     state: State
-    """With the velocities that were given."""
+    """With the velocities that were given, if there were some."""
     energy: Float[Array, ""]
     """The potential energy, kJ/mol."""
     largest_force: Float[Array, ""]

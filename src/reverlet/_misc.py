@@ -50,7 +50,7 @@ def require_float(name: str, x: Array) -> None:
         )
 
 
-def require_finite(name: str, x: Array) -> None:
+def require_finite(name: str, x: ArrayLike) -> None:
     """Refuses NaN and infinities, naming the first; a traced array is let through."""
     if is_concrete(x):
         bad = np.argwhere(~np.isfinite(np.asarray(x)))

@@ -16,35 +16,64 @@ class State(eqx.Module):
     Many configurations are one `State` whose arrays have leading axes; make it with
     `jax.vmap(lambda x, v: State(x, v, box))(positions, velocities)`, or of one configuration with `repeat`.
 
-    **Arguments:** `positions` (nm, not wrapped into the box along a trajectory), `velocities` (nm/ps), `box`; `bath`,
-    the variables of the thermostats that move with the atoms, where there are some.
+    **Arguments:** `positions` (nm, not wrapped into the box along a trajectory); `velocities` (nm/ps), `None` where
+    they are not known, as in most files; `box`; `bath`, the variables of the thermostats that move with the atoms,
+    where there are some.
 
     **Errors:** `ValueError` or `TypeError` for wrong shapes, dtypes, NaN and infinities.
     """
 
     positions: Float[Array, "atoms 3"]
-    velocities: Float[Array, "atoms 3"]
+    _velocities: Float[Array, "atoms 3"] | None
     box: AbstractBox
     bath: Bath | None
 
-    def __init__(self, positions: ArrayLike, velocities: ArrayLike, box: AbstractBox, bath: Bath | None = None):
+    def __init__(self, positions: ArrayLike, velocities: ArrayLike | None, box: AbstractBox, bath: Bath | None = None):
         self.positions = jnp.asarray(positions)
-        self.velocities = jnp.asarray(velocities)
+        self._velocities = None if velocities is None else jnp.asarray(velocities)
         self.box = box
         self.bath = bath
         require_float("positions", self.positions)
-        require_float("velocities", self.velocities)
         hint = "One configuration; lift with `jax.vmap(lambda x, v: State(x, v, box))` for many."
         require_shape("positions", self.positions, (None, 3), hint)
-        require_shape("velocities", self.velocities, self.positions.shape, "The same as `positions`.")
-        if self.positions.dtype != self.velocities.dtype:
+        require_finite("positions", self.positions)
+        if self._velocities is None:
+            return
+        require_float("velocities", self._velocities)
+        require_shape("velocities", self._velocities, self.positions.shape, "The same as `positions`.")
+        if self.positions.dtype != self._velocities.dtype:
             raise TypeError(
-                f"`positions` are {self.positions.dtype} but `velocities` are {self.velocities.dtype}; wanted one"
+                f"`positions` are {self.positions.dtype} but `velocities` are {self._velocities.dtype}; wanted one"
                 f" dtype."
                 " Convert one: `velocities.astype(positions.dtype)`."
             )
-        require_finite("positions", self.positions)
-        require_finite("velocities", self.velocities)
+        require_finite("velocities", self._velocities)
+
+    # asked for by whoever needs them, so that nobody takes absent ones for zero
+    @property
+    def velocities(self) -> Float[Array, "*many atoms 3"]:
+        """nm/ps. `ValueError` where they are not known."""
+        if self._velocities is None:
+            raise ValueError(
+                "The state has no velocities, since the file it comes from has none; wanted some, such as"
+                " `state.with_velocities(rv.maxwell_boltzmann(topology, 300.0, key=key))`."
+            )
+        return self._velocities
+
+    @property
+    def has_velocities(self) -> bool:
+        """Whether they are known."""
+        return self._velocities is not None
+
+    def with_velocities(self, velocities: Float[Array, "*many atoms 3"]) -> "State":
+        """The same configuration with others, nm/ps; also of many, whose arrays have leading axes.
+
+        **Errors:** `ValueError` or `TypeError` for another shape or dtype than that of the positions.
+        """
+        require_shape("velocities", velocities, self.positions.shape, "The same as `positions`.")
+        if velocities.dtype != self.positions.dtype:
+            raise TypeError(f"`velocities` are {velocities.dtype}; wanted {self.positions.dtype}, as `positions` are.")
+        return eqx.tree_at(lambda s: s._velocities, self, velocities, is_leaf=lambda x: x is None)
 
     def repeat(self, num: int) -> "State":
         """`num` copies of this configuration along a new leading axis, to start as many chains from."""

@@ -1,7 +1,11 @@
 """Correlation functions and running integrals of series sampled at equal times. No physics here."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
+
+Times = Float[Array | np.ndarray, " frames"]
+"""ps. Of files they are NumPy's, in double precision: in JAX's default one, 1 µs and 1 fs do not go together."""
 
 
 def correlation_fixed_origin(
@@ -61,9 +65,7 @@ def _lagged_sums(a, b):
     return jnp.fft.irfft(jnp.sum(spectrum.reshape(spectrum.shape[0], -1), axis=1), 2 * n)[:n]
 
 
-def running_integral(
-    times: Float[Array, " frames"], values: Float[Array, "*batch frames"]
-) -> Float[Array, "*batch frames"]:
+def running_integral(times: Times, values: Float[Array, "*batch frames"]) -> Float[Array, "*batch frames"]:
     """The cumulative integral of `values` from `times[0]`, by the trapezoid rule; its first entry is zero."""
-    pieces = 0.5 * (values[..., 1:] + values[..., :-1]) * jnp.diff(times)
+    pieces = 0.5 * (values[..., 1:] + values[..., :-1]) * jnp.diff(times - times[0])
     return jnp.concatenate([jnp.zeros_like(values[..., :1]), jnp.cumsum(pieces, axis=-1)], axis=-1)

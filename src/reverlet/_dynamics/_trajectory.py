@@ -1,10 +1,11 @@
 from collections.abc import Callable
 
 import equinox as eqx
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
 from .._state import State
 from .._system import System
+from .._timeseries import Times
 
 Record = Callable[[System, State, State], PyTree[Array]]
 
@@ -12,7 +13,7 @@ Record = Callable[[System, State, State], PyTree[Array]]
 class Trajectory(eqx.Module):
     """What `nve` returns."""
 
-    times: Float[Array, " frames"]
+    times: Times
     """ps, from zero, or from minus the length of the trajectory where both directions were run."""
     records: PyTree
     """What `record` returned at every frame, the initial one included: leaves lead with `frames`, and before that with

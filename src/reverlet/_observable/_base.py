@@ -6,6 +6,7 @@ from jaxtyping import Array, Float, PyTree
 from .._ensemble import AbstractEnsemble
 from .._state import State
 from .._system import System
+from .._timeseries import Times
 
 
 class AbstractObservable(eqx.Module):
@@ -18,7 +19,7 @@ class AbstractObservable(eqx.Module):
     @abc.abstractmethod
     def reduce(
         self,
-        times: Float[Array, " frames"],
+        times: Times,
         records: PyTree[Array],
         weights: Float[Array, " samples"],
         ensemble: AbstractEnsemble | None = None,

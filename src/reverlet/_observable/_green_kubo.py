@@ -12,7 +12,7 @@ from .._potential import AbstractPairPotential, heat_flow
 from .._state import State, relative_to_center_of_mass
 from .._statistics import weighted_mean
 from .._system import System
-from .._timeseries import correlation_all_origins, running_integral
+from .._timeseries import Times, correlation_all_origins, running_integral
 from ._base import AbstractObservable
 from ._spectroscopy import require_equal_steps, require_volume
 
@@ -43,7 +43,7 @@ class AbstractTransportCoefficient(AbstractObservable):
 
     def running(
         self,
-        times: Float[Array, " frames"],
+        times: Times,
         records: Float[Array, "samples frames *components"],
         weights: Float[Array, " samples"],
         ensemble: AbstractEnsemble | None = None,
@@ -53,7 +53,7 @@ class AbstractTransportCoefficient(AbstractObservable):
             raise ValueError(
                 f"`{type(self).__name__}` got a single frame; wanted trajectories: pass `dynamics=rv.Dynamics(...)`."
             )
-        require_equal_steps(times)
+        times = require_equal_steps(times)
         correlations = jax.vmap(lambda flux: correlation_all_origins(flux, flux))(records)
         factor = self.factor(require_ensemble(ensemble, type(self).__name__)).astype(correlations.dtype)
         return factor * running_integral(times, weighted_mean(weights, correlations))

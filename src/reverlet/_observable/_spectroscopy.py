@@ -16,7 +16,7 @@ from .._spectra import AbstractQuadrature, AbstractWindow, Trapezoid, correlatio
 from .._state import State
 from .._statistics import weighted_mean
 from .._system import System
-from .._timeseries import correlation_all_origins, correlation_first_origins
+from .._timeseries import Times, correlation_all_origins, correlation_first_origins
 from ._base import AbstractObservable
 from ._quantum import AbstractQuantumCorrection, HarmonicQuantumCorrection
 
@@ -277,21 +277,35 @@ def mean_correlation(
 
 def step_of(times, wavenumbers, window, num_lags):
     """The time between frames, ps, unless it is too long for the wavenumbers or the lags too short for the window."""
-    require_equal_steps(times)
+    times = require_equal_steps(times)
     step = (times[-1] - times[0]) / (len(times) - 1)
     step = _refuse_aliasing(wavenumbers, step, guard=step)
     return _refuse_long_window(window, (num_lags - 1) * step, guard=step)
 
 
-def require_equal_steps(times: Float[Array, " frames"]) -> None:
-    """Refuses frames that are not equally far apart, of which no correlation is made; traced times are let through."""
-    if is_concrete(times):
-        steps = np.diff(np.asarray(times))
-        rounding = 4 * float(jnp.finfo(times.dtype).eps) * np.max(abs(np.asarray(times)))
-        if np.max(abs(steps - steps.mean())) > 1e-2 * abs(steps.mean()) + rounding:
-            raise ValueError(
-                f"The frames are from {steps.min():.6g} to {steps.max():.6g} ps apart; wanted equal steps in time."
-            )
+def require_equal_steps(times: Times) -> Times:
+    """The times, from zero on, unless frames are not equally far apart, or so far from time zero that in the precision
+    of the times this cannot be told: no correlation is made of these. (`FloatingPointError` where times are traced.)"""
+    times = np.asarray(times) if is_concrete(times) else times
+    from_zero, rounding = times - times[0], 4 * float(jnp.finfo(times.dtype).eps) * abs(times).max()
+    if not isinstance(from_zero, np.ndarray):
+        step = from_zero[-1] / (len(times) - 1)
+        return raise_if(rounding > 0.5 * abs(step), _describe_rounding, rounding, step, guard=from_zero)
+    steps = np.diff(from_zero)
+    if np.max(abs(steps - steps.mean())) > 1e-2 * abs(steps.mean()) + rounding:
+        raise ValueError(
+            f"The frames are from {steps.min():.6g} to {steps.max():.6g} ps apart; wanted equal steps in time."
+        )
+    if rounding > 0.5 * abs(steps.mean()):
+        raise ValueError(_describe_rounding(rounding, steps.mean()))
+    return jnp.asarray(from_zero)
+
+
+def _describe_rounding(rounding, step):
+    return (
+        f"The times of frames {float(step):.3g} ps apart are rounded to {float(rounding):.1g} ps; wanted times in"
+        " double precision, as `rv.io.read` returns them (outside of `jax.jit`), or from zero on: `times - times[0]`."
+    )
 
 
 def _refuse_long_window(window, longest, *, guard):

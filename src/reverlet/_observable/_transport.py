@@ -9,7 +9,7 @@ from .._ensemble import AbstractEnsemble, require_ensemble
 from .._state import State, relative_to_center_of_mass
 from .._statistics import weighted_mean
 from .._system import System
-from .._timeseries import running_integral
+from .._timeseries import Times, running_integral
 from ._base import AbstractObservable
 
 
@@ -66,8 +66,13 @@ class AbstractDiffusionRoute(eqx.Module):
         """The mean over atoms to keep of an instant."""
 
     @abc.abstractmethod
-    def diffusion(self, times: Float[Array, " frames"], curve: Float[Array, " frames"]) -> Float[Array, ""]:
+    def diffusion(self, times: Times, curve: Float[Array, " frames"]) -> Float[Array, ""]:
         """D, nm²/ps, from the curve of ensemble means."""
+
+
+def _of_both_directions(times):
+    """Whether time zero is in the middle; those of files may begin anywhere."""
+    return abs(times[0] + times[-1]) < 1e-3 * (times[-1] - times[0])
 
 
 class GreenKubo(AbstractDiffusionRoute):
@@ -77,7 +82,7 @@ class GreenKubo(AbstractDiffusionRoute):
         return _velocity_correlation(system, state, initial)
 
     def diffusion(self, times, curve):
-        return running_integral(times, curve)[-1] / jnp.where(times[0] < 0, 6, 3)
+        return running_integral(times, curve)[-1] / jnp.where(_of_both_directions(times), 6, 3)
 
 
 class Einstein(AbstractDiffusionRoute):
@@ -99,7 +104,7 @@ class Einstein(AbstractDiffusionRoute):
     def diffusion(self, times, curve):
         def slope(times, curve):
             first = min(int(self.start * len(times)), len(times) - 2)
-            t = times[first:] - jnp.mean(times[first:])
+            t = times[first:] - times[first:].mean()
             return jnp.sum(t * curve[first:]) / jnp.sum(t**2)
 
         one = slope(times, curve)
@@ -107,7 +112,7 @@ class Einstein(AbstractDiffusionRoute):
             return one / 6
         middle = len(times) // 2  # time zero, with both directions
         both = slope(times[middle:], 0.5 * (curve[middle:] + curve[middle::-1]))
-        return jnp.where(times[0] < 0, both, one) / 6
+        return jnp.where(_of_both_directions(times), both, one) / 6
 
 
 class YehHummer(eqx.Module):

@@ -144,7 +144,7 @@ class Samples(eqx.Module):
         temperature = require_ensemble(known, "with_velocities").temperature
         draw = lambda k: maxwell_boltzmann(topology, temperature, key=k)
         velocities = jax.vmap(draw)(jax.random.split(key, len(self))).astype(self.states.positions.dtype)
-        return eqx.tree_at(lambda s: s.states.velocities, self, velocities)
+        return eqx.tree_at(lambda s: s.states, self, self.states.with_velocities(velocities))
 
     @property
     def blocks(self) -> Blocks:

@@ -1,5 +1,3 @@
-import dataclasses
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,7 +8,7 @@ from .. import units
 from .._batches import Batch
 from .._ensemble import NVT
 from .._misc import as_float_array, require_count, require_positive
-from .._state import relative_to_center_of_mass
+from .._state import State, relative_to_center_of_mass
 from ._markov import DRIFT, KICK, AbstractFlowSampler, masses_of, require_steps
 
 
@@ -79,7 +77,7 @@ class CSVR(AbstractFlowSampler):
             )
         if self.degrees_of_freedom is None:
             at_rest = relative_to_center_of_mass(system.topology, state.velocities)
-            state = dataclasses.replace(state, velocities=at_rest)
+            state = state.with_velocities(at_rest)
         return state, KICK.acceleration(0.0, (state.positions,), (force, masses_of(system, state)))
 
     def step(self, system, state, memory, force, key):
@@ -90,7 +88,7 @@ class CSVR(AbstractFlowSampler):
         acceleration = KICK.acceleration(0.0, y, args)
         x, v = KICK.push(y, acceleration, 0.5 * h)
         v = v * self._factor(system.kinetic_energy(v), 3 * len(x) - 3, h, key)
-        return dataclasses.replace(state, positions=x, velocities=v), acceleration
+        return State(x, v, state.box, state.bath), acceleration
 
     def _factor(self, kinetic, free, h, key):
         degrees = free if self.degrees_of_freedom is None else self.degrees_of_freedom

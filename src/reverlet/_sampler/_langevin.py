@@ -1,5 +1,3 @@
-import dataclasses
-
 import equinox as eqx
 import jax
 from jax.sharding import Mesh
@@ -10,6 +8,7 @@ from .._batches import Batch
 from .._ensemble import NVT
 from .._misc import as_float_array, require_positive
 from .._solver import OrnsteinUhlenbeck
+from .._state import State
 from ._markov import DRIFT, KICK, AbstractFlowSampler, masses_of, require_steps
 
 
@@ -79,4 +78,4 @@ class LangevinBAOAB(AbstractFlowSampler):
         y = DRIFT.apply(0.0, y, args, 0.5 * h)
         acceleration = KICK.acceleration(0.0, y, args)
         x, v = KICK.push(y, acceleration, 0.5 * h)
-        return dataclasses.replace(state, positions=x, velocities=v), acceleration
+        return State(x, v, state.box, state.bath), acceleration

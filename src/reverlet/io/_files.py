@@ -36,8 +36,9 @@ def read(path: Path | str, *, topology: Topology | None = None) -> tuple[Topolog
     """A structure or trajectory from a file: extxyz, XYZ, PDB, DCD or HDF5 (H5MD), by its suffix.
 
     The records of the trajectory are one `State` whose arrays lead with `frames`. Velocities that a file does not have
-    are zero; where it has no times they are 0, 1, 2, … frames instead of ps. Numbers have JAX's default precision, from
-    HDF5 that of the file. Molecules are what bonds hold together, in a PDB file every residue besides.
+    are absent; where it has no times they are 0, 1, 2, … frames instead of ps. Numbers have JAX's default precision,
+    from HDF5 that of the file; times are NumPy's, in double precision. Molecules are
+    what bonds hold together, in a PDB file every residue besides.
 
     **Arguments:** `topology`, what the atoms are; needed for DCD, and for HDF5 without species. With it the atoms in
     the file are checked against it, and it is returned.

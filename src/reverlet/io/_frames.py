@@ -50,11 +50,13 @@ class Frames(NamedTuple):
         if not is_concrete((topology, states)):
             raise ValueError("`write` got traced arrays; wanted values: call it outside of `jax.jit`.")
         require_finite("positions", states.positions)
-        require_finite("velocities", states.velocities)
+        velocities = np.asarray(states.velocities) if states.has_velocities else None
+        if velocities is not None:
+            require_finite("velocities", velocities)
         vectors = None
         if not isinstance(states.box, OpenBox):
             vectors = np.asarray(jax.vmap(lambda box: box.vectors)(states.box))
-        return cls(topology, np.asarray(states.positions), np.asarray(states.velocities), vectors, times)
+        return cls(topology, np.asarray(states.positions), velocities, vectors, times)
 
     def of(self, topology: Topology) -> "Frames":
         """The same with another topology; refused if that has other atoms."""
@@ -72,14 +74,14 @@ class Frames(NamedTuple):
         positions = jnp.asarray(self.positions)
         if positions.ndim != 3 or 0 in positions.shape:
             raise ValueError(f"It has no atoms or no frames: its positions have shape {positions.shape}.")
-        velocities = jnp.zeros_like(positions) if self.velocities is None else jnp.asarray(self.velocities)
-        times = jnp.arange(len(positions)) if self.times is None else jnp.asarray(self.times)
-        times = times.astype(positions.dtype)
+        velocities = None if self.velocities is None else jnp.asarray(self.velocities, positions.dtype)
+        times = np.arange(len(positions), dtype=float) if self.times is None else np.asarray(self.times, float)
         for name, values in (("positions", positions), ("velocities", velocities), ("times", times)):
-            require_finite(name, values)
+            if values is not None:
+                require_finite(name, values)
         boxes = self._boxes(positions.dtype)
         # not traced states, which would not be checked: their arrays have been
-        states = jax.vmap(State)(positions, velocities.astype(positions.dtype), boxes)
+        states = jax.vmap(State)(positions, velocities, boxes)
         return Trajectory(times, states, jax.tree.map(lambda x: x[-1], states))
 
     def _boxes(self, dtype):
