@@ -19,6 +19,7 @@ from .._misc import cast_floats, is_concrete, require_positive
 from ._base import AbstractPotential
 from ._charges import AbstractCharges, as_charges
 from ._pair import AbstractPairPotential
+from ._pair_sum import one_if_usable, pair_sum
 from ._terms import AbstractAtomIndexed, as_pairs, require_indices, require_terms, steps_between
 from ._truncation import AbstractTruncation, PlainCutoff, as_truncation, require_cutoff
 
@@ -312,16 +313,29 @@ _EVERYTHING = 1e6
 """A cutoff (nm) that no cluster reaches, and whose square is a number in float32."""
 
 
-class Screened(AbstractPairPotential):
-    """q_i q_j erfc(αr)/r; charges are reduced ones."""
+class Screened(AbstractPotential):
+    """Σ_{i<j} q_i q_j erfc(αr)/r of reduced charges, up to a cutoff."""
 
     charges: Float[Array, " atoms"]
+    alpha: float = eqx.field(static=True)
+    cutoff: float = eqx.field(static=True)  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def energy(self, positions, box, *, neighbors=None):
+        formula = _ScreenedPair(self.alpha, self.cutoff)
+        energy = pair_sum(formula, self.charges, positions, box, neighbors)
+        return energy * one_if_usable(self, positions, box, neighbors)
+
+
+class _ScreenedPair(eqx.Module):
+    """erfc(αr)/r, what a unit of charge has with another."""
+
     alpha: float = eqx.field(static=True)
     cutoff: float = eqx.field(static=True)
     truncation: AbstractTruncation = PlainCutoff()
 
     def pair_energy(self, r2, i, j):
-        return self.charges[i] * self.charges[j] * _inverse_distance(r2, self.alpha, 0)
+        del i, j
+        return _inverse_distance(r2, self.alpha, 0)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))

@@ -8,7 +8,7 @@ from .._box import AbstractBox
 from .._misc import cast_floats
 from .._neighbors import Neighbors
 from ._base import AbstractPotential
-from ._pair_sum import first_slope, one_if_usable, pair_sum, per_tile, row_sum
+from ._pair_sum import by_atom, first_slope, one_if_usable, pair_sum, per_tile, row_sum
 from ._truncation import AbstractTruncation
 
 
@@ -35,7 +35,7 @@ class AbstractPairPotential(AbstractPotential):
 
     def energy(self, positions, box, *, neighbors=None):
         dtype = positions.dtype
-        energy = pair_sum(cast_floats(self, dtype), positions, box.astype(dtype), neighbors)
+        energy = pair_sum(cast_floats(self, dtype), None, positions, box.astype(dtype), neighbors)
         return energy * one_if_usable(self, positions, box, neighbors)
 
 
@@ -61,6 +61,5 @@ def heat_flow(
         return energies, jnp.stack([-0.25 * jnp.sum(row_sum(power * dk)) for dk in d])
 
     energies, flows = per_tile(of_tile, len(positions), neighbors)
-    energies = energies[0] if neighbors is None else energies.reshape(-1)[neighbors.slots]
     one = one_if_usable(potential, positions, box, neighbors)
-    return energies * one, jnp.sum(flows, axis=0) * one
+    return by_atom(energies, neighbors) * one, jnp.sum(flows, axis=0) * one

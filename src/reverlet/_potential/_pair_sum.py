@@ -79,7 +79,23 @@ class Tile(NamedTuple):
 
         return lambda r2: jax.vmap(jax.vmap(one, (0, None, 0)), (0, 0, None))(r2, self.i, self.j)
 
-    def energy(self, potential, positions, box):
+    def sums(self, x, charges):
+        """Σ_j x_ij, or where pairs have charges Σ_j x_ij q_j: what is half of a row's, but for its own charge."""
+        return row_sum(x) if charges is None else _matvec(x, self._gathered(charges, self.j))
+
+    def of_rows(self, sums, charges):
+        """Sums of `sums` with the rows' own charges."""
+        return sums if charges is None else self._gathered(charges, self.i) * sums
+
+    def row_sum(self, x, charges):
+        return self.of_rows(self.sums(x, charges), charges)
+
+    def total(self, sums, charges):
+        """Half the sum over all rows, since every pair is met twice."""
+        return 0.5 * jnp.sum(self.of_rows(sums, charges))
+
+    def energies(self, potential, charges, positions, box):
+        """Twice every row's share of the energy, but for its own charge."""
         d = box.minimum_image(*self.differences(positions))
         r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
         if self.padded:
@@ -87,31 +103,33 @@ class Tile(NamedTuple):
         # negated, so that a distance that is not a number counts, and the energy says so
         counts = ~(r2 >= potential.cutoff**2) & (self.i[:, None] != self.j)
         energies = self.pair_function(potential)(jnp.where(counts, r2, potential.cutoff**2))
-        return 0.5 * jnp.sum(row_sum(jnp.where(counts, energies, 0)))
+        return self.sums(jnp.where(counts, energies, 0), charges)
 
-    def slopes(self, potential, positions, box, strained):
+    def slopes(self, potential, charges, positions, box, strained):
         """The derivatives of the energy with respect to the rows' positions, and to a strain if that is asked for."""
         d, r2, counts = self.geometry(potential, positions, box)
         first = first_slope(self.pair_function(potential), r2, counts)
         if strained:
             first = _stored(first, r2)
         along = [first * dk for dk in d]
-        return jnp.stack([row_sum(x) for x in along], axis=-1), _symmetric_virial(along, d) if strained else None
+        gradient = jnp.stack([self.row_sum(x, charges) for x in along], axis=-1)
+        return gradient, self.symmetric_virial(along, d, charges) if strained else None
 
-    def directional(self, potential, positions, box, w, strain):
-        """The derivative along a motion `w` of the atoms and a `strain`."""
+    def directional(self, potential, charges, positions, box, w, strain):
+        """Twice every row's share, but for its own charge, of the derivative along a motion `w` of the atoms and a
+        `strain`."""
         d, r2, counts = self.geometry(potential, positions, box)
         first = first_slope(self.pair_function(potential), r2, counts)
         e = self.motion(d, w, strain)
-        return 0.5 * jnp.sum(row_sum(first * (d[0] * e[0] + d[1] * e[1] + d[2] * e[2])))
+        return self.sums(first * (d[0] * e[0] + d[1] * e[1] + d[2] * e[2]), charges)
 
     def motion(self, d, w, strain):
         """How displacements move."""
         e = self.differences(w)
         return e if strain is None else [a + b for a, b in zip(e, _times(d, strain), strict=True)]
 
-    def second_slopes(self, potential, positions, box, w, strain, strained):
-        """The derivatives of `directional` as of `slopes`."""
+    def second_slopes(self, potential, charges, positions, box, w, strain, strained):
+        """The derivatives of what `directional` has shares of, as of `slopes`."""
         d, r2, counts = self.geometry(potential, positions, box)
         u = self.pair_function(potential)
         ones = jnp.ones_like(r2)
@@ -124,12 +142,28 @@ class Tile(NamedTuple):
             e = [a + b for a, b in zip(e, _times(d, strain.T), strict=True)]
         if self.padded or strained or strain is not None:
             each = [second * d[k] + first * e[k] for k in range(3)]
-            return jnp.stack([row_sum(x) for x in each], axis=-1), _virial(each, d) if strained else None
+            gradient = jnp.stack([self.row_sum(x, charges) for x in each], axis=-1)
+            return gradient, self.virial(each, d, charges) if strained else None
         # Σ_j first (w_i - w_j) as a matrix product, which reads `first` once; many small ones do not pay
         columns = jnp.stack([*self.columns(w), jnp.ones(len(self.j), w.dtype)], axis=-1)
+        columns = columns if charges is None else charges[:, None] * columns
         product = jnp.matmul(first, columns, precision=jax.lax.Precision.HIGHEST)
-        each = [row_sum(second * d[k]) + self.rows(w)[k][:, 0] * product[:, 3] - product[:, k] for k in range(3)]
-        return jnp.stack(each, axis=-1), None
+        each = [
+            self.sums(second * d[k], charges) + self.rows(w)[k][:, 0] * product[:, 3] - product[:, k] for k in range(3)
+        ]
+        return jnp.stack([self.of_rows(x, charges) for x in each], axis=-1), None
+
+    def virial(self, forces, d, charges):
+        """½ Σ d_k f_l over all pairs of the tile."""
+        total = lambda dk, f: 0.5 * jnp.sum(self.row_sum(dk * f, charges))
+        return jnp.stack([jnp.stack([total(dk, f) for f in forces]) for dk in d])
+
+    def symmetric_virial(self, forces, d, charges):
+        """The same of forces along the displacements."""
+        # of all ways to sum over both axes at once, the row sums are the fastest on a CPU
+        total = lambda k, l: 0.5 * jnp.sum(self.row_sum(d[k] * forces[l], charges))
+        upper = {(k, l): total(k, l) for k in range(3) for l in range(k, 3)}
+        return jnp.stack([jnp.stack([upper[min(k, l), max(k, l)] for l in range(3)]) for k in range(3)])
 
 
 def _stored(x, r2):
@@ -142,21 +176,13 @@ def _times(d, matrix):
     return [d[0] * matrix[0, k] + d[1] * matrix[1, k] + d[2] * matrix[2, k] for k in range(3)]
 
 
-def _virial(forces, d):
-    """½ Σ d_k f_l over all pairs of a tile."""
-    return 0.5 * jnp.stack([jnp.stack([jnp.sum(row_sum(dk * f)) for f in forces]) for dk in d])
-
-
-def _symmetric_virial(forces, d):
-    """The same of forces along the displacements."""
-    # of all ways to sum over both axes at once, the row sums are the fastest on a CPU
-    upper = {(k, l): 0.5 * jnp.sum(row_sum(d[k] * forces[l])) for k in range(3) for l in range(k, 3)}
-    return jnp.stack([jnp.stack([upper[min(k, l), max(k, l)] for l in range(3)]) for k in range(3)])
-
-
 def row_sum(x):
     # on a CPU a matrix-vector product is vectorized and a sum along a row is not
-    return jnp.matmul(x, jnp.ones(x.shape[1], x.dtype), precision=jax.lax.Precision.HIGHEST)
+    return _matvec(x, jnp.ones(x.shape[1], x.dtype))
+
+
+def _matvec(x, vector):
+    return jnp.matmul(x, vector, precision=jax.lax.Precision.HIGHEST)
 
 
 def first_slope(u, r2, counts):
@@ -187,9 +213,9 @@ def per_tile(function: Callable[[Tile], Any], num_atoms: int, neighbors: Neighbo
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:blocks], results)
 
 
-def by_atom(values: Float[Array, "tiles rows 3"], neighbors: Neighbors | None) -> Float[Array, "atoms 3"]:
+def by_atom(values: Float[Array, "tiles rows *each"], neighbors: Neighbors | None) -> Float[Array, "atoms *each"]:
     """The rows of all tiles, in the order of the atoms."""
-    return values[0] if neighbors is None else values.reshape(-1, 3)[neighbors.slots]
+    return values[0] if neighbors is None else values.reshape(-1, *values.shape[2:])[neighbors.slots]
 
 
 class _Parameters:
@@ -253,21 +279,37 @@ class _Parameters:
 
 
 @eqx.filter_custom_jvp
-def pair_sum(potential, positions, box, neighbors):
-    return jnp.sum(per_tile(lambda tile: tile.energy(potential, positions, box), len(positions), neighbors))
+def pair_sum(potential, charges, positions, box, neighbors):
+    """The energy of all pairs of atoms, Σ_{i<j} u_ij, or Σ_{i<j} q_i q_j u_ij where there are charges.
+
+    Charges are no parameters of the formula for their derivative's sake: with Σ_j q_j u_ij, which is half of the
+    energy of a row, the derivative with respect to its charge is known too.
+    """
+    sums = per_tile(
+        lambda tile: tile.total(tile.energies(potential, charges, positions, box), charges), len(positions), neighbors
+    )
+    return jnp.sum(sums)
 
 
 @pair_sum.def_jvp
 def _pair_sum_jvp(primals, tangents):
-    potential, positions, box, neighbors = primals
-    potential_dot, positions_dot, box_dot, _ = tangents
-    parameters = _Parameters(lambda tile, p: tile.energy(p, positions, box), potential, potential_dot)
-    slopes = per_tile(parameters.slopes, len(positions), neighbors)
+    potential, charges, positions, box, neighbors = primals
+    potential_dot, charges_dot, positions_dot, box_dot, _ = tangents
+    of_energy = lambda tile, p: tile.total(tile.energies(p, charges, positions, box), charges)
+    parameters = _Parameters(of_energy, potential, potential_dot)
+
+    def sweep(tile):
+        shares = None if charges_dot is None else tile.energies(potential, charges, positions, box)
+        return shares, parameters.slopes(tile)
+
+    shares, slopes = per_tile(sweep, len(positions), neighbors)
     out = parameters.tangent(slopes, positions, neighbors)
+    if charges_dot is not None:
+        out = out + jnp.sum(by_atom(shares, neighbors) * charges_dot)
     w, strain = _relative(positions, box, positions_dot, box_dot)
     if w is not None:
-        out = out + _directional(potential, positions, box, neighbors, w, strain)
-    return pair_sum(potential, positions, box, neighbors), out
+        out = out + _directional(potential, charges, positions, box, neighbors, w, strain)
+    return pair_sum(potential, charges, positions, box, neighbors), out
 
 
 def _relative(positions, box, positions_dot, box_dot):
@@ -281,10 +323,10 @@ def _relative(positions, box, positions_dot, box_dot):
 
 
 @eqx.filter_custom_jvp
-def _directional(potential, positions, box, neighbors, w, strain):
+def _directional(potential, charges, positions, box, neighbors, w, strain):
     """The derivative of the energy along `w` and `strain`, which may be `None`."""
     # as products with the derivatives, so that transposing with respect to `w` and `strain` is these, in closed form
-    sweep = lambda tile: tile.slopes(potential, positions, box, strain is not None)
+    sweep = lambda tile: tile.slopes(potential, charges, positions, box, strain is not None)
     return _product(per_tile(sweep, len(positions), neighbors), neighbors, w, strain)
 
 
@@ -297,23 +339,27 @@ def _product(slopes, neighbors, w, strain):
 
 @_directional.def_jvp
 def _directional_jvp(primals, tangents):
-    potential, positions, box, neighbors, w, strain = primals
-    potential_dot, positions_dot, box_dot, _, w_dot, strain_dot = tangents
-    parameters = _Parameters(lambda tile, p: tile.directional(p, positions, box, w, strain), potential, potential_dot)
+    potential, charges, positions, box, neighbors, w, strain = primals
+    potential_dot, charges_dot, positions_dot, box_dot, _, w_dot, strain_dot = tangents
+    shares_of = lambda tile, p: tile.directional(p, charges, positions, box, w, strain)
+    parameters = _Parameters(lambda tile, p: tile.total(shares_of(tile, p), charges), potential, potential_dot)
     motion, moved = _relative(positions, box, positions_dot, box_dot)
     along = w_dot is not None or strain_dot is not None
     # force and pullback in one sweep over a list; of all pairs at once the compiler shares what the two have in common
     together = along and motion is not None and neighbors is not None
 
     def sweep(tile):
-        first = tile.slopes(potential, positions, box, strain_dot is not None) if together else None
+        first = tile.slopes(potential, charges, positions, box, strain_dot is not None) if together else None
+        shares = None if charges_dot is None else shares_of(tile, potential)
         if motion is None:
-            return first, None, parameters.slopes(tile)
-        second = tile.second_slopes(potential, positions, box, w, strain, moved is not None)
-        return first, second, parameters.slopes(tile)
+            return first, None, shares, parameters.slopes(tile)
+        second = tile.second_slopes(potential, charges, positions, box, w, strain, moved is not None)
+        return first, second, shares, parameters.slopes(tile)
 
-    first, second, slopes = per_tile(sweep, len(positions), neighbors)
+    first, second, shares, slopes = per_tile(sweep, len(positions), neighbors)
     out = parameters.tangent(slopes, positions, neighbors)
+    if charges_dot is not None:
+        out = out + jnp.sum(by_atom(shares, neighbors) * charges_dot)
     if motion is not None:
         out = out + _product(second, neighbors, motion, moved)
     if along:
@@ -321,5 +367,5 @@ def _directional_jvp(primals, tangents):
         if together:
             out = out + _product(first, neighbors, w_dot, strain_dot)
         else:
-            out = out + _directional(potential, positions, box, neighbors, w_dot, strain_dot)
-    return _directional(potential, positions, box, neighbors, w, strain), out
+            out = out + _directional(potential, charges, positions, box, neighbors, w_dot, strain_dot)
+    return _directional(potential, charges, positions, box, neighbors, w, strain), out
