@@ -3,6 +3,8 @@
 import contextlib
 from collections.abc import Iterator
 
+import reverlet as rv
+
 
 class BadInput(ValueError):
     """Input that no run can be made of: says what was got, what was wanted, and what would fit."""
@@ -13,5 +15,5 @@ def refusing() -> Iterator[None]:
     """Turns the library's refusals while a run is set up into bad input, and lets defects of later stages show."""
     try:
         yield
-    except (ValueError, TypeError, FloatingPointError) as error:
+    except (ValueError, TypeError, rv.SimulationError) as error:
         raise BadInput(str(error)) from error

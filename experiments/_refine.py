@@ -214,7 +214,7 @@ class AbstractTarget(eqx.Module):
 
     @abc.abstractmethod
     def check(self, state: rv.FitState) -> None:
-        """Raises `FloatingPointError` for parameters that no update can go on from."""
+        """Raises `SimulationError` for parameters that no update can go on from."""
 
     def lines(self, history: Any) -> list[dict[str, Any]]:
         """The history of a fit as one record per update."""

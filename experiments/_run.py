@@ -21,16 +21,13 @@ def exit_status(run: Callable[[], None]) -> int:
     # an error raised on the host from a compiled program is reported below, not by a traceback of JAX's as well
     logging.getLogger("jax._src.callback").setLevel(logging.CRITICAL)
     try:
-        run()
+        with rv.SimulationError.unwrapped():
+            run()
     except (BadInput, rv.CheckpointError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return _leave(2)
-    except (FloatingPointError, jax.errors.JaxRuntimeError) as error:
-        # an error raised while a compiled program runs comes wrapped
-        _, found, message = str(error).rpartition("FloatingPointError: ")
-        if isinstance(error, jax.errors.JaxRuntimeError) and not found:
-            return _unexpected(error)
-        print(f"The run failed: {message.strip()}\nAll files written so far were kept.", file=sys.stderr)
+    except rv.SimulationError as error:
+        print(f"The run failed: {error}\nAll files written so far were kept.", file=sys.stderr)
         return _leave(1)
     except KeyboardInterrupt:
         print(

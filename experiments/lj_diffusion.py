@@ -293,7 +293,7 @@ class Diffusion(_refine.AbstractTarget):
     def check(self, state):
         sigma, epsilon = float(state.model.sigma), float(state.model.epsilon)
         if not (sigma > 0 and epsilon > 0):  # the energy knows only even powers of σ, and would go on without a sign
-            raise FloatingPointError(
+            raise rv.SimulationError(
                 f"Update {state.step}: σ has become {sigma:.4g} nm and ε {epsilon:.4g} kJ/mol; wanted both more than"
                 " zero. Try a smaller --sigma-rate or --epsilon-rate."
             )

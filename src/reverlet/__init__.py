@@ -23,6 +23,7 @@ from ._box import (
     OrthorhombicBox as OrthorhombicBox,
     TriclinicBox as TriclinicBox,
 )
+from ._checkpoint import CheckpointError as CheckpointError
 from ._dipole import (
     AbstractDipole as AbstractDipole,
     AbstractPolarizability as AbstractPolarizability,
@@ -38,10 +39,8 @@ from ._dynamics import (
 from ._ensemble import NPT as NPT, NVT as NVT, AbstractEnsemble as AbstractEnsemble
 from ._expectation import Estimate as Estimate, expectation as expectation
 from ._fit import (
-    CheckpointError as CheckpointError,
     FitState as FitState,
     fit as fit,
-    per_parameter as per_parameter,
 )
 from ._gradients import (
     Gradients as Gradients,
@@ -90,6 +89,7 @@ from ._observable import (
     YehHummer as YehHummer,
 )
 from ._pack import pack as pack
+from ._per_parameter import per_parameter as per_parameter
 from ._potential import (
     P3M as P3M,
     AbstractAtomIndexed as AbstractAtomIndexed,
@@ -158,6 +158,7 @@ from ._state import (
 from ._system import Surfaces as Surfaces, System as System
 from ._targets import StatePoint as StatePoint, Target as Target
 from ._topology import Topology as Topology
+from ._verdict import SimulationError as SimulationError
 from ._water import (
     flexible_tip3p as flexible_tip3p,
     qspcfw as qspcfw,

@@ -1,20 +1,24 @@
 import dataclasses
+from typing import TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PyTree
 
 from ._batches import Batch, map_samples, replicate
 from ._dynamics import Dynamics
 from ._ensemble import AbstractEnsemble
-from ._misc import raise_if
 from ._observable import AbstractObservable
 from ._sampler import Samples
 from ._statistics import effective_sample_size, entropy_sample_size, infinitesimal_jackknife
 from ._system import System
 from ._timeseries import Times
+from ._verdict import raise_if
+
+T = TypeVar("T")
 
 
 class Estimate(eqx.Module):
@@ -71,7 +75,8 @@ def expectation(
     process. `throw`, as for `nve`.
 
     **Errors:** `ValueError` for an ensemble that is not given and not known, or of another kind than that of the
-    samples; as for `nve`; `FloatingPointError` where nearly all the weight is on one of ten or more samples.
+    samples; as for `nve`; `SimulationError` where nearly all the weight is on one of ten or more
+    samples, or a sample has no finite energy.
 
     **Reference:** R. W. Zwanzig, J. Chem. Phys. 22, 1420 (1954); S. Thaler and J. Zavadlav, Nat. Commun. 12, 6884
     (2021); M. R. Shirts and J. D. Chodera, J. Chem. Phys. 129, 124105 (2008).
@@ -82,7 +87,8 @@ def expectation(
         weights = jax.lax.stop_gradient(weights)
     times, records = measurement.run(system if dynamical else _frozen(system))
     value = measurement.reduce(times, records, weights)
-    return replicate(measurement.estimate(value, times, records, weights), measurement.mesh)
+    estimate = measurement.estimate(value, times, records, weights)
+    return replicate(measurement.judged(weights, estimate), measurement.mesh)
 
 
 class Measurement(eqx.Module):
@@ -110,7 +116,11 @@ class Measurement(eqx.Module):
         """Of all samples, up to a constant; each with its own `copies` of the parameters if there are."""
         shared = (self.ensemble, system)
         own = (self.samples.states, self.samples.log_density, copies)
-        return replicate(map_samples(_log_weight, shared, own, batch=self.batch, mesh=self.mesh), self.mesh)
+        found = replicate(map_samples(_log_weight, shared, own, batch=self.batch, mesh=self.mesh), self.mesh)
+        if not self.throw:
+            return found
+        # minus infinity is a weight of zero
+        return raise_if(~(found < jnp.inf), _describe_log_weights, found, guard=found, mesh=self.mesh)
 
     def run(self, system: System, copies: PyTree = None) -> tuple[Times, PyTree[Array]]:
         """Times and records of the trajectories from all samples; without dynamics, each sample as its only frame."""
@@ -133,16 +143,21 @@ class Measurement(eqx.Module):
         return self.observable.reduce(times, records, weights, self.ensemble)
 
     def estimate(self, value, times, records, weights) -> Estimate:
-        """The value with its error, unless nearly all the weight is on one sample."""
+        """The value with its error."""
         known = jax.lax.stop_gradient((times, records, weights))
         error = infinitesimal_jackknife(
             lambda w: self.reduce(known[0], known[1], w), known[2], self.samples.error_of_sum
         )
-        size = effective_sample_size(weights)
-        if self.throw and len(weights) >= 10:
-            value = raise_if(size < 2, _describe_one_sample, size, weights, guard=value, mesh=self.mesh)
-        entropy = entropy_sample_size(weights)
+        size, entropy = effective_sample_size(weights), entropy_sample_size(weights)
         return Estimate(value, error, self.samples.blocks.number, size, entropy, times, records, weights)
+
+    def judged(self, weights: Float[Array, " samples"], guard: T) -> T:
+        """`guard`, unless nearly all the weight is on one sample."""
+        if not self.throw:
+            return guard
+        size = effective_sample_size(weights)
+        least = 2 if len(weights) >= 10 else 0
+        return raise_if(~(size >= least), _describe_one_sample, size, weights, guard=guard, mesh=self.mesh)
 
 
 def _fitting(ensemble: AbstractEnsemble | None, samples: Samples) -> AbstractEnsemble:
@@ -185,6 +200,15 @@ def with_parameters(system: System, copy: PyTree) -> System:
 
 def _frozen(system):
     return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, system)
+
+
+def _describe_log_weights(log_weights):
+    bad = np.flatnonzero(~(log_weights < np.inf))
+    return (
+        f"The logarithm of the weight of sample {bad[0]} is {log_weights[bad[0]]}, and so of {len(bad)} of"
+        f" {len(log_weights)} samples; wanted finite energies in the system and ensemble asked for. Atoms that overlap,"
+        " parameters that are not finite and neighbor lists that are too small make such energies."
+    )
 
 
 def _describe_one_sample(size, weights):

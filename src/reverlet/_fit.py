@@ -1,6 +1,7 @@
-import hashlib
-import io
-import json
+"""Fits by gradient descent."""
+
+import contextlib
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +14,24 @@ import numpy as np
 import optax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from ._checkpoint import (
+    CheckpointError,
+    DamagedCheckpointError,
+    before,
+    first_difference,
+    kinds_of,
+    locked,
+    read,
+    save,
+    tree_in,
+)
+from ._fingerprint import Fingerprint
+from ._misc import require_count
+from ._per_parameter import mapped, positive_leaves
+from ._verdict import SimulationError
+
 M = TypeVar("M", bound=PyTree)
-_FORMAT = "reverlet-fit-1"
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that is missing, damaged, or of another fit."""
+LossFn = Callable[[M, PyTree, PRNGKeyArray], tuple[Array, tuple[PyTree, PyTree]]]
 
 
 class FitState(eqx.Module, Generic[M]):
@@ -35,10 +48,12 @@ class FitState(eqx.Module, Generic[M]):
     """How many updates have been made."""
     history: PyTree
     """The reports of all updates: leaves lead with `step`; `None` before the first."""
+    changes: tuple[str, ...] = eqx.field(static=True, default=())
+    """What was changed where the fit went on from a checkpoint otherwise than it began, and after which update."""
 
 
 def fit(
-    loss_fn: Callable[[M, PyTree, PRNGKeyArray], tuple[Array, tuple[PyTree, PyTree]]],
+    loss_fn: LossFn,
     model: M,
     optimizer: optax.GradientTransformation,
     *,
@@ -49,150 +64,221 @@ def fit(
     callback: Callable[[FitState[M]], None] | None = None,
     checkpoint: str | os.PathLike | None = None,
     resume: str | os.PathLike | None = None,
+    accept_changes: bool = False,
 ) -> FitState[M]:
     """Minimizes a loss by gradient descent; measure, compare, adapt, repeat.
 
     **Arguments:**
 
-    - `loss_fn(model, carry, key)` returns `loss, (carry, report)`: a scalar; what the next update starts from; and a
-      pytree of arrays to keep in the history. It is compiled once, and differentiated with respect to the arrays of
-      `model`.
+    - `loss_fn(model, carry, key)` returns `loss, (carry, report)`: a scalar; what the next update starts from, of the
+      same structure and shapes; and a pytree of arrays to keep in the history. It is compiled once, and differentiated
+      with respect to the arrays of `model`.
     - `optimizer`: of Optax. For a learning rate per parameter, `per_parameter`.
     - `num_steps`: updates in total, those before a resume included.
     - `key`: every update gets a key of its own, made of `key` and its number, so that a resumed fit goes on the same.
     - `positive`: picks arrays of the model that must stay positive, as `lambda m: m.sigma`, a tuple for several. Their
       logarithms are optimized; a learning rate is then a relative change.
     - `callback(state)`: called after every update, after the checkpoint was written.
-    - `checkpoint`: a file to write after every update, replaced in one piece, so that a kill leaves the previous one.
-      Of several processes, the first writes it; all read it.
-    - `resume`: a checkpoint to go on from; all other arguments as in the run that wrote it.
+    - `checkpoint`: a file to write after every update, in one piece, so that a kill leaves a whole one; the one that it
+      replaces is kept beside it as `NAME.previous`. As long as the fit runs it is locked against other writers. Of
+      several processes, the first writes it; all read it.
+    - `resume`: a checkpoint to go on from; all other arguments as in the run that wrote it, but for a larger
+      `num_steps`. With `"auto"`, `checkpoint` if it is there, or the one before it if it is damaged, or a new start.
+    - `accept_changes`: whether to go on from a checkpoint with other learning rates, another key or other fields of the
+      model than it was written with, which is refused otherwise. `FitState.changes` tells of it. So a fit that exploded
+      goes on: with smaller learning rates, from the checkpoint or from the one before it.
 
     **Returns:** the state after `num_steps` updates.
 
-    **Errors:** `FloatingPointError` when loss or gradient are not finite, with the update and the parameters; the
-    checkpoint of the update before stays. `CheckpointError` for a checkpoint that is missing, damaged or does not
-    fit.
+    **Errors:** `SimulationError` when loss, gradient, parameters, optimizer or carry stop being finite, with the update
+    and what it was; the checkpoint of the update before stays. `CheckpointError` for a checkpoint that is missing,
+    damaged, of another fit, in use by another one or that cannot be written. `ValueError` for a model without arrays to
+    fit, values that `positive` picks and that are none, and a loss function that returns something else.
     """
-
-    def to_model(parameters, rest):
-        model = eqx.combine(parameters, rest)
-        return model if positive is None else eqx.tree_at(positive, model, replace_fn=jnp.exp)
-
-    free = model if positive is None else eqx.tree_at(positive, model, replace_fn=jnp.log)
-    parameters, rest = eqx.partition(free, eqx.is_inexact_array)
-
-    @eqx.filter_jit
-    def update(parameters, optimizer_state, carry, key):
-        loss = lambda p: loss_fn(to_model(p, rest), carry, key)
-        (value, (carry, report)), gradient = eqx.filter_value_and_grad(loss, has_aux=True)(parameters)
-        updates, optimizer_state = optimizer.update(gradient, optimizer_state, parameters)
-        moved = optax.apply_updates(parameters, updates)
-        # all that the checkpoint would hold: one that cannot be gone on from must not replace one that can
-        leaves = jax.tree.leaves(eqx.filter((value, gradient, to_model(moved, rest), carry), eqx.is_inexact_array))
-        finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]))
-        return moved, optimizer_state, carry, report, value, finite
-
-    report = eqx.filter_eval_shape(loss_fn, model, carry, key)[1][1]
+    require_count("num_steps", num_steps)
+    kept_positive = positive_leaves(positive, model)
+    parameters, rest = eqx.partition(mapped(jnp.log, kept_positive, model), eqx.is_inexact_array)
+    if not jax.tree.leaves(parameters):
+        raise ValueError(
+            f"`model` has nothing to fit: of its leaves {_short(kinds_of(model))} none is an array of floating-point"
+            " numbers. Wanted one, such as `jnp.array(3.0)` in the place of a Python number or of integers."
+        )
+    to_model = lambda parameters: mapped(jnp.exp, kept_positive, eqx.combine(parameters, rest))
     # weak types, which arrays made of Python floats have and updated ones do not, would compile the update twice
     strong = lambda x: jax.lax.convert_element_type(x, x.dtype) if getattr(x, "weak_type", False) else x
     parameters, carry = jax.tree.map(strong, (parameters, carry))
+    report = _checked_report(loss_fn, model, carry, key)
+    update = _update(loss_fn, optimizer, to_model)
     state = FitState(model, parameters, optimizer.init(parameters), carry, 0, None)
-    if resume is not None:
-        state = _load(resume, state, report)
 
-    for step in range(state.step, num_steps):
-        try:
-            parameters, optimizer_state, carry, report, value, finite = jax.block_until_ready(
-                update(state.parameters, state.optimizer_state, state.carry, jax.random.fold_in(key, step))
-            )
-        except jax.errors.JaxRuntimeError as error:
-            _, found, message = str(error).rpartition("FloatingPointError: ")
-            if not found:
-                raise
-            raise FloatingPointError(f"Update {step + 1}: {message.strip()}") from None
-        if not finite:
-            where = eqx.tree_pformat(state.model, short_arrays=False)
-            raise FloatingPointError(
-                f"Update {step + 1}: loss {value}, its gradient or what follows from it is not finite, at"
-                f" {where}; wanted finite numbers."
-                " Nothing of this update was kept. Try smaller learning rates, or a shorter time of integration."
-            )
-        report = jax.tree.map(lambda r: np.asarray(r)[None], report)
-        history = (
-            report
-            if state.history is None
-            else jax.tree.map(lambda h, r: np.concatenate([h, r]), state.history, report)
-        )
-        state = FitState(to_model(parameters, rest), parameters, optimizer_state, carry, step + 1, history)
-        if checkpoint is not None and jax.process_index() == 0:
-            _save(checkpoint, state)
-        if callback is not None:
-            callback(state)
+    path = None if checkpoint is None else Path(checkpoint)
+    writes = path is not None and jax.process_index() == 0
+    with locked(path) if writes and path is not None else contextlib.nullcontext():
+        fingerprint = None
+        if path is not None or resume is not None:
+            fingerprint = Fingerprint.of(model, parameters, sorted(kept_positive), optimizer, key)
+        source = _source(resume, path)
+        if source is not None and fingerprint is not None:
+            state = _load(source, state, report, fingerprint, accept_changes)
+            state = dataclasses.replace(state, model=to_model(state.parameters))
+            if state.step > num_steps:
+                raise ValueError(
+                    f"`num_steps` is {num_steps}, but {source} has {state.step} updates already; wanted at least as"
+                    " many, those included."
+                )
+        for step in range(state.step, num_steps):
+            state = _next(state, update, to_model, jax.random.fold_in(key, step))
+            if writes and path is not None:
+                _save(path, state, fingerprint)
+            if callback is not None:
+                callback(state)
     return state
 
 
-def per_parameter(
-    optimizer: Callable[[float], optax.GradientTransformation], rates: PyTree
-) -> optax.GradientTransformation:
-    """One optimizer for every parameter, each with its own learning rate.
-
-    **Arguments:** `optimizer`, from a learning rate, such as `optax.adam`; `rates`, a tree like the model with a
-    learning rate in the place of every array: `eqx.tree_at(lambda m: (m.sigma, m.epsilon), model, (2e-4, 1e-2))`. A
-    zero keeps a parameter as it is.
-    """
-    is_rate = lambda x: eqx.is_inexact_array(x) or (isinstance(x, float | int) and not isinstance(x, bool))
-    leaves, treedef = jax.tree.flatten(eqx.filter(rates, is_rate))
-    labels = jax.tree.unflatten(treedef, range(len(leaves)))
-    return optax.partition({k: optimizer(float(rate)) for k, rate in enumerate(leaves)}, labels)
-
-
-def _save(path, state: FitState) -> None:
-    buffer = io.BytesIO()
-    eqx.tree_serialise_leaves(buffer, _saved(state))
-    body = buffer.getvalue()
-    header = {"format": _FORMAT, "step": state.step, "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
-        file.write(json.dumps(header).encode() + b"\n" + body)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
-
-
-def _saved(state: FitState):
-    return state.model, state.parameters, state.optimizer_state, state.carry, state.history
-
-
-def _load(path, like: FitState, report) -> FitState:
-    """The fit saved at `path`; `like` has its structure, `report` that of one update's report."""
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint at {path}; wanted a file that `fit(..., checkpoint=...)` wrote.")
-    first, _, body = path.read_bytes().partition(b"\n")
-    try:
-        header = json.loads(first)
-        fine = header["format"] == _FORMAT and header["sha256"] == hashlib.sha256(body).hexdigest()
-        step = int(header["step"])
-    except (ValueError, KeyError, TypeError):
-        fine, step = False, 0
-    if not fine:
-        raise CheckpointError(
-            f"The checkpoint {path} ({path.stat().st_size} bytes) is damaged or not one of reverlet's; wanted a file as"
-            " `fit(..., checkpoint=...)` wrote it. Restore a copy, or start again without `resume`."
+def _update(loss_fn: LossFn, optimizer: optax.GradientTransformation, to_model: Callable[[PyTree], Any]):
+    @eqx.filter_jit
+    def update(parameters, optimizer_state, carry, key):
+        loss = lambda p: loss_fn(to_model(p), carry, key)
+        (value, (new, report)), gradient = eqx.filter_value_and_grad(loss, has_aux=True)(parameters)
+        updates, moments = optimizer.update(gradient, optimizer_state, parameters)
+        moved = optax.apply_updates(parameters, updates)
+        # all that the checkpoint would hold: one that cannot be gone on from must not replace one that can. Infinity
+        # may stand in what optimizers and users remember, as a best value so far; but not come there
+        fine = _Fine(
+            jnp.isfinite(value),
+            _finite(gradient),
+            _finite(to_model(moved)),
+            _as_finite(optimizer_state, moments),
+            _as_finite(carry, new),
         )
-    if step > 0:
-        history = jax.tree.map(lambda s: np.zeros((step, *s.shape), s.dtype), report)
-        like = eqx.tree_at(lambda s: s.history, like, history, is_leaf=lambda x: x is None)
+        return moved, moments, new, report, value, fine
+
+    return update
+
+
+class _Fine(eqx.Module):
+    """Whether what an update made is finite, leaf by leaf."""
+
+    loss: PyTree
+    gradient: PyTree
+    model: PyTree
+    optimizer_state: PyTree
+    carry: PyTree
+
+
+def _finite(tree):
+    return jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), eqx.filter(tree, eqx.is_inexact_array))
+
+
+def _as_finite(old, new):
+    """Whether everything is finite that was."""
+    old, new = (eqx.filter(tree, eqx.is_inexact_array) for tree in (old, new))
+    return jax.tree.map(lambda a, b: jnp.all(jnp.isfinite(b) | ~jnp.isfinite(a)), old, new)
+
+
+def _next(state: FitState, update, to_model, key: PRNGKeyArray) -> FitState:
+    """The state after one more update."""
+    number = state.step + 1
     try:
-        stream = io.BytesIO(body)
-        model, parameters, optimizer_state, carry, history = eqx.tree_deserialise_leaves(stream, _saved(like))
-        if stream.read(1):
-            raise ValueError("it holds more arrays")
-    except (RuntimeError, ValueError, TypeError, EOFError) as error:
+        with SimulationError.unwrapped():
+            parameters, optimizer_state, carry, report, value, fine = jax.block_until_ready(
+                update(state.parameters, state.optimizer_state, state.carry, key)
+            )
+    except SimulationError as error:
+        raise SimulationError(f"Update {number}: {error}") from None
+    bad = [jax.tree_util.keystr(path) for path, is_fine in jax.tree_util.tree_leaves_with_path(fine) if not is_fine]
+    if bad:
+        names = ", ".join(f"`{name.removeprefix('.')}`" for name in bad[:4])
+        raise SimulationError(
+            f"Update {number}: loss {value}; {names}{' and more' if len(bad) > 4 else ''} is not finite, at"
+            f" {eqx.tree_pformat(state.model, short_arrays=False)}; wanted finite numbers. Nothing of this update was"
+            " kept. Try a shorter time of integration, or smaller learning rates, which with `accept_changes=True` may"
+            " go on from a checkpoint."
+        )
+    report = jax.tree.map(lambda r: np.asarray(r)[None], report)
+    join = lambda h, r: np.concatenate([h, r])
+    history = report if state.history is None else jax.tree.map(join, state.history, report)
+    return FitState(to_model(parameters), parameters, optimizer_state, carry, number, history, state.changes)
+
+
+def _checked_report(loss_fn: LossFn, model, carry, key):
+    """The shapes of what is reported; refuses a loss function that returns something else than it should."""
+    out = eqx.filter_eval_shape(loss_fn, model, carry, key)
+    wanted = "wanted `loss, (carry, report)`"
+    if not (isinstance(out, tuple) and len(out) == 2 and isinstance(out[1], tuple) and len(out[1]) == 2):
+        raise ValueError(f"`loss_fn` returns {_short(kinds_of(out))}; {wanted}, such as `loss, (carry, {{}})`.")
+    loss, (new, report) = out
+    if getattr(loss, "shape", None) != () or not jnp.issubdtype(loss.dtype, jnp.floating):
+        raise ValueError(
+            f"`loss_fn` returns a loss of {_short(kinds_of(loss))}; {wanted} with a real scalar: sum or average it."
+        )
+    difference = first_difference(kinds_of(new), kinds_of(carry))
+    if difference is not None:
+        raise ValueError(
+            f"`loss_fn` returns another kind of carry than it was given: {difference} where it was given; {wanted} with"
+            " the same arrays, since the next update starts from it. Give `carry` as the loss function returns it."
+        )
+    keys = [name for name, kind in kinds_of(report).items() if kind[0] == "key"]
+    if keys:
+        raise ValueError(f"`loss_fn` reports a random key, `{keys[0]}`; wanted `jax.random.key_data` of it.")
+    return report
+
+
+def _short(kinds: dict[str, list[Any]]) -> str:
+    told = [f"{name or 'one leaf'}: {kind[1]}{list(kind[2])}" for name, kind in kinds.items()]
+    return "(" + ", ".join(told[:4]) + (", ..." if len(told) > 4 else "") + ")"
+
+
+def _source(resume: str | os.PathLike | None, checkpoint: Path | None) -> Path | None:
+    """Where to go on from, if anywhere."""
+    if resume is None or resume != "auto":
+        return None if resume is None else Path(resume)
+    if checkpoint is None:
+        raise ValueError('`resume` is "auto", without a `checkpoint`; wanted the file to go on from if it is there.')
+    there = [path for path in (checkpoint, before(checkpoint)) if path.exists()]
+    if not there:
+        return None
+    try:
+        read(there[0])
+    except DamagedCheckpointError:
+        if len(there) == 1:
+            raise
+        # out of the way, or the next one would be kept in the place of the only good one
+        with contextlib.suppress(FileNotFoundError):  # of several processes, another one has
+            os.replace(there[0], there[0].with_name(f"{there[0].name}.damaged"))
+        return there[1]
+    return there[0]
+
+
+def _save(path: str | os.PathLike, state: FitState, fingerprint: Fingerprint | None = None) -> None:
+    described = None if fingerprint is None else dataclasses.asdict(fingerprint)
+    header = {"step": state.step, "fingerprint": described, "changes": list(state.changes)}
+    save(Path(path), header, _saved(state))
+
+
+def _saved(state: FitState) -> dict[str, PyTree]:
+    # not the model: it follows from the parameters, and what is no parameter is as it was given
+    return {name: getattr(state, name) for name in ("parameters", "optimizer_state", "carry", "history")}
+
+
+def _load(path: Path, like: FitState, report, here: Fingerprint, accept_changes: bool) -> FitState:
+    """The fit saved at `path`; `like` has its structure, `report` that of one update's report."""
+    header, blocks = read(path)
+    try:
+        step, changes, there = int(header["step"]), header["changes"], Fingerprint(**header["fingerprint"])
+        row = lambda s: jax.ShapeDtypeStruct((step, *s.shape), s.dtype)
+        history = jax.tree.map(row, report)
+        tree = tree_in(header, blocks, {**_saved(like), "history": history})
+        different = here.differences(there)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise CheckpointError(
-            f"The checkpoint {path} is of another fit: its arrays do not have the shapes or dtypes of this model,"
-            f" optimizer and"
-            f" carry ({error}). Resume with the arguments of the run that wrote it."
+            f"The checkpoint {path} is of another fit: its arrays are not those of this model, optimizer, carry and"
+            f" report ({error}). Resume with the arguments of the run that wrote it."
         ) from error
-    return FitState(model, parameters, optimizer_state, carry, step, history)
+    if here.positive != there.positive or (different and not accept_changes):
+        raise CheckpointError(
+            f"The checkpoint {path} is of another fit: {'; '.join(different)}. Resume with the arguments of the run"
+            " that wrote it, or with `accept_changes=True`, which takes all but another `positive` and records it."
+        )
+    changes = (*changes, *(f"after update {step}: {change}" for change in different))
+    return dataclasses.replace(like, step=step, changes=changes, **tree)

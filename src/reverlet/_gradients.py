@@ -85,7 +85,7 @@ def expectation_gradients(
         dynamical if keep_samples else None,
     )
     estimate = measurement.estimate(value, times, records, weights)
-    return replicate((estimate, gradients), measurement.mesh)
+    return replicate(measurement.judged(weights, (estimate, gradients)), measurement.mesh)
 
 
 def _reverse_parts(parameters, measurement, system):

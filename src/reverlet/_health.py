@@ -13,10 +13,10 @@ from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from . import units
-from ._misc import raise_if
 from ._neighbors import AbstractNeighborSearch, Wear
 from ._solver import AbstractFallibleSolver
 from ._state import State
+from ._verdict import raise_if
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class Health(eqx.Module):
         guard: T,
         mesh: Mesh | None = None,
     ) -> T:
-        """`guard`, unless one of many trajectories from `states` went wrong: then a `FloatingPointError` says how."""
+        """`guard`, unless one of many trajectories from `states` went wrong: then a `SimulationError` says how."""
         guard = check_wear(search, self.wear, guard=guard, mesh=mesh)
         guard = check_energies(states, self.potential, guard=guard, mesh=mesh)
         num_atoms = states.positions.shape[-2]
@@ -57,11 +57,36 @@ class Health(eqx.Module):
 
 
 def check_energies(states: State, energies: Float[Array, "..."], *, guard: T, mesh: Mesh | None = None) -> T:
-    """`guard`, unless one of the `energies` of the states is not finite: then a `FloatingPointError` says why."""
+    """`guard`, unless one of the `energies` of the states is not finite: then a `SimulationError` says why."""
     lift = jax.vmap if states.positions.ndim == 3 else lambda f: f
     vectors = lift(lambda s: s.box.vectors)(states)
     values = (energies, states.positions, vectors)
     return raise_if(~jnp.isfinite(energies), _describe_overlap, *values, guard=guard, mesh=mesh)
+
+
+def check_forces(state: State, forces: Float[Array, "atoms 3"], *, guard: T) -> T:
+    """`guard`, unless a force on an atom of one state is not finite: then a `SimulationError` says on which."""
+    return raise_if(~jnp.isfinite(forces), _describe_forces, forces, state.positions, state.box.vectors, guard=guard)
+
+
+def _describe_forces(forces, positions, vectors):
+    bad = np.flatnonzero(~np.all(np.isfinite(forces), axis=1))
+    i, j, distance = _nearest(positions.astype(float), vectors.astype(float))
+    return (
+        f"The force on atom {bad[0]} is {forces[bad[0]].tolist()} kJ/mol/nm, and so on {len(bad)} atoms in all, where"
+        f" the energy is finite; wanted finite forces. The nearest two atoms are {i} and {j}, {distance:.4g} nm apart:"
+        " atoms in one place, or angles of atoms in one line, must be moved apart first."
+    )
+
+
+def _nearest(x, box):
+    """The nearest two atoms and their distance, by the nearest images where the box is periodic."""
+    difference = x[:, None] - x
+    if np.all(np.isfinite(box)):
+        difference -= np.round(difference @ np.linalg.inv(box)) @ box
+    distances = np.linalg.norm(difference, axis=-1) + np.diag(np.full(len(x), np.inf))
+    i, j = np.unravel_index(np.argmin(distances), distances.shape)
+    return i, j, distances[i, j]
 
 
 def _describe_overlap(energies, positions, vectors):
@@ -73,15 +98,10 @@ def _describe_overlap(energies, positions, vectors):
     energy = energies.ravel()[bad[0]]
     if not np.all(np.isfinite(x)):
         return f"The positions{where} are not finite; wanted finite numbers, in nm."
-    difference = x[:, None] - x
-    if np.all(np.isfinite(box)):
-        difference -= np.round(difference @ np.linalg.inv(box)) @ box
-    distances = np.linalg.norm(difference, axis=-1) + np.diag(np.full(len(x), np.inf))
-    i, j = np.unravel_index(np.argmin(distances), distances.shape)
+    i, j, distance = _nearest(x, box)
     return (
         f"The potential energy{where} is {energy} kJ/mol; wanted a finite number. The nearest two atoms are {i} and"
-        f" {j},"
-        f" {distances[i, j]:.4g} nm apart: atoms that overlap must be moved apart first, and parameters must be finite."
+        f" {j}, {distance:.4g} nm apart: atoms that overlap must be moved apart first, and parameters must be finite."
         " A neighbor list that is too small, or was made for another box, gives NaN as well."
     )
 
@@ -96,7 +116,7 @@ def explosion_limit(kinetic: Float[Array, ""], num_atoms: int) -> Float[Array, "
 
 
 def check_wear(search: AbstractNeighborSearch | None, wear: Wear, *, guard: T, mesh: Mesh | None = None) -> T:
-    """`guard`, unless neighbor lists of `search` may have missed pairs: then a `FloatingPointError` says what to raise.
+    """`guard`, unless neighbor lists of `search` may have missed pairs: then a `SimulationError` says what to raise.
 
     `wear` is of one trajectory, or of many with a leading axis.
     """

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ._health import check_energies, check_wear
+from ._health import check_energies, check_forces, check_wear
 from ._misc import require_count, require_positive
 from ._neighbors import Neighbors, Wear
 from ._potential import energy_of
@@ -56,8 +56,8 @@ def minimize(
     **Arguments:** `tolerance`, the largest force on an atom that is small enough, kJ/mol/nm; `max_move`, nm.
 
     **Errors:** `ValueError` for numbers that are not positive, and a state that does not fit the system;
-    `FloatingPointError` where the energy is not finite in the end, with the nearest two atoms, and for neighbor lists
-    that are too small. Running out of steps is none: see `Minimum.converged`.
+    `SimulationError` where energy or forces are not finite in the end, with the nearest two atoms, and for neighbor
+    lists that are too small. Running out of steps is none: see `Minimum.converged`.
 
     **Reference:** E. Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006).
     """
@@ -69,9 +69,10 @@ def minimize(
     numbers = (jnp.asarray(max_steps), jnp.asarray(tolerance, dtype), jnp.asarray(max_move, dtype))
     end, energy, largest = _descend(*jax.lax.stop_gradient((system, state, *numbers)))
     relaxed = eqx.tree_at(lambda s: s.positions, state, end.positions)  # unchecked: the next line tells why it fails
-    relaxed = check_wear(system.search, end.wear, guard=relaxed)
-    relaxed = check_energies(relaxed, energy, guard=relaxed)
-    return Minimum(relaxed, energy, largest, end.num_steps, largest <= tolerance)
+    minimum = Minimum(relaxed, energy, largest, end.num_steps, largest <= tolerance)
+    minimum = check_wear(system.search, end.wear, guard=minimum)
+    minimum = check_energies(relaxed, energy, guard=minimum)
+    return check_forces(relaxed, end.forces, guard=minimum)
 
 
 @eqx.filter_jit

@@ -1,17 +1,13 @@
 """What every floor needs: knowing whether a value is concrete, and refusing it when it is not usable."""
 
-import dataclasses
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 import equinox as eqx
-import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 T = TypeVar("T")
 
@@ -77,46 +73,6 @@ def require_count(name: str, value: int) -> None:
     """Refuses what is not a whole number, at least one."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"`{name}` is {value!r}; wanted a whole number, at least 1.")
-
-
-def raise_if(
-    bad: Bool[Array, "..."], describe: Callable[..., str], *values: ArrayLike, guard: T, mesh: Mesh | None = None
-) -> T:
-    """`guard`, unless anything is `bad`: then a `FloatingPointError` with the message `describe(*values)`.
-
-    Raised at once where `bad` is known. Otherwise when the compiled program runs and something depends on the arrays of
-    `guard` as returned; the host is called only if something is bad, and under `jax.vmap` for one element after the
-    other. `describe` is a function of a module, not a new closure, so that nothing is compiled twice. In a program
-    for the devices of a `mesh`, all of them raise: were it one, the others would wait for it.
-    """
-    if is_concrete((bad, values)):
-        if np.any(np.asarray(bad)):
-            raise FloatingPointError(describe(*(np.asarray(v) for v in values)))
-        return guard
-    # `stop_gradient`, because callbacks have no derivative
-    known = jax.tree.map(jax.lax.stop_gradient, (jnp.any(bad), *values))
-    fine = jax.ShapeDtypeStruct((), np.int32)
-
-    def judge(*known):
-        call = lambda: jax.pure_callback(_OnHost(describe), fine, *known, vmap_method="sequential")
-        return jax.lax.cond(eqxi.unvmap_any(known[0]), call, lambda: jnp.zeros((), np.int32))
-
-    if mesh is not None:
-        everywhere = PartitionSpec()
-        judge = jax.shard_map(judge, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False)
-    verdict = judge(*known)
-    # the compiler cannot know that the verdict is always zero
-    return jax.tree.map(lambda x: jnp.where(verdict == 0, x, jnp.nan) if eqx.is_inexact_array(x) else x, guard)
-
-
-@dataclasses.dataclass(frozen=True)
-class _OnHost:
-    describe: Callable[..., str]
-
-    def __call__(self, bad, *values):
-        if np.any(bad):  # in a batch, it may be another that is bad
-            raise FloatingPointError(self.describe(*(np.asarray(v) for v in values)))
-        return np.zeros((), np.int32)
 
 
 def tree_add(a: PyTree, b: PyTree) -> PyTree:

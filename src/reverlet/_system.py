@@ -9,11 +9,12 @@ from jaxtyping import Array, Float
 from ._box import AbstractBox
 from ._dipole import AbstractDipole, AbstractPolarizability
 from ._health import check_energies, check_wear
-from ._misc import cast_floats, is_concrete, raise_if
+from ._misc import cast_floats, is_concrete
 from ._neighbors import AbstractNeighborSearch, Neighbors, Wear
 from ._potential import AbstractPotential, energy_of, require_atoms
 from ._state import State
 from ._topology import Topology
+from ._verdict import raise_if
 
 
 class Surfaces(eqx.Module):
@@ -108,7 +109,7 @@ class System(eqx.Module):
         """The states, unless this system cannot start from them: one configuration, or many with a leading axis.
 
         **Errors:** `ValueError` where the number of atoms differs or the cutoff is larger than half the smallest
-        height of the box (`FloatingPointError` where the box is traced); `FloatingPointError` if an energy is not
+        height of the box (`SimulationError` where the box is traced); `SimulationError` if an energy is not
         finite, with the nearest two atoms. At once where values are known, from the compiled program where they are
         traced.
         """

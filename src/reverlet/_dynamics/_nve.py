@@ -66,7 +66,7 @@ def nve(
 
     **Errors:** `ValueError` for steps that do not fit, states that do not fit the system, a potential that does not fit
     `Respa`, a batch below one, a memory budget too small for one trajectory (with what that takes) and more devices
-    than states; `FloatingPointError` for overlapping atoms, for a trajectory that explodes, with step and energy, and
+    than states; `SimulationError` for overlapping atoms, for a trajectory that explodes, with step and energy, and
     for a neighbor list too small or used too long.
     """
     dynamics = Dynamics(dt, num_steps, save_every, solver, adjoint, both_directions, batch, mesh, progress_meter)
@@ -157,12 +157,13 @@ class Dynamics(eqx.Module):
         system, (records, final, health) = with_lists_that_fit(
             system, lambda system: run(system, states), TRIES if throw else 0
         )
-        if throw:
-            records, final = health.require(
-                system.search, states, self.solver, self.dt, self.save_every, guard=(records, final), mesh=self.mesh
-            )
         times = frame_times(self, states)
-        return Trajectory(both_ways(times) if self.both_directions else times, records, final)
+        out = Trajectory(both_ways(times) if self.both_directions else times, records, final)
+        if throw:
+            out = health.require(
+                system.search, states, self.solver, self.dt, self.save_every, guard=out, mesh=self.mesh
+            )
+        return out
 
 
 def _check_steps(dt: Any, num_steps: int, save_every: int) -> tuple[int, int]:

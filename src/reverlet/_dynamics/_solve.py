@@ -55,7 +55,8 @@ def _solve(dynamics, system, state, record):
         del t
         system, initial, record = args
         x, v, *bath = y
-        return record(system, State(x, v, initial.box, *bath), initial)
+        # in a list: where nothing is recorded, it is that which Diffrax saves
+        return [record(system, State(x, v, initial.box, *bath), initial)]
 
     def watch(t, y, args):
         del t
@@ -92,7 +93,7 @@ def _solve(dynamics, system, state, record):
         throw=False,
     )
     assert solution.ys is not None
-    records, (kinetic, needed), (x, v, *bath) = jax.tree.map(lambda x: x, solution.ys)
+    [records], (kinetic, needed), (x, v, *bath) = jax.tree.map(lambda x: x, solution.ys)
     wear = Wear.none(x.dtype)
     if system.search is not None and by_step:
         wear = solution.stats["wear"]

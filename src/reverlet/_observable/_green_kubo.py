@@ -7,12 +7,13 @@ from equinox import AbstractVar
 from jaxtyping import Array, Float
 
 from .._ensemble import AbstractEnsemble, require_ensemble
-from .._misc import raise_if, require_positive
+from .._misc import require_positive
 from .._potential import AbstractPairPotential, heat_flow
 from .._state import State, relative_to_center_of_mass
 from .._statistics import weighted_mean
 from .._system import System
 from .._timeseries import Times, correlation_all_origins, running_integral
+from .._verdict import raise_if
 from ._base import AbstractObservable
 from ._spectroscopy import require_equal_steps, require_volume
 
@@ -83,7 +84,7 @@ class Viscosity(AbstractTransportCoefficient):
     **Arguments:** `max_time` (ps), where the integral ends.
 
     **Errors:** `ValueError` for a time that is not positive, an open box, a single frame, frames that are not equally
-    far apart, or samples without an ensemble; `FloatingPointError` for a `max_time` longer than the trajectories.
+    far apart, or samples without an ensemble; `SimulationError` for a `max_time` longer than the trajectories.
 
     **Reference:** P. J. Daivis and D. J. Evans, J. Chem. Phys. 100, 541 (1994).
     """

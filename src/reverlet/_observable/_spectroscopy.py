@@ -10,13 +10,14 @@ from .. import units
 from .._box import OpenBox
 from .._dipole import AbstractDipole
 from .._ensemble import AbstractEnsemble, require_ensemble
-from .._misc import as_float_array, is_concrete, raise_if, require_finite, require_positive, require_shape
+from .._misc import as_float_array, is_concrete, require_finite, require_positive, require_shape
 from .._potential import AbstractPotential
 from .._spectra import AbstractQuadrature, AbstractWindow, Trapezoid, correlation_of_density, spectral_density
 from .._state import State
 from .._statistics import weighted_mean
 from .._system import System
 from .._timeseries import Times, correlation_all_origins, correlation_first_origins
+from .._verdict import raise_if
 from ._base import AbstractObservable
 from ._quantum import AbstractQuantumCorrection, HarmonicQuantumCorrection
 
@@ -84,7 +85,7 @@ class InfraredSpectrum(AbstractObservable):
 
     **Errors:** `ValueError` for wavenumbers that are negative or do not increase; of `record`, for an open box; of
     `reduce`, for a single frame, correlations or windows longer than the trajectory, frames that are not equally far
-    apart, frames too far apart for the highest wavenumber (`FloatingPointError` where times are traced), and samples
+    apart, frames too far apart for the highest wavenumber (`SimulationError` where times are traced), and samples
     without an ensemble.
 
     **Reference:** D. A. McQuarrie, Statistical Mechanics (1976), ch. 21; as in B. Han and K. Yu, Nat. Commun. 16

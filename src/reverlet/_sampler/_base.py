@@ -196,7 +196,7 @@ class AbstractSampler(eqx.Module):
 
         **Returns:** the samples, and the chains to go on from.
 
-        **Errors:** `ValueError` where shapes or numbers do not fit, `FloatingPointError` when a chain explodes.
+        **Errors:** `ValueError` where shapes or numbers do not fit, `SimulationError` when a chain explodes.
         """
 
 

@@ -13,11 +13,12 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from .._batches import Batch, map_samples, replicate, require_batch, require_samples
 from .._ensemble import AbstractEnsemble
 from .._health import check_energies, check_wear, explosion_limit
-from .._misc import raise_if, require_count, require_positive
+from .._misc import require_count, require_positive
 from .._neighbors import Wear
 from .._solver import Drift, Kick
 from .._state import State
 from .._system import System
+from .._verdict import raise_if
 from ._base import AbstractSampler, Chains, Samples, as_chains
 
 Force = Callable[[Float[Array, "atoms 3"]], Float[Array, "atoms 3"]]

@@ -62,7 +62,7 @@ class BitReversibleVerlet(AbstractReversibleSolver, AbstractFallibleSolver):
     default's numbers without loss up to 32 nm.
 
     **Errors:** `ValueError` for a resolution that is no power of two. A value that does not fit, or a force that is not
-    finite, makes `y` NaN from there on and the solve unsuccessful: `nve` raises `FloatingPointError` and says what did
+    finite, makes `y` NaN from there on and the solve unsuccessful: `nve` raises `SimulationError` and says what did
     not fit, `diffeqsolve` raises its own error.
 
     **Reference:** D. Levesque and L. Verlet, J. Stat. Phys. 72, 519 (1993).

@@ -13,6 +13,7 @@ from .._misc import as_float_array, is_concrete, require_count, require_positive
 from .._sampler import AbstractMarkovSampler
 from .._sampler._markov import Advanced
 from .._state import State
+from .._verdict import SimulationError
 from ._optional import number, require_openmm
 from ._writer import box_vectors, to_system
 
@@ -125,10 +126,10 @@ class OpenMMSampler(AbstractMarkovSampler):
                 integrator.step(self.num_steps)
                 now = context.getState(getPositions=True, getVelocities=True)
             except openmm.OpenMMException as error:
-                raise FloatingPointError(f"{_EXPLODED} OpenMM says: {error}") from error
+                raise SimulationError(f"{_EXPLODED} OpenMM says: {error}") from error
             x, v = number(now.getPositions(asNumpy=True)), number(now.getVelocities(asNumpy=True))
             if not np.all(np.isfinite(x) & np.isfinite(v)):
-                raise FloatingPointError(_EXPLODED)
+                raise SimulationError(_EXPLODED)
             box = state.box if self.pressure is None else _box_of(now, state.box)
             kept.append(State(jnp.asarray(x, dtype), jnp.asarray(v, dtype), box))
         return kept
