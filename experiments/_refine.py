@@ -262,7 +262,6 @@ def fit(
     placed = lambda params: on_all(optimizer.init(params), sampling.mesh)
 
     file = History(history)
-    resume = checkpoint if checkpoint.exists() else None
     bar = tqdm(total=config.updates, desc="update", unit="", file=sys.stderr, disable=not leads())
 
     def note(state: rv.FitState) -> None:
@@ -270,7 +269,7 @@ def fit(
         written = target.lines(state.history)
         file.write(written)
         if leads():
-            bar.initial = bar.initial or (state.step - 1 if resume else 0)
+            bar.initial = bar.initial or state.step - 1
         bar.set_postfix_str(target.show(written[-1]), refresh=False)
         bar.update(state.step - bar.n)
         target.check(state)
@@ -286,7 +285,7 @@ def fit(
             positive=positive,
             callback=note,
             checkpoint=checkpoint,
-            resume=resume,
+            resume="auto",
         )
     file.write(target.lines(fitted.history))
     return fitted

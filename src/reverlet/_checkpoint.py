@@ -247,4 +247,5 @@ def _leaf_in(name: str, block: bytes, value: Any, like: Any) -> Any:
 def _array(name: str, block: bytes, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
     if len(block) != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"`{name}` has {len(block)} bytes, which do not make {dtype} of shape {shape}")
-    return np.frombuffer(block, dtype).reshape(shape).copy()
+    stored = dtype.newbyteorder("<") if dtype.byteorder == ">" else dtype
+    return np.frombuffer(block, stored).reshape(shape).astype(dtype)  # a copy, which may be written to

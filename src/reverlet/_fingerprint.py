@@ -48,9 +48,10 @@ class Fingerprint:
             if a.shape != b.shape or not np.allclose(a, b, rtol=1e-5, atol=0, equal_nan=True):
                 k = int(np.argmax(~np.isclose(a, b, rtol=1e-5, atol=0))) if a.shape == b.shape else 0
                 at = k + 1 if k < len(_GRADIENTS) else _UPDATES[k - len(_GRADIENTS)]
+                other = f"{b[k]:.4g}" if k < len(b) else "not at all"
                 found.append(
                     f"the optimizer moves `{name}` otherwise (a gradient near one by {a[k]:.4g} in update {at}, there"
-                    f" {b[k] if k < len(b) else 'not'!s:.8})"
+                    f" {other})"
                 )
         if self.key != there.key:
             found.append("`key` is another")
