@@ -91,7 +91,7 @@ def raise_if(
 
 def _carrying(verdict, x):
     """A leaf that depends on the verdict, which is always zero: the compiler cannot know."""
-    if not isinstance(x, jax.Array | np.ndarray):
+    if not isinstance(x, jax.Array):
         return x
     inexact = jnp.issubdtype(x.dtype, jnp.inexact)
     return jnp.where(verdict == 0, x, jnp.nan if inexact else jnp.zeros_like(x))
