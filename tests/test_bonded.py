@@ -242,7 +242,7 @@ def test_no_terms():
         (lambda: rv.HarmonicBond([[0, 1]], [1.0, 2.0], 0.1, kinds=[0.0]), TypeError, "`kinds` has dtype float64"),
         (lambda: rv.PeriodicTorsion([[0, 1, 2, 3]], 1.0, 2.0, 0.0), TypeError, "`multiplicity` has dtype float64"),
         (lambda: rv.PeriodicTorsion([[0, 1, 2, 3]], 1.0, 0, 0.0), ValueError, "`multiplicity` is 0"),
-        (lambda: rv.PeriodicTorsion([[0, 1, 2, 3]], 1.0, 1, np.inf), ValueError, "`phase` holds 1 values"),
+        (lambda: rv.PeriodicTorsion([[0, 1, 2, 3]], 1.0, 1, np.inf), ValueError, "`phase` is inf"),
     ],
 )  # fmt: skip
 def test_refusals(make, error, match):

@@ -206,7 +206,7 @@ TWO = lambda: rv.LennardJones(np.ones(2), np.ones(2), cutoff=0.5, species=np.arr
         (lambda: rv.Excluding(ONE(), np.array([[2, 2]])), ValueError, r"\[2, 2\] at index 0; wanted 2 different"),
         (lambda: jax.jit(lambda p: rv.Excluding(ONE(), p).partners)(np.array([[0, 1]])), ValueError, "are traced"),
         (lambda: rv.ListedPairs(ONE(), np.array([[0, 1]]), np.ones(2)), ValueError, r"`factor` has shape \(2,\)"),
-        (lambda: rv.ListedPairs(ONE(), np.array([[0, 1]]), np.nan), ValueError, "`factor` holds 1 values"),
+        (lambda: rv.ListedPairs(ONE(), np.array([[0, 1]]), np.nan), ValueError, "`factor` is nan"),
         (lambda: rv.ListedPairs(ONE(), np.array([[0, 1]]), kinds=np.array([0, 1])), ValueError, "`kinds` has shape"),
         (lambda: rv.ListedPairs(TWO(), np.array([[0, 1]]), kinds=np.array([3])), ValueError, "wanted from 0 to 2"),
         (
@@ -215,7 +215,7 @@ TWO = lambda: rv.LennardJones(np.ones(2), np.ones(2), cutoff=0.5, species=np.arr
             "wanted from 0 to 2",
         ),
         (lambda: rv.Among(ONE(), np.array([0, 1, 0])), ValueError, "names atom 0 more than once"),
-        (lambda: rv.Among(ONE(), np.array([0, -1])), ValueError, "names atom -1; wanted indices from 0"),
+        (lambda: rv.Among(ONE(), np.array([0, -1])), ValueError, "`atoms` has -1; wanted indices from 0"),
         (lambda: rv.Among(ONE(), np.array([0.0])), TypeError, "`atoms` has dtype float64"),
         (lambda: rv.Among(TWO(), np.array([0, 1])), ValueError, "has 3 entries; wanted one for each of 2 atoms"),
     ],

@@ -489,16 +489,16 @@ def test_against_openmm():
         (lambda: rv.LennardJones(np.ones(2), np.ones(2), cutoff=1.0), "`species` is missing"),
         (lambda: rv.LennardJones(0.3, 1.0, cutoff=1.0, species=np.zeros(3, int)), "`species` is given"),
         (lambda: rv.LennardJones(np.ones(2), np.ones(2), cutoff=1.0, species=np.array([0, 2])), "from 0 to 1"),
-        (lambda: rv.LennardJones(np.ones(2), np.ones(2), cutoff=1.0, species=np.array([0, -1])), "from 0 to 1"),
-        (lambda: rv.LennardJones(np.ones(2), np.ones(2), cutoff=1.0, species=np.array([0.0, 1.0])), "from 0 to 1"),
+        (lambda: rv.LennardJones(np.ones(2), np.ones(2), cutoff=1.0, species=np.array([0, -1])), "`species` has -1"),
+        (lambda: rv.LennardJones(np.ones(2), np.ones(2), cutoff=1.0, species=np.ones(2)), "`species` has dtype"),
         (lambda: rv.LennardJones(np.array([[1.0, 2], [3, 4]]), np.ones((2, 2)), cutoff=1.0, species=np.array([0, 1])), "symmetric"),  # noqa: E501
         (lambda: lennard_jones(rv.SmoothSwitch(0.6)), "`onset` is 0.6 nm"),
-        (lambda: lennard_jones(rv.SmoothSwitch(0.0)), "`onset` is 0.0 nm"),
+        (lambda: lennard_jones(rv.SmoothSwitch(0.0)), "`onset` is 0.0;"),
         (lambda: rv.TailCorrected(lennard_jones(rv.ShiftedCutoff())), "got a potential with a `ShiftedCutoff`"),
     ],
 )  # fmt: skip
 def test_refusals(make, match, without_type_checks):
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises((TypeError, ValueError), match=match):
         make()
 
 

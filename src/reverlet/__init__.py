@@ -4,6 +4,7 @@ from diffrax import ForwardMode as ForwardMode
 
 from . import (
     controls as controls,
+    fields as fields,
     flows as flows,
     io as io,
     openmm as openmm,

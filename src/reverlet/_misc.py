@@ -1,6 +1,7 @@
 """What every floor needs: knowing whether a value is concrete, and refusing it when it is not usable."""
 
-from typing import Any, TypeVar
+from types import NoneType
+from typing import Any, TypeVar, get_args
 
 import equinox as eqx
 import jax
@@ -18,11 +19,37 @@ def is_concrete(tree: PyTree) -> bool:
 
 
 def as_float_array(x: ArrayLike) -> Array:
-    """`x` as a floating-point array: integers and Python numbers get JAX's default precision."""
-    x = jnp.asarray(x)
+    """`x` as a floating-point array: integers and Python numbers get JAX's default precision.
+
+    What is no number stays what it is, for a check to refuse it by its name.
+    """
+    x = as_array(x)
+    if not isinstance(x, Array) or x.dtype == bool:
+        return x
     dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.result_type(float)
     # never weakly typed: an updated parameter is not, and what was compiled for one would be compiled again
     return jax.lax.convert_element_type(x, dtype)
+
+
+def as_array(x: ArrayLike) -> Array:
+    """`x` as an array; what cannot become one stays what it is, for a check to refuse it by its name."""
+    try:
+        return jnp.asarray(x)
+    except (TypeError, ValueError):
+        return x  # pyright: ignore[reportReturnType]
+
+
+def as_number(x: Any) -> Any:
+    """A single known number as one of Python's, which a static field wants; anything else as it is."""
+    known = isinstance(x, np.integer | np.floating) or (
+        isinstance(x, np.ndarray | Array) and is_concrete(x) and x.ndim == 0 and jnp.issubdtype(x.dtype, np.floating)
+    )
+    return float(x) if known or (isinstance(x, int) and not isinstance(x, bool)) else x
+
+
+def as_count(x: Any) -> Any:
+    """A whole number of NumPy as one of Python's; anything else as it is."""
+    return int(x) if isinstance(x, np.integer) else x
 
 
 def cast_floats(tree: T, dtype: Any) -> T:
@@ -30,15 +57,42 @@ def cast_floats(tree: T, dtype: Any) -> T:
     return jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, tree)
 
 
-def require_shape(name: str, x: Array, shape: tuple[int | None, ...], hint: str = "") -> None:
-    """Refuses an array of the wrong shape; `None` in `shape` stands for any length."""
-    if x.ndim != len(shape) or any(b not in (None, a) for a, b in zip(x.shape, shape, strict=True)):
+def require_instance(name: str, x: Any, classes: Any) -> None:
+    """Refuses what is of no class of these: one, or a union."""
+    if not isinstance(x, classes):
+        wanted = " or ".join("None" if c is NoneType else f"`{c.__name__}`" for c in get_args(classes) or (classes,))
+        raise TypeError(f"`{name}` is {_described(x)}; wanted an instance of {wanted}.")
+
+
+def require_callable(name: str, x: Any, example: str) -> None:
+    """Refuses what is no function."""
+    if not callable(x):
+        raise TypeError(f"`{name}` is {_described(x)}; wanted a function, such as {example}.")
+
+
+def require_array(name: str, x: Any) -> None:
+    """Refuses what is no array of numbers, nor would become one."""
+    try:
+        dtype = x.dtype if isinstance(x, Array) else np.asarray(x).dtype
+    except ValueError:  # rows of different lengths
+        dtype = np.dtype(object)
+    if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
+        what = f"has dtype {dtype}" if isinstance(x, Array) else f"is {_described(x)}"
+        raise TypeError(f"`{name}` {what}; wanted real numbers.")
+
+
+def require_shape(name: str, x: ArrayLike, shape: tuple[int | None, ...], hint: str = "") -> None:
+    """Refuses what is no array, and one of the wrong shape; `None` in `shape` stands for any length."""
+    require_array(name, x)
+    got = np.shape(x)
+    if len(got) != len(shape) or any(b not in (None, a) for a, b in zip(got, shape, strict=True)):
         wanted = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
-        raise ValueError(f"`{name}` has shape {x.shape}; wanted {wanted}." + (f" {hint}" if hint else ""))
+        raise ValueError(f"`{name}` has shape {got}; wanted {wanted}." + (f" {hint}" if hint else ""))
 
 
 def require_float(name: str, x: Array) -> None:
     """Refuses an array that is not floating-point."""
+    require_array(name, x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
             f"`{name}` has dtype {x.dtype}; wanted a floating-point dtype such as float32 or float64."
@@ -46,20 +100,32 @@ def require_float(name: str, x: Array) -> None:
         )
 
 
+def require_whole(name: str, x: Array, hint: str = "") -> None:
+    """Refuses an array that is not of integers."""
+    require_array(name, x)
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+        raise TypeError(f"`{name}` has dtype {x.dtype}; wanted integers{f', {hint}' if hint else ''}.")
+
+
 def require_finite(name: str, x: ArrayLike) -> None:
     """Refuses NaN and infinities, naming the first; a traced array is let through."""
+    require_array(name, x)
     if is_concrete(x):
-        bad = np.argwhere(~np.isfinite(np.asarray(x)))
+        value = np.asarray(x)
+        if value.ndim == 0 and not np.isfinite(value):
+            raise ValueError(f"`{name}` is {value}; wanted a finite number.")
+        bad = np.argwhere(~np.isfinite(value))
         if len(bad) > 0:
             index = tuple(int(k) for k in bad[0])
             raise ValueError(
                 f"`{name}` holds {len(bad)} values that are not finite, the first at index {index}"
-                f" ({np.asarray(x)[index]}); wanted finite numbers. Look at the file or run it came from."
+                f" ({value[index]}); wanted finite numbers. Look at the file or run it came from."
             )
 
 
 def require_positive(name: str, x: ArrayLike, unit: str, *, zero: bool = False) -> None:
     """Refuses values that are not positive (or negative ones only, where `zero` is welcome)."""
+    require_array(name, x)
     if is_concrete(x):
         value = np.asarray(x)
         fine = value >= 0 if zero else value > 0
@@ -69,10 +135,22 @@ def require_positive(name: str, x: ArrayLike, unit: str, *, zero: bool = False) 
             raise ValueError(f"`{name}` is {worst}; wanted a finite number {wanted}, in {unit}.")
 
 
-def require_count(name: str, value: int) -> None:
+def require_number(name: str, x: Any) -> None:
+    """Refuses what is not a single real number; one that is traced is let through."""
+    require_array(name, x)
+    if isinstance(x, bool) or np.ndim(x) != 0:
+        raise TypeError(f"`{name}` is {_described(x)}; wanted a single number.")
+
+
+def require_count(name: str, value: Any, *, least: int = 1) -> None:
     """Refuses what is not a whole number, at least one."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"`{name}` is {value!r}; wanted a whole number, at least 1.")
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"`{name}` is {value!r}; wanted a whole number, at least {least}.")
+
+
+def _described(x):
+    text = repr(x)
+    return f"{text if len(text) < 80 else text[:80] + '…'}, of type `{type(x).__name__}`"
 
 
 def tree_add(a: PyTree, b: PyTree) -> PyTree:

@@ -1,15 +1,15 @@
 import abc
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._box import AbstractBox
+from .._fields import AbstractChecked
 from .._neighbors import Neighbors
 
 
-class AbstractDipole(eqx.Module):
+class AbstractDipole(AbstractChecked):
     """A dipole surface: the total dipole moment of a configuration.
 
     A subclass gives `moment`; the current and the Born charges are its derivatives.
@@ -51,7 +51,7 @@ class AbstractDipole(eqx.Module):
         return jnp.swapaxes(jax.jacrev(lambda x: moment_of(self, x, box, neighbors))(positions), 0, 1)
 
 
-class AbstractPolarizability(eqx.Module):
+class AbstractPolarizability(AbstractChecked):
     """A polarizability surface: the total static electronic polarizability of a configuration."""
 
     @abc.abstractmethod

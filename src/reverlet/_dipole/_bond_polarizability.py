@@ -1,15 +1,7 @@
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Int
 
-from .._misc import as_float_array, require_finite
-from .._potential._terms import (
-    AbstractAtomIndexed,
-    as_kinds,
-    require_indices,
-    require_kinds,
-    require_terms,
-    steps_between,
-)
+from .._fields import Indices, Kinds, Parameter, checked, finite, indices, optional, parameters_of, positive_or_zero
+from .._potential._terms import AbstractAtomIndexed, require_indices, require_kinds, steps_between, terms
 from ._base import AbstractPolarizability
 
 
@@ -28,45 +20,16 @@ class BondPolarizability(AbstractPolarizability, AbstractAtomIndexed):
     Phys. Rev. Lett. 90, 027401 (2003).
     """
 
-    bonds: Int[Array, "bonds 2"]
-    parallel: Float[Array, "..."]
-    perpendicular: Float[Array, "..."]
-    parallel_slope: Float[Array, "..."]
-    perpendicular_slope: Float[Array, "..."]
-    length: Float[Array, "..."]
-    kinds: Int[Array, " bonds"] | None
-
-    def __init__(
-        self,
-        bonds: ArrayLike,
-        parallel: ArrayLike,
-        perpendicular: ArrayLike,
-        parallel_slope: ArrayLike,
-        perpendicular_slope: ArrayLike,
-        length: ArrayLike,
-        *,
-        kinds: ArrayLike | None = None,
-    ):
-        self.bonds = jnp.asarray(bonds)
-        self.parallel = as_float_array(parallel)
-        self.perpendicular = as_float_array(perpendicular)
-        self.parallel_slope = as_float_array(parallel_slope)
-        self.perpendicular_slope = as_float_array(perpendicular_slope)
-        self.length = as_float_array(length)
-        self.kinds = as_kinds(kinds)
+    bonds: Indices = terms(2)
+    parallel: Parameter = finite("nm³")
+    perpendicular: Parameter = finite("nm³")
+    parallel_slope: Parameter = finite("nm²")
+    perpendicular_slope: Parameter = finite("nm²")
+    length: Parameter = positive_or_zero("nm")
+    kinds: Kinds = checked(optional(indices("One for every bond.")), default=None, kw_only=True)
 
     def __check_init__(self):
-        require_terms("bonds", self.bonds, 2)
-        parameters = {
-            "parallel": self.parallel,
-            "perpendicular": self.perpendicular,
-            "parallel_slope": self.parallel_slope,
-            "perpendicular_slope": self.perpendicular_slope,
-            "length": self.length,
-        }
-        for name, value in parameters.items():
-            require_finite(name, value)
-        require_kinds(self.kinds, len(self.bonds), *parameters.items())
+        require_kinds(self.kinds, len(self.bonds), *parameters_of(self))
 
     def require_atoms(self, num_atoms):
         require_indices(self, self.bonds, num_atoms)

@@ -1,9 +1,8 @@
 import jax
 import jax.numpy as jnp
-from jaxtyping import ArrayLike
 
 from .._potential import AbstractCharges, AbstractPotential
-from .._potential._charges import as_charges
+from .._potential._charges import Charges, charges_rule
 from ._base import AbstractDipole
 
 
@@ -14,10 +13,7 @@ class PointCharges(AbstractDipole):
     parameter has two uses and one gradient: `PointCharges.of(potential)`.
     """
 
-    charges: AbstractCharges
-
-    def __init__(self, charges: ArrayLike | AbstractCharges):
-        self.charges = as_charges(charges)
+    charges: Charges = charges_rule()
 
     @classmethod
     def of(cls, potential: AbstractPotential) -> "PointCharges":

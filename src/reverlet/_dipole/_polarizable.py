@@ -1,16 +1,15 @@
 import math
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, Float
 
 from .._box import OpenBox, require_one_image
-from .._misc import as_float_array, require_positive, require_shape
+from .._fields import Kinds, Parameter, checked, indices, optional, positive, positive_number
+from .._misc import require_shape
 from .._neighbors import Edges
-from .._potential import AbstractCharges
-from .._potential._charges import as_charges
+from .._potential._charges import Charges, charges_rule
 from ._base import AbstractDipole
 
 
@@ -40,36 +39,16 @@ class PolarizableDipole(AbstractDipole):
     for this form of the damping, with a = 0.39.
     """
 
-    charges: AbstractCharges
-    polarizabilities: Float[Array, " atoms"]
-    molecules: Int[Array, " atoms"] | None
-    cutoff: float | None = eqx.field(static=True)
-    damping: float | None
-
-    def __init__(
-        self,
-        charges: ArrayLike | AbstractCharges,
-        polarizabilities: ArrayLike,
-        *,
-        molecules: ArrayLike | None = None,
-        cutoff: float | None = None,
-        damping: float | None = 0.39,
-    ):
-        self.charges = as_charges(charges)
-        self.polarizabilities = as_float_array(polarizabilities)
-        self.molecules = None if molecules is None else jnp.asarray(molecules)
-        self.cutoff = cutoff
-        self.damping = damping
+    charges: Charges = charges_rule()
+    polarizabilities: Parameter = positive("nm³")
+    molecules: Kinds = checked(optional(indices()), default=None, kw_only=True)
+    cutoff: float | None = checked(optional(positive_number("nm")), static=True, default=None, kw_only=True)
+    damping: float | None = checked(optional(positive_number("units of 1")), default=0.39, kw_only=True)
 
     def __check_init__(self):
         require_shape("polarizabilities", self.polarizabilities, self.charges.values.shape, "One for every atom.")
-        require_positive("polarizabilities", self.polarizabilities, "nm³")
         if self.molecules is not None:
             require_shape("molecules", self.molecules, self.polarizabilities.shape, "One for every atom.")
-        if self.cutoff is not None:
-            require_positive("cutoff", self.cutoff, "nm")
-        if self.damping is not None:
-            require_positive("damping", self.damping, "units of 1")
 
     def moment(self, positions, box, *, neighbors=None):
         self._check_box(box)

@@ -42,4 +42,5 @@ from ._truncation import (
     PlainCutoff as PlainCutoff,
     ShiftedCutoff as ShiftedCutoff,
     SmoothSwitch as SmoothSwitch,
+    truncation_rule as truncation_rule,
 )

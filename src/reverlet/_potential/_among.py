@@ -1,8 +1,9 @@
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Int
+from jaxtyping import Array, Int
 
-from .._misc import is_concrete, require_shape
+from .._fields import Indices, indices
+from .._misc import is_concrete
 from .._neighbors import Neighbors
 from ._base import AbstractPotential, energy_of
 from ._terms import AbstractAtomIndexed, require_atoms, require_indices
@@ -24,21 +25,11 @@ class Among(AbstractPotential, AbstractAtomIndexed):
     """
 
     potential: AbstractPotential
-    atoms: Int[Array, " chosen"]
-
-    def __init__(self, potential: AbstractPotential, atoms: ArrayLike):
-        self.potential = potential
-        self.atoms = jnp.asarray(atoms)
+    atoms: Indices = indices("One index per atom.")
 
     def __check_init__(self):
-        require_shape("atoms", self.atoms, (None,), "One index per atom.")
-        if not jnp.issubdtype(self.atoms.dtype, jnp.integer):
-            raise TypeError(f"`atoms` has dtype {self.atoms.dtype}; wanted integers, the indices of atoms.")
         if is_concrete(self.atoms):
-            atoms = np.asarray(self.atoms)
-            values, counts = np.unique(atoms, return_counts=True)
-            if np.any(values < 0):
-                raise ValueError(f"`atoms` names atom {values[0]}; wanted indices from 0.")
+            values, counts = np.unique(np.asarray(self.atoms), return_counts=True)
             if np.any(counts > 1):
                 raise ValueError(f"`atoms` names atom {values[counts > 1][0]} more than once; wanted each once.")
         require_atoms(self.potential, len(self.atoms))

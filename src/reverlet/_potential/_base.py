@@ -1,20 +1,27 @@
 import abc
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from equinox import AbstractVar
 from jaxtyping import Array, Float
 
 from .._box import AbstractBox, OpenBox
+from .._fields import AbstractChecked
 from .._neighbors import Neighbors
+
+if TYPE_CHECKING:
+    # type checkers take an abstract variable for a field, and so for an argument
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
+
 
 P = TypeVar("P", bound="AbstractPotential")
 
 
-class AbstractPotential(eqx.Module):
+class AbstractPotential(AbstractChecked):
     """A potential energy surface: a function of a configuration, and of nothing else.
 
     Species, indices and trainable parameters are fields. A subclass gives `energy` and `cutoff`; forces and stress

@@ -1,25 +1,45 @@
 import abc
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from equinox import AbstractVar
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, Float, Int
 
-from .._misc import as_float_array, cast_floats, is_concrete, require_finite, require_positive
+from .._fields import (
+    Indices,
+    Kinds,
+    Parameter,
+    Rule,
+    checked,
+    finite,
+    indices,
+    optional,
+    parameters_of,
+    positive,
+    positive_or_zero,
+    positive_whole,
+)
+from .._misc import as_float_array, cast_floats, is_concrete, require_positive
 from ._base import AbstractPotential
 from ._terms import (
     AbstractAtomIndexed,
     Vector,
-    as_kinds,
     cross,
     dot,
     of_kind,
     require_indices,
     require_kinds,
-    require_terms,
     steps_between,
+    terms,
 )
+
+if TYPE_CHECKING:
+    # type checkers take an abstract variable for a field, and so for an argument
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
+
 
 _IN_LINE = 1e-6
 """A torsion is not defined where its angles are this close to straight, rad."""
@@ -37,6 +57,9 @@ class AbstractBondedPotential(AbstractPotential, AbstractAtomIndexed):
     """The atoms of every term, in order."""
     kinds: AbstractVar[Int[Array, " terms"] | None]
     """The kind of every term; `None` if all are alike."""
+
+    def __check_init__(self):
+        require_kinds(self.kinds, len(self.atoms), *parameters_of(self))
 
     @abc.abstractmethod
     def term_energy(self, steps: tuple[Vector, ...], kind: Int[Array, ""] | None) -> Float[Array, ""]:
@@ -68,22 +91,10 @@ class HarmonicBond(AbstractBondedPotential):
     kinds without parameters.
     """
 
-    bonds: Int[Array, "bonds 2"]
-    stiffness: Float[Array, "..."]
-    length: Float[Array, "..."]
-    kinds: Int[Array, " bonds"] | None
-
-    def __init__(self, bonds: ArrayLike, stiffness: ArrayLike, length: ArrayLike, *, kinds: ArrayLike | None = None):
-        self.bonds = jnp.asarray(bonds)
-        self.stiffness = as_float_array(stiffness)
-        self.length = as_float_array(length)
-        self.kinds = as_kinds(kinds)
-
-    def __check_init__(self):
-        require_terms("bonds", self.bonds, 2)
-        require_positive("stiffness", self.stiffness, "kJ/mol/nm²", zero=True)
-        require_positive("length", self.length, "nm", zero=True)
-        require_kinds(self.kinds, len(self.atoms), ("stiffness", self.stiffness), ("length", self.length))
+    bonds: Indices = terms(2)
+    stiffness: Parameter = positive_or_zero("kJ/mol/nm²")
+    length: Parameter = positive_or_zero("nm")
+    kinds: Kinds = checked(optional(indices("One for every term.")), default=None, kw_only=True)
 
     @property
     def atoms(self) -> Int[Array, "bonds 2"]:
@@ -108,29 +119,11 @@ class MorseBond(AbstractBondedPotential):
     **Reference:** P. M. Morse, Phys. Rev. 34, 57 (1929).
     """
 
-    bonds: Int[Array, "bonds 2"]
-    depth: Float[Array, "..."]
-    width: Float[Array, "..."]
-    length: Float[Array, "..."]
-    kinds: Int[Array, " bonds"] | None
-
-    def __init__(
-        self, bonds: ArrayLike, depth: ArrayLike, width: ArrayLike, length: ArrayLike, *, kinds: ArrayLike | None = None
-    ):
-        self.bonds = jnp.asarray(bonds)
-        self.depth = as_float_array(depth)
-        self.width = as_float_array(width)
-        self.length = as_float_array(length)
-        self.kinds = as_kinds(kinds)
-
-    def __check_init__(self):
-        require_terms("bonds", self.bonds, 2)
-        require_positive("depth", self.depth, "kJ/mol", zero=True)
-        require_positive("width", self.width, "1/nm")
-        require_positive("length", self.length, "nm", zero=True)
-        require_kinds(
-            self.kinds, len(self.atoms), ("depth", self.depth), ("width", self.width), ("length", self.length)
-        )
+    bonds: Indices = terms(2)
+    depth: Parameter = positive_or_zero("kJ/mol")
+    width: Parameter = positive("1/nm")
+    length: Parameter = positive_or_zero("nm")
+    kinds: Kinds = checked(optional(indices("One for every term.")), default=None, kw_only=True)
 
     @property
     def atoms(self) -> Int[Array, "bonds 2"]:
@@ -140,6 +133,17 @@ class MorseBond(AbstractBondedPotential):
         stretch = jnp.sqrt(dot(steps[0], steps[0])) - of_kind(self.length, kind)
         # expm1 keeps the digits of small stretches
         return of_kind(self.depth, kind) * jnp.expm1(-of_kind(self.width, kind) * stretch) ** 2
+
+
+def _bond_angle() -> Any:
+    def require(name, x):
+        require_positive(name, x, "rad", zero=True)
+        if is_concrete(x) and np.any(np.asarray(x) > np.pi + 1e-6):  # π rounded to float32
+            raise ValueError(
+                f"`{name}` is {np.max(np.asarray(x))}; wanted at most π, in rad. From degrees: `jnp.radians`."
+            )
+
+    return Rule(as_float_array, require, is_parameter=True)
 
 
 class HarmonicAngle(AbstractBondedPotential):
@@ -156,26 +160,10 @@ class HarmonicAngle(AbstractBondedPotential):
     that are named twice in an angle, kinds without parameters.
     """
 
-    angles: Int[Array, "angles 3"]
-    stiffness: Float[Array, "..."]
-    angle: Float[Array, "..."]
-    kinds: Int[Array, " angles"] | None
-
-    def __init__(self, angles: ArrayLike, stiffness: ArrayLike, angle: ArrayLike, *, kinds: ArrayLike | None = None):
-        self.angles = jnp.asarray(angles)
-        self.stiffness = as_float_array(stiffness)
-        self.angle = as_float_array(angle)
-        self.kinds = as_kinds(kinds)
-
-    def __check_init__(self):
-        require_terms("angles", self.angles, 3)
-        require_positive("stiffness", self.stiffness, "kJ/mol/rad²", zero=True)
-        require_positive("angle", self.angle, "rad", zero=True)
-        if is_concrete(self.angle) and np.any(np.asarray(self.angle) > np.pi + 1e-6):  # π rounded to float32
-            raise ValueError(
-                f"`angle` is {np.max(np.asarray(self.angle))}; wanted at most π, in rad. From degrees: `jnp.radians`."
-            )
-        require_kinds(self.kinds, len(self.atoms), ("stiffness", self.stiffness), ("angle", self.angle))
+    angles: Indices = terms(3)
+    stiffness: Parameter = positive_or_zero("kJ/mol/rad²")
+    angle: Parameter = _bond_angle()
+    kinds: Kinds = checked(optional(indices("One for every term.")), default=None, kw_only=True)
 
     @property
     def atoms(self) -> Int[Array, "angles 3"]:
@@ -202,22 +190,10 @@ class UreyBradley(AbstractBondedPotential):
     **Reference:** H. C. Urey and C. A. Bradley, Phys. Rev. 38, 1969 (1931).
     """
 
-    angles: Int[Array, "angles 3"]
-    stiffness: Float[Array, "..."]
-    length: Float[Array, "..."]
-    kinds: Int[Array, " angles"] | None
-
-    def __init__(self, angles: ArrayLike, stiffness: ArrayLike, length: ArrayLike, *, kinds: ArrayLike | None = None):
-        self.angles = jnp.asarray(angles)
-        self.stiffness = as_float_array(stiffness)
-        self.length = as_float_array(length)
-        self.kinds = as_kinds(kinds)
-
-    def __check_init__(self):
-        require_terms("angles", self.angles, 3)
-        require_positive("stiffness", self.stiffness, "kJ/mol/nm²", zero=True)
-        require_positive("length", self.length, "nm", zero=True)
-        require_kinds(self.kinds, len(self.atoms), ("stiffness", self.stiffness), ("length", self.length))
+    angles: Indices = terms(3)
+    stiffness: Parameter = positive_or_zero("kJ/mol/nm²")
+    length: Parameter = positive_or_zero("nm")
+    kinds: Kinds = checked(optional(indices("One for every term.")), default=None, kw_only=True)
 
     @property
     def atoms(self) -> Int[Array, "angles 3"]:
@@ -246,41 +222,11 @@ class PeriodicTorsion(AbstractBondedPotential):
     named twice in a torsion, kinds without parameters; `TypeError` for multiplicities that are not integers.
     """
 
-    torsions: Int[Array, "torsions 4"]
-    stiffness: Float[Array, "..."]
-    multiplicity: Int[Array, "..."]
-    phase: Float[Array, "..."]
-    kinds: Int[Array, " torsions"] | None
-
-    def __init__(
-        self,
-        torsions: ArrayLike,
-        stiffness: ArrayLike,
-        multiplicity: ArrayLike,
-        phase: ArrayLike,
-        *,
-        kinds: ArrayLike | None = None,
-    ):
-        self.torsions = jnp.asarray(torsions)
-        self.stiffness = as_float_array(stiffness)
-        self.multiplicity = jnp.asarray(multiplicity)
-        self.phase = as_float_array(phase)
-        self.kinds = as_kinds(kinds)
-
-    def __check_init__(self):
-        require_terms("torsions", self.torsions, 4)
-        require_finite("stiffness", self.stiffness)
-        require_finite("phase", self.phase)
-        if not jnp.issubdtype(self.multiplicity.dtype, jnp.integer):
-            raise TypeError(f"`multiplicity` has dtype {self.multiplicity.dtype}; wanted integers.")
-        require_positive("multiplicity", self.multiplicity, "turns")
-        require_kinds(
-            self.kinds,
-            len(self.atoms),
-            ("stiffness", self.stiffness),
-            ("multiplicity", self.multiplicity),
-            ("phase", self.phase),
-        )
+    torsions: Indices = terms(4)
+    stiffness: Parameter = finite("kJ/mol")
+    multiplicity: Parameter = positive_whole("turns")
+    phase: Parameter = finite("rad")
+    kinds: Kinds = checked(optional(indices("One for every term.")), default=None, kw_only=True)
 
     @property
     def atoms(self) -> Int[Array, "torsions 4"]:

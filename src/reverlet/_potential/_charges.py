@@ -1,12 +1,30 @@
+from typing import TYPE_CHECKING, Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from equinox import AbstractVar
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from .._misc import as_float_array, is_concrete, require_finite, require_shape
+from .._fields import Rule
+from .._misc import as_array, as_float_array, is_concrete, require_finite, require_shape, require_whole
 from ._terms import AbstractAtomIndexed
+
+if TYPE_CHECKING:
+    # type checkers take an abstract variable for a field, and so for an argument
+    from typing import ClassVar as AbstractVar
+
+    class Charges:
+        """A field of charges: what it is set to, and what it then is."""
+
+        def __get__(self, instance: object, owner: Any) -> "AbstractCharges": ...
+
+        def __set__(self, instance: object, value: "ArrayLike | AbstractCharges") -> None: ...
+
+else:
+    from equinox import AbstractVar
+
+    Charges = Any
 
 
 class AbstractCharges(AbstractAtomIndexed):
@@ -39,7 +57,7 @@ class AtomCharges(AbstractCharges):
     def __init__(self, charges: ArrayLike, kinds: ArrayLike | None = None):
         self.charges = as_float_array(charges)
         require_shape("charges", self.charges, (None,), "One for every kind, or for every atom.")
-        self.kinds = jnp.arange(len(self.charges)) if kinds is None else jnp.asarray(kinds)
+        self.kinds = jnp.arange(len(self.charges)) if kinds is None else as_array(kinds)
 
     def __check_init__(self):
         require_finite("charges", self.charges)
@@ -75,14 +93,14 @@ class MolecularCharges(AbstractCharges):
 
     def __init__(self, charges: ArrayLike, kinds: ArrayLike, molecules: ArrayLike, net: ArrayLike | None = None):
         self.charges = as_float_array(charges)
-        self.kinds = jnp.asarray(kinds)
-        self.molecules = jnp.asarray(molecules)
+        self.kinds = as_array(kinds)
+        self.molecules = as_array(molecules)
         num = int(np.max(np.asarray(molecules), initial=-1)) + 1 if is_concrete(molecules) else None
         if net is None and num is None:
             raise ValueError(
                 "`molecules` is traced and `net` missing; wanted either to say how many molecules there are."
             )
-        self.net = jnp.zeros(num or 0, int) if net is None else jnp.asarray(net)
+        self.net = jnp.zeros(num or 0, int) if net is None else as_array(net)
 
     def __check_init__(self):
         require_shape("charges", self.charges, (None,), "One for every kind.")
@@ -114,14 +132,18 @@ class MolecularCharges(AbstractCharges):
         return jnp.where(given, own, left.astype(own.dtype)[self.molecules])
 
 
+def charges_rule() -> Any:
+    """Charges, from an array or as they are."""
+    return Rule(as_charges, lambda name, x: None)
+
+
 def as_charges(charges: ArrayLike | AbstractCharges) -> AbstractCharges:
     """Charges as they are, or of an array with one for every atom (e)."""
     return charges if isinstance(charges, AbstractCharges) else AtomCharges(charges)
 
 
 def _require_kinds(kinds, num, *, lowest):
-    if not jnp.issubdtype(kinds.dtype, jnp.integer):
-        raise TypeError(f"`kinds` has dtype {kinds.dtype}; wanted integers.")
+    require_whole("kinds", kinds)
     if is_concrete(kinds) and kinds.size:
         low, high = int(np.min(np.asarray(kinds))), int(np.max(np.asarray(kinds)))
         if low < lowest or high >= num:

@@ -3,25 +3,30 @@
 import functools
 import itertools
 import math
-from collections.abc import Iterable
-from typing import SupportsIndex
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from equinox import AbstractVar
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .. import units
 from .._box import AbstractBox, OpenBox, half_height, reciprocal_vectors, require_one_image
-from .._misc import cast_floats, is_concrete, require_positive
+from .._fields import Pairs, Rule, checked, counts, finite_number, positive_number
+from .._misc import as_number, cast_floats, is_concrete, require_number, require_positive
 from ._base import AbstractPotential
-from ._charges import AbstractCharges, as_charges
+from ._charges import AbstractCharges, Charges, charges_rule
 from ._pair import AbstractPairPotential
 from ._pair_sum import one_if_usable, pair_sum
-from ._terms import AbstractAtomIndexed, as_pairs, require_indices, require_terms, steps_between
-from ._truncation import AbstractTruncation, PlainCutoff, as_truncation, require_cutoff
+from ._terms import AbstractAtomIndexed, named_pairs, require_indices, steps_between
+from ._truncation import AbstractTruncation, PlainCutoff, truncation_rule
+
+if TYPE_CHECKING:
+    # type checkers take an abstract variable for a field, and so for an argument
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 
 class AbstractElectrostatics(AbstractPotential, AbstractAtomIndexed):
@@ -53,21 +58,10 @@ class Coulomb(AbstractElectrostatics):
     periodic box.
     """
 
-    charges: AbstractCharges
-    exclusions: Int[Array, "exclusions 2"]
-    scaled: Int[Array, "scaled 2"]
-    scale: float = eqx.field(static=True)
-
-    def __init__(
-        self,
-        charges: ArrayLike | AbstractCharges,
-        *,
-        exclusions: ArrayLike | None = None,
-        scaled: ArrayLike | None = None,
-        scale: float = 1.0,
-    ):
-        self.charges = as_charges(charges)
-        self.exclusions, self.scaled, self.scale = as_pairs(exclusions), as_pairs(scaled), float(scale)
+    charges: Charges = charges_rule()
+    exclusions: Pairs = checked(named_pairs(), default=None, kw_only=True)
+    scaled: Pairs = checked(named_pairs(), default=None, kw_only=True)
+    scale: float = checked(finite_number("units of 1"), static=True, default=1.0, kw_only=True)
 
     def __check_init__(self):
         require_special_pairs(self.exclusions, self.scaled)
@@ -87,6 +81,15 @@ class Coulomb(AbstractElectrostatics):
         return pairs.energy(positions, box) + corrections(pairs, self, positions, box)
 
 
+def _dielectric() -> Any:
+    def require(name, x):
+        require_number(name, x)
+        if not x >= 1:
+            raise ValueError(f"`{name}` is {x}; wanted at least 1, such as 78.3 for water.")
+
+    return Rule(as_number, require)
+
+
 class ReactionField(AbstractPairPotential):
     """Point charges in a dielectric continuum beyond the cutoff, u(r) = q_i q_j / (4πε₀) (1/r + k r² - c).
 
@@ -101,27 +104,10 @@ class ReactionField(AbstractPairPotential):
     **Reference:** I. G. Tironi et al., J. Chem. Phys. 102, 5451 (1995).
     """
 
-    charges: AbstractCharges
-    cutoff: float = eqx.field(static=True)
-    dielectric: float = eqx.field(static=True)
-    truncation: AbstractTruncation
-
-    def __init__(
-        self,
-        charges: ArrayLike | AbstractCharges,
-        *,
-        cutoff: float,
-        dielectric: float = 78.3,
-        truncation: AbstractTruncation | None = None,
-    ):
-        self.charges = as_charges(charges)
-        self.cutoff, self.dielectric = float(cutoff), float(dielectric)
-        self.truncation = as_truncation(truncation)
-
-    def __check_init__(self):
-        require_cutoff(self.cutoff, self.truncation)
-        if not self.dielectric >= 1:
-            raise ValueError(f"`dielectric` is {self.dielectric}; wanted at least 1, such as 78.3 for water.")
+    charges: Charges = charges_rule()
+    cutoff: float = checked(positive_number("nm"), static=True, kw_only=True)
+    dielectric: float = checked(_dielectric(), static=True, default=78.3, kw_only=True)
+    truncation: AbstractTruncation = checked(truncation_rule(), default=None, kw_only=True)
 
     def pair_energy(self, r2, i, j):
         q = self.charges.values
@@ -157,32 +143,15 @@ class Ewald(AbstractElectrostatics):
     Liquids, 2nd ed. (Oxford 2017), section 6.2.
     """
 
-    charges: AbstractCharges
-    exclusions: Int[Array, "exclusions 2"]
-    scaled: Int[Array, "scaled 2"]
-    cutoff: float = eqx.field(static=True)
-    alpha: float = eqx.field(static=True)
-    waves: tuple[int, int, int] = eqx.field(static=True)
-    scale: float = eqx.field(static=True)
-
-    def __init__(
-        self,
-        charges: ArrayLike | AbstractCharges,
-        *,
-        cutoff: float,
-        alpha: float,
-        waves: Iterable[SupportsIndex],
-        exclusions: ArrayLike | None = None,
-        scaled: ArrayLike | None = None,
-        scale: float = 1.0,
-    ):
-        self.charges = as_charges(charges)
-        self.cutoff, self.alpha, self.waves = float(cutoff), float(alpha), as_counts("waves", waves, 1)
-        self.exclusions, self.scaled, self.scale = as_pairs(exclusions), as_pairs(scaled), float(scale)
+    charges: Charges = charges_rule()
+    exclusions: Pairs = checked(named_pairs(), default=None, kw_only=True)
+    scaled: Pairs = checked(named_pairs(), default=None, kw_only=True)
+    cutoff: float = checked(positive_number("nm"), static=True, kw_only=True)
+    alpha: float = checked(positive_number("1/nm"), static=True, kw_only=True)
+    waves: tuple[int, int, int] = checked(counts(1), static=True, kw_only=True)
+    scale: float = checked(finite_number("units of 1"), static=True, default=1.0, kw_only=True)
 
     def __check_init__(self):
-        require_positive("cutoff", self.cutoff, "nm")
-        require_positive("alpha", self.alpha, "1/nm")
         require_special_pairs(self.exclusions, self.scaled)
 
     @classmethod
@@ -243,15 +212,6 @@ class Ewald(AbstractElectrostatics):
         )
 
 
-def as_counts(name: str, counts: Iterable[SupportsIndex], least: int) -> tuple[int, int, int]:
-    """Three whole numbers, one for each lattice vector, as Python's own, which a static field wants."""
-    array = np.asarray(tuple(counts))
-    if array.shape != (3,) or array.dtype.kind not in "iu" or array.min() < least:
-        raise ValueError(f"`{name}` is {tuple(counts)}; wanted three whole numbers, at least {least}.")
-    first, second, third = array.tolist()
-    return first, second, third
-
-
 def require_box(potential: AbstractElectrostatics, cutoff: float, box: AbstractBox) -> None:
     """Refuses an open box, and one in which an atom has two images within the cutoff; a traced one is let through."""
     name = type(potential).__name__
@@ -278,9 +238,7 @@ def square(m: Float[Array, "*grid 3"], vectors: Float[Array, "3 3"]) -> Float[Ar
 
 
 def require_special_pairs(exclusions: Int[Array, "exclusions 2"], scaled: Int[Array, "scaled 2"]) -> None:
-    """Refuses what are no pairs of different atoms, and pairs that are named twice."""
-    require_terms("exclusions", exclusions, 2)
-    require_terms("scaled", scaled, 2)
+    """Refuses pairs that are named twice."""
     if is_concrete((exclusions, scaled)):
         both = np.sort(np.concatenate([np.asarray(exclusions), np.asarray(scaled)]), axis=1)
         unique, counts = np.unique(both, axis=0, return_counts=True)

@@ -1,26 +1,53 @@
 """Formulas for pairs of atoms, whose parameters depend on the species of the two."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from equinox import AbstractVar
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, Float, Int
 
-from .._misc import as_float_array, is_concrete, require_positive
+from .._fields import (
+    Kinds,
+    Parameter,
+    checked,
+    indices,
+    optional,
+    parameters_of,
+    positive,
+    positive_number,
+    positive_or_zero,
+)
+from .._misc import is_concrete
 from ._pair import AbstractPairPotential
-from ._terms import AbstractAtomIndexed, as_kinds
-from ._truncation import AbstractTruncation, as_truncation, require_cutoff
+from ._terms import AbstractAtomIndexed
+from ._truncation import AbstractTruncation, truncation_rule
+
+if TYPE_CHECKING:
+    # type checkers take an abstract variable for a field, and so for an argument
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 
 class AbstractSpeciesPairPotential(AbstractPairPotential, AbstractAtomIndexed):
     """A pair potential whose parameters are scalars, for atoms that are all alike, or symmetric matrices (species,
     species); then `species` has the index of every atom's.
+
+    A subclass declares its parameters, and these three:
+
+        cutoff: float = checked(positive_number("nm"), static=True, kw_only=True)
+        species: Kinds = checked(optional(indices()), default=None, kw_only=True)
+        truncation: AbstractTruncation = checked(truncation_rule(), default=None, kw_only=True)
     """
 
     species: AbstractVar[Int[Array, " atoms"] | None]
+    has_mixing_rule: ClassVar[bool] = False
+    """Whether there may be one of each parameter per species, because `pair_energy` gives `of_pair` a rule for two."""
+
+    def __check_init__(self):
+        self.require_species()
 
     def require_atoms(self, num_atoms):
         if self.species is not None and len(self.species) != num_atoms:
@@ -45,8 +72,12 @@ class AbstractSpeciesPairPotential(AbstractPairPotential, AbstractAtomIndexed):
         # symmetrized, so that an update moves both halves alike
         return 0.5 * (parameter[a, b] + parameter[b, a])
 
-    def require_species(self, *parameters: tuple[str, Array], dims: tuple[int, ...] = (0, 2)) -> None:
+    def require_species(self) -> None:
         """Refuses parameters whose shapes differ or that are not symmetric, and species that they do not fit."""
+        parameters = parameters_of(self)
+        if not parameters:
+            return
+        dims = (0, 1, 2) if self.has_mixing_rule else (0, 2)
         shape = parameters[0][1].shape
         if any(x.shape != shape for _, x in parameters) or len(shape) not in dims or len(set(shape)) > 1:
             got = ", ".join(f"`{name}` {x.shape}" for name, x in parameters)
@@ -61,7 +92,7 @@ class AbstractSpeciesPairPotential(AbstractPairPotential, AbstractAtomIndexed):
         if self.species is None or not is_concrete((self.species, parameters)):
             return
         species, num = np.asarray(self.species), shape[0]
-        if species.ndim != 1 or species.dtype.kind != "i" or species.min() < 0 or species.max() >= num:
+        if species.max(initial=-1) >= num:
             raise ValueError(f"`species` is {species}; wanted one integer from 0 to {num - 1} for every atom.")
         for name, x in parameters:
             matrix = np.asarray(x)
@@ -99,32 +130,12 @@ class LennardJones(AbstractSpeciesPairPotential):
     (1898).
     """
 
-    sigma: Float[Array, "*species"]
-    epsilon: Float[Array, "*species"]
-    cutoff: float = eqx.field(static=True)
-    species: Int[Array, " atoms"] | None
-    truncation: AbstractTruncation
-
-    def __init__(
-        self,
-        sigma: ArrayLike,
-        epsilon: ArrayLike,
-        *,
-        cutoff: float,
-        species: ArrayLike | None = None,
-        truncation: AbstractTruncation | None = None,
-    ):
-        self.sigma = as_float_array(sigma)
-        self.epsilon = as_float_array(epsilon)
-        self.cutoff = float(cutoff)
-        self.species = as_kinds(species)
-        self.truncation = as_truncation(truncation)
-
-    def __check_init__(self):
-        require_positive("sigma", self.sigma, "nm")
-        require_positive("epsilon", self.epsilon, "kJ/mol")
-        require_cutoff(self.cutoff, self.truncation)
-        self.require_species(("sigma", self.sigma), ("epsilon", self.epsilon), dims=(0, 1, 2))
+    sigma: Parameter = positive("nm")
+    epsilon: Parameter = positive("kJ/mol")
+    cutoff: float = checked(positive_number("nm"), static=True, kw_only=True)
+    species: Kinds = checked(optional(indices()), default=None, kw_only=True)
+    truncation: AbstractTruncation = checked(truncation_rule(), default=None, kw_only=True)
+    has_mixing_rule: ClassVar[bool] = True
 
     def pair_energy(self, r2, i, j):
         sigma = self.of_pair(self.sigma, i, j)
@@ -147,44 +158,16 @@ class Mie(AbstractSpeciesPairPotential):
     **Reference:** G. Mie, Ann. Phys. 316, 657 (1903); C. Avendaño et al., J. Phys. Chem. B 115, 11154 (2011).
     """
 
-    sigma: Float[Array, "*species"]
-    epsilon: Float[Array, "*species"]
-    repulsion: Float[Array, "*species"]
-    attraction: Float[Array, "*species"]
-    cutoff: float = eqx.field(static=True)
-    species: Int[Array, " atoms"] | None
-    truncation: AbstractTruncation
-
-    def __init__(
-        self,
-        sigma: ArrayLike,
-        epsilon: ArrayLike,
-        repulsion: ArrayLike,
-        attraction: ArrayLike,
-        *,
-        cutoff: float,
-        species: ArrayLike | None = None,
-        truncation: AbstractTruncation | None = None,
-    ):
-        self.sigma = as_float_array(sigma)
-        self.epsilon = as_float_array(epsilon)
-        self.repulsion = as_float_array(repulsion)
-        self.attraction = as_float_array(attraction)
-        self.cutoff = float(cutoff)
-        self.species = as_kinds(species)
-        self.truncation = as_truncation(truncation)
+    sigma: Parameter = positive("nm")
+    epsilon: Parameter = positive("kJ/mol")
+    repulsion: Parameter = positive("powers")
+    attraction: Parameter = positive("powers")
+    cutoff: float = checked(positive_number("nm"), static=True, kw_only=True)
+    species: Kinds = checked(optional(indices()), default=None, kw_only=True)
+    truncation: AbstractTruncation = checked(truncation_rule(), default=None, kw_only=True)
 
     def __check_init__(self):
-        require_positive("sigma", self.sigma, "nm")
-        require_positive("epsilon", self.epsilon, "kJ/mol")
-        require_positive("attraction", self.attraction, "powers")
-        require_cutoff(self.cutoff, self.truncation)
-        self.require_species(
-            ("sigma", self.sigma),
-            ("epsilon", self.epsilon),
-            ("repulsion", self.repulsion),
-            ("attraction", self.attraction),
-        )
+        self.require_species()  # which Equinox would ask for later
         if is_concrete((self.repulsion, self.attraction)) and not np.all(self.repulsion > self.attraction):
             raise ValueError(
                 f"`repulsion` is {self.repulsion} and `attraction` {self.attraction}; wanted a larger exponent of the"
@@ -214,36 +197,12 @@ class Morse(AbstractSpeciesPairPotential):
     **Reference:** P. M. Morse, Phys. Rev. 34, 57 (1929).
     """
 
-    depth: Float[Array, "*species"]
-    width: Float[Array, "*species"]
-    length: Float[Array, "*species"]
-    cutoff: float = eqx.field(static=True)
-    species: Int[Array, " atoms"] | None
-    truncation: AbstractTruncation
-
-    def __init__(
-        self,
-        depth: ArrayLike,
-        width: ArrayLike,
-        length: ArrayLike,
-        *,
-        cutoff: float,
-        species: ArrayLike | None = None,
-        truncation: AbstractTruncation | None = None,
-    ):
-        self.depth = as_float_array(depth)
-        self.width = as_float_array(width)
-        self.length = as_float_array(length)
-        self.cutoff = float(cutoff)
-        self.species = as_kinds(species)
-        self.truncation = as_truncation(truncation)
-
-    def __check_init__(self):
-        require_positive("depth", self.depth, "kJ/mol")
-        require_positive("width", self.width, "1/nm")
-        require_positive("length", self.length, "nm")
-        require_cutoff(self.cutoff, self.truncation)
-        self.require_species(("depth", self.depth), ("width", self.width), ("length", self.length))
+    depth: Parameter = positive("kJ/mol")
+    width: Parameter = positive("1/nm")
+    length: Parameter = positive("nm")
+    cutoff: float = checked(positive_number("nm"), static=True, kw_only=True)
+    species: Kinds = checked(optional(indices()), default=None, kw_only=True)
+    truncation: AbstractTruncation = checked(truncation_rule(), default=None, kw_only=True)
 
     def pair_energy(self, r2, i, j):
         depth, width, length = (self.of_pair(p, i, j) for p in (self.depth, self.width, self.length))
@@ -269,40 +228,16 @@ class Buckingham(AbstractSpeciesPairPotential):
     **Reference:** R. A. Buckingham, Proc. R. Soc. A 168, 264 (1938).
     """
 
-    amplitude: Float[Array, "*species"]
-    decay: Float[Array, "*species"]
-    dispersion: Float[Array, "*species"]
-    core: float = eqx.field(static=True)
-    cutoff: float = eqx.field(static=True)
-    species: Int[Array, " atoms"] | None
-    truncation: AbstractTruncation
-
-    def __init__(
-        self,
-        amplitude: ArrayLike,
-        decay: ArrayLike,
-        dispersion: ArrayLike,
-        *,
-        core: float,
-        cutoff: float,
-        species: ArrayLike | None = None,
-        truncation: AbstractTruncation | None = None,
-    ):
-        self.amplitude = as_float_array(amplitude)
-        self.decay = as_float_array(decay)
-        self.dispersion = as_float_array(dispersion)
-        self.core = float(core)
-        self.cutoff = float(cutoff)
-        self.species = as_kinds(species)
-        self.truncation = as_truncation(truncation)
+    amplitude: Parameter = positive("kJ/mol")
+    decay: Parameter = positive("1/nm")
+    dispersion: Parameter = positive_or_zero("kJ/mol nm⁶")
+    core: float = checked(positive_number("nm"), static=True, kw_only=True)
+    cutoff: float = checked(positive_number("nm"), static=True, kw_only=True)
+    species: Kinds = checked(optional(indices()), default=None, kw_only=True)
+    truncation: AbstractTruncation = checked(truncation_rule(), default=None, kw_only=True)
 
     def __check_init__(self):
-        require_positive("amplitude", self.amplitude, "kJ/mol")
-        require_positive("decay", self.decay, "1/nm")
-        require_positive("dispersion", self.dispersion, "kJ/mol nm⁶", zero=True)
-        require_positive("core", self.core, "nm")
-        require_cutoff(self.cutoff, self.truncation)
-        self.require_species(("amplitude", self.amplitude), ("decay", self.decay), ("dispersion", self.dispersion))
+        self.require_species()  # which Equinox would ask for later
         parameters = (self.amplitude, self.decay, self.dispersion)
         if is_concrete(parameters):
             a, b, c = (np.asarray(p)[..., None] for p in parameters)

@@ -1,27 +1,34 @@
 """Pairs of atoms that are named: left out of a pair potential, or the only ones in it."""
 
-import equinox as eqx
+from typing import TYPE_CHECKING
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from equinox import AbstractVar
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Int
 
-from .._misc import as_float_array, cast_floats, is_concrete, require_finite, require_shape
+from .._fields import Indices, Kinds, Parameter, checked, finite, finite_number, indices, optional
+from .._misc import cast_floats, is_concrete, require_count, require_shape
 from ._base import AbstractPotential
 from ._charges import AbstractCharges
 from ._forms import AbstractSpeciesPairPotential
 from ._pair import AbstractPairPotential
 from ._terms import (
     AbstractAtomIndexed,
-    as_kinds,
     as_pairs,
     require_atoms,
     require_indices,
     require_terms,
     steps_between,
+    terms,
 )
 from ._truncation import AbstractTruncation
+
+if TYPE_CHECKING:
+    # type checkers take an abstract variable for a field, and so for an argument
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 
 class AbstractPartnered(AbstractPairPotential, AbstractAtomIndexed):
@@ -102,16 +109,12 @@ class Rescaling(AbstractPartnered):
 
     potential: AbstractPairPotential
     partners: Int[Array, "atoms width"]
-    factor: float = eqx.field(static=True)
+    factor: float = checked(finite_number("units of 1"), static=True)
 
     def __init__(self, potential: AbstractPairPotential, pairs: ArrayLike, factor: float, num_atoms: int | None = None):
         self.potential = potential
         self.partners = _partner_table(pairs, num_atoms)
-        self.factor = float(factor)
-
-    def __check_init__(self):
-        if not np.isfinite(self.factor):
-            raise ValueError(f"`factor` is {self.factor}; wanted a finite number.")
+        self.factor = factor
 
     def pair_energy(self, r2, i, j):
         factor = jnp.where(self.is_exception(i, j), self.factor, 1).astype(r2.dtype)
@@ -129,6 +132,8 @@ def _partner_table(pairs: ArrayLike, num_atoms: int | None) -> Int[Array, "atoms
 
 def _partners(pairs: np.ndarray, num_atoms: int | None) -> np.ndarray:
     """The table of every atom's partners, as wide as the longest row."""
+    if num_atoms is not None:
+        require_count("num_atoms", num_atoms)
     needed = int(np.max(pairs, initial=-1)) + 1
     if num_atoms is not None and needed > num_atoms:
         raise ValueError(f"`pairs` name atom {needed - 1}; wanted indices from 0 to {num_atoms - 1}.")
@@ -155,32 +160,15 @@ class ListedPairs(AbstractPotential, AbstractAtomIndexed):
     """
 
     potential: AbstractPairPotential
-    pairs: Int[Array, "pairs 2"]
-    factor: Float[Array, "..."]
-    kinds: Int[Array, " pairs"] | None
-
-    def __init__(
-        self,
-        potential: AbstractPairPotential,
-        pairs: ArrayLike,
-        factor: ArrayLike = 1.0,
-        *,
-        kinds: ArrayLike | None = None,
-    ):
-        self.potential = potential
-        self.pairs = jnp.asarray(pairs)
-        self.factor = as_float_array(factor)
-        self.kinds = as_kinds(kinds)
+    pairs: Indices = terms(2)
+    factor: Parameter = checked(finite("units of 1"), default=1.0)
+    kinds: Kinds = checked(optional(indices("One per pair.")), default=None, kw_only=True)
 
     def __check_init__(self):
-        require_terms("pairs", self.pairs, 2)
-        require_finite("factor", self.factor)
         if self.factor.ndim > 0:
             require_shape("factor", self.factor, (len(self.pairs),), "A scalar, or one number per pair.")
         if self.kinds is not None:
             require_shape("kinds", self.kinds, (len(self.pairs),), "One per pair.")
-            if not jnp.issubdtype(self.kinds.dtype, jnp.integer):
-                raise TypeError(f"`kinds` has dtype {self.kinds.dtype}; wanted integers.")
             if is_concrete(self.kinds) and self.kinds.size:
                 low, high = int(np.min(np.asarray(self.kinds))), int(np.max(np.asarray(self.kinds)))
                 num = _num_entries(self.potential, default=high + 1)

@@ -1,23 +1,19 @@
 """Electrostatics on a mesh, with the splines of the optional package `jax-pme` (the extra `pme`)."""
 
 import math
-from collections.abc import Iterable
-from typing import SupportsIndex
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Int
+from jaxtyping import ArrayLike
 
 from .._box import AbstractBox, reciprocal_vectors
-from .._misc import require_positive
-from ._charges import AbstractCharges, as_charges
+from .._fields import Pairs, checked, counts, finite_number, positive_number
+from ._charges import AbstractCharges, Charges, charges_rule
 from ._coulomb import (
     AbstractElectrostatics,
     Ewald,
     Screened,
-    as_counts,
     constants,
     corrections,
     reduced,
@@ -25,7 +21,7 @@ from ._coulomb import (
     require_special_pairs,
     square,
 )
-from ._terms import as_pairs
+from ._terms import named_pairs
 
 _NODES = 5
 """Of the interpolation: with fewer, second derivatives are not continuous enough to train on."""
@@ -45,33 +41,16 @@ class P3M(AbstractElectrostatics):
     **Reference:** R. W. Hockney and J. W. Eastwood, Computer Simulation Using Particles (McGraw-Hill 1981).
     """
 
-    charges: AbstractCharges
-    exclusions: Int[Array, "exclusions 2"]
-    scaled: Int[Array, "scaled 2"]
-    cutoff: float = eqx.field(static=True)
-    alpha: float = eqx.field(static=True)
-    mesh: tuple[int, int, int] = eqx.field(static=True)
-    scale: float = eqx.field(static=True)
-
-    def __init__(
-        self,
-        charges: ArrayLike | AbstractCharges,
-        *,
-        cutoff: float,
-        alpha: float,
-        mesh: Iterable[SupportsIndex],
-        exclusions: ArrayLike | None = None,
-        scaled: ArrayLike | None = None,
-        scale: float = 1.0,
-    ):
-        self.charges = as_charges(charges)
-        self.cutoff, self.alpha, self.mesh = float(cutoff), float(alpha), as_counts("mesh", mesh, _NODES)
-        self.exclusions, self.scaled, self.scale = as_pairs(exclusions), as_pairs(scaled), float(scale)
+    charges: Charges = charges_rule()
+    exclusions: Pairs = checked(named_pairs(), default=None, kw_only=True)
+    scaled: Pairs = checked(named_pairs(), default=None, kw_only=True)
+    cutoff: float = checked(positive_number("nm"), static=True, kw_only=True)
+    alpha: float = checked(positive_number("1/nm"), static=True, kw_only=True)
+    mesh: tuple[int, int, int] = checked(counts(_NODES), static=True, kw_only=True)
+    scale: float = checked(finite_number("units of 1"), static=True, default=1.0, kw_only=True)
 
     def __check_init__(self):
         _splines()
-        require_positive("cutoff", self.cutoff, "nm")
-        require_positive("alpha", self.alpha, "1/nm")
         require_special_pairs(self.exclusions, self.scaled)
 
     @classmethod

@@ -1,15 +1,21 @@
 import abc
+from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
-from equinox import AbstractVar
 from jaxtyping import Array, Float, Int
 
 from .._box import AbstractBox
-from .._misc import cast_floats
+from .._misc import cast_floats, require_positive
 from .._neighbors import Neighbors
 from ._base import AbstractPotential
 from ._pair_sum import by_atom, first_slope, one_if_usable, pair_sum, per_tile, row_sum
 from ._truncation import AbstractTruncation
+
+if TYPE_CHECKING:
+    # type checkers take an abstract variable for a field, and so for an argument
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 
 class AbstractPairPotential(AbstractPotential):
@@ -27,6 +33,10 @@ class AbstractPairPotential(AbstractPotential):
 
     cutoff: AbstractVar[float]  # pyright: ignore[reportIncompatibleVariableOverride]
     truncation: AbstractVar[AbstractTruncation]
+
+    def __check_init__(self):
+        require_positive("cutoff", self.cutoff, "nm")
+        self.truncation.check(self.cutoff)
 
     @abc.abstractmethod
     def pair_energy(self, r2: Float[Array, ""], i: Int[Array, ""], j: Int[Array, ""]) -> Float[Array, ""]:

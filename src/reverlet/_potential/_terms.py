@@ -2,20 +2,21 @@
 
 import abc
 import itertools
+from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
 from .._box import AbstractBox
-from .._misc import is_concrete, require_shape
+from .._fields import AbstractChecked, Rule
+from .._misc import as_array, is_concrete, require_shape, require_whole
 
 Vector = tuple[Float[Array, "*terms"], Float[Array, "*terms"], Float[Array, "*terms"]]
 
 
-class AbstractAtomIndexed(eqx.Module):
+class AbstractAtomIndexed(AbstractChecked):
     """What names atoms by their number, or has an entry for every atom, so that it fits some topologies only."""
 
     @abc.abstractmethod
@@ -42,14 +43,9 @@ def require_indices(owner: AbstractAtomIndexed, indices: Int[Array, "..."], num_
             )
 
 
-def as_kinds(kinds: ArrayLike | None) -> Int[Array, " terms"] | None:
-    """Indices as an array, if there are any."""
-    return None if kinds is None else jnp.asarray(kinds)
-
-
 def as_pairs(pairs: ArrayLike | None) -> Int[Array, "pairs 2"]:
     """Pairs of atoms, none by default."""
-    return jnp.zeros((0, 2), int) if pairs is None or np.size(pairs) == 0 else jnp.asarray(pairs)
+    return jnp.zeros((0, 2), int) if pairs is None or np.size(pairs) == 0 else as_array(pairs)
 
 
 def steps_between(
@@ -71,11 +67,20 @@ def of_kind(parameter: Array, kind: Int[Array, ""] | None) -> Array:
     return parameter if parameter.ndim == 0 or kind is None else parameter[kind]
 
 
+def named_pairs() -> Any:
+    """Pairs of atoms, none by default."""
+    return Rule(as_pairs, lambda name, x: require_terms(name, x, 2))
+
+
+def terms(each: int) -> Any:
+    """Index arrays of terms of so many atoms each."""
+    return Rule(as_array, lambda name, x: require_terms(name, x, each))
+
+
 def require_terms(name: str, atoms: Array, each: int) -> None:
     """Refuses index arrays of the wrong shape, negative indices, and terms that name an atom twice."""
     require_shape(name, atoms, (None, each), f"{each} atom indices per term.")
-    if not jnp.issubdtype(atoms.dtype, jnp.integer):
-        raise TypeError(f"`{name}` has dtype {atoms.dtype}; wanted integers, the indices of atoms.")
+    require_whole(name, atoms, "the indices of atoms")
     if not is_concrete(atoms) or not atoms.size:
         return
     rows = np.asarray(atoms)
@@ -91,6 +96,8 @@ def require_terms(name: str, atoms: Array, each: int) -> None:
 
 def require_kinds(kinds: Int[Array, " terms"] | None, num_terms: int, *parameters: tuple[str, Array]) -> None:
     """Refuses parameters that are neither scalars nor one per kind, and kinds that have no parameters."""
+    if not parameters:
+        return
     lengths = {len(x) for _, x in parameters if x.ndim == 1}
     shapes = ", ".join(f"`{name}` {x.shape}" for name, x in parameters)
     if any(x.ndim > 1 for _, x in parameters) or len(lengths) > 1:
@@ -104,8 +111,6 @@ def require_kinds(kinds: Int[Array, " terms"] | None, num_terms: int, *parameter
     if kinds is None:
         return
     require_shape("kinds", kinds, (num_terms,), "One per term.")
-    if not jnp.issubdtype(kinds.dtype, jnp.integer):
-        raise TypeError(f"`kinds` has dtype {kinds.dtype}; wanted integers.")
     if is_concrete(kinds) and kinds.size:
         low, high, num = int(np.min(np.asarray(kinds))), int(np.max(np.asarray(kinds))), max(lengths)
         if low < 0 or high >= num:

@@ -2,17 +2,18 @@
 
 import abc
 from collections.abc import Callable
+from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._misc import require_positive
+from .._fields import AbstractChecked, Rule, checked, positive_number
+from .._misc import require_instance
 
 PairFunction = Callable[[Float[Array, ""]], Float[Array, ""]]
 
 
-class AbstractTruncation(eqx.Module):
+class AbstractTruncation(AbstractChecked):
     """How a pair potential ends at its cutoff."""
 
     @abc.abstractmethod
@@ -72,7 +73,7 @@ class SmoothSwitch(AbstractTruncation):
     **Arguments:** `onset`, nm.
     """
 
-    onset: float = eqx.field(static=True)
+    onset: float = checked(positive_number("nm"), static=True)
 
     def truncate(self, u, r2, cutoff):
         # the maximum keeps the square root's derivative finite below the onset, where it is not used
@@ -89,12 +90,7 @@ class SmoothSwitch(AbstractTruncation):
             raise ValueError(f"`onset` is {self.onset} nm; wanted a distance between 0 and the cutoff, {cutoff} nm.")
 
 
-def as_truncation(truncation: AbstractTruncation | None) -> AbstractTruncation:
-    """The truncation, a plain cutoff by default."""
-    return PlainCutoff() if truncation is None else truncation
-
-
-def require_cutoff(cutoff: float, truncation: AbstractTruncation) -> None:
-    """Refuses a cutoff that is not a positive number, or that the truncation cannot work with."""
-    require_positive("cutoff", cutoff, "nm")
-    truncation.check(cutoff)
+def truncation_rule() -> Any:
+    """A truncation, a plain cutoff by default."""
+    plain = lambda x: PlainCutoff() if x is None else x
+    return Rule(plain, lambda name, x: require_instance(name, x, AbstractTruncation))
