@@ -11,8 +11,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from ._fields import AbstractChecked, Rule
+from ._misc import as_count
 
-class MemoryBudget(eqx.Module):
+
+class MemoryBudget(AbstractChecked):
     """A size of micro-batches chosen such that a gradient of all samples fits in so many bytes on each device.
 
     XLA is asked what the compiled gradient would take with two and with four samples at a time; other sizes lie on a
@@ -47,7 +50,11 @@ def device_mesh(num_devices: int | None = None) -> Mesh:
     devices = jax.devices()
     if num_devices is not None:
         least = min(sum(d.process_index == p for d in devices) for p in range(jax.process_count()))
-        if isinstance(num_devices, bool) or not isinstance(num_devices, int) or not 1 <= num_devices <= least:
+        if (
+            isinstance(num_devices, bool)
+            or not isinstance(num_devices, int | np.integer)
+            or not 1 <= num_devices <= least
+        ):
             raise ValueError(
                 f"`num_devices` is {num_devices!r}, and there are {least} on each process ({devices[0].platform});"
                 f" wanted a whole number from 1 to {least}. For more on a CPU, start Python with"
@@ -56,6 +63,11 @@ def device_mesh(num_devices: int | None = None) -> Mesh:
         by_process = [[d for d in devices if d.process_index == p] for p in range(jax.process_count())]
         devices = [d for own in by_process for d in own[:num_devices]]
     return Mesh(np.asarray(devices), ("samples",))
+
+
+def batch_rule() -> Any:
+    """A field with a size of micro-batches."""
+    return Rule(as_count, lambda name, x: require_batch(x))
 
 
 def require_batch(batch: Any) -> None:

@@ -1,17 +1,17 @@
 import abc
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from equinox import AbstractVar
 from jaxtyping import Array, ArrayLike, Float
 
+from ._fields import AbstractChecked
 from ._misc import as_float_array, is_concrete, require_finite, require_shape
 
 
-class AbstractBox(eqx.Module):
+class AbstractBox(AbstractChecked):
     """The region the atoms live in, and which of its periodic images is meant.
 
     A box is a differentiable pytree: its lengths may be traced, batched and differentiated.

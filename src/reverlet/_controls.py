@@ -1,14 +1,14 @@
 import abc
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ._misc import require_positive, tree_dot
+from ._fields import AbstractChecked, positive_scalar
+from ._misc import tree_dot
 
 
-class AbstractCotangentControl(eqx.Module):
+class AbstractCotangentControl(AbstractChecked):
     """What is done to the cotangent on its way back through a trajectory, where the exact gradient explodes.
 
     `ReversibleAdjoint(controls=(...))` applies its controls one after the other, to every trajectory by itself. The
@@ -48,10 +48,7 @@ class DropAfter(AbstractCotangentControl):
     **Errors:** `ValueError` unless it is more than zero.
     """
 
-    horizon: float | Float[Array, ""]
-
-    def __check_init__(self):
-        require_positive("horizon", self.horizon, "ps")
+    horizon: float | Float[Array, ""] = positive_scalar("ps")
 
     def record(self, time, h, cotangent):
         return _kept(time < self.horizon + 0.5 * h, cotangent)
@@ -72,10 +69,7 @@ class Damp(AbstractCotangentControl):
     **Errors:** `ValueError` unless it is more than zero.
     """
 
-    rate: float | Float[Array, ""]
-
-    def __check_init__(self):
-        require_positive("rate", self.rate, "1/ps")
+    rate: float | Float[Array, ""] = positive_scalar("1/ps")
 
     def record(self, time, h, cotangent):
         del time, h
@@ -98,10 +92,7 @@ class ClipNorm(AbstractCotangentControl):
     **Reference:** R. Pascanu, T. Mikolov and Y. Bengio, ICML (2013), there for the gradient of the parameters.
     """
 
-    max_norm: float | Float[Array, ""]
-
-    def __check_init__(self):
-        require_positive("max_norm", self.max_norm, "units of the loss per nm and per nm/ps")
+    max_norm: float | Float[Array, ""] = positive_scalar("units of the loss per nm and per nm/ps")
 
     def record(self, time, h, cotangent):
         del time, h
@@ -130,10 +121,7 @@ class ResetEvery(AbstractCotangentControl):
     **Errors:** `ValueError` unless it is more than zero.
     """
 
-    length: float | Float[Array, ""]
-
-    def __check_init__(self):
-        require_positive("length", self.length, "ps")
+    length: float | Float[Array, ""] = positive_scalar("ps")
 
     def record(self, time, h, cotangent):
         del time, h

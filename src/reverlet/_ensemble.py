@@ -1,18 +1,16 @@
 import abc
 
-import equinox as eqx
-import jax.numpy as jnp
 from equinox import AbstractVar
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
 
 from . import units
 from ._box import AbstractBox, OpenBox
-from ._misc import as_float_array, is_concrete, require_positive
+from ._fields import AbstractChecked, Parameter, finite, positive
 from ._state import State
 from ._system import System
 
 
-class AbstractEnsemble(eqx.Module):
+class AbstractEnsemble(AbstractChecked):
     """What is held constant, and so how probable every configuration is: p(x) ∝ exp(-u(x)), u the reduced energy."""
 
     temperature: AbstractVar[Float[Array, ""]]
@@ -39,13 +37,7 @@ class NVT(AbstractEnsemble):
     **Errors:** `ValueError` for a temperature that is not positive.
     """
 
-    temperature: Float[Array, ""]
-
-    def __init__(self, temperature: ArrayLike):
-        self.temperature = as_float_array(temperature)
-
-    def __check_init__(self):
-        require_positive("temperature", self.temperature, "K")
+    temperature: Parameter = positive("K")
 
     def reduced(self, energy, box):
         del box
@@ -64,17 +56,8 @@ class NPT(AbstractEnsemble):
     open box.
     """
 
-    temperature: Float[Array, ""]
-    pressure: Float[Array, ""]
-
-    def __init__(self, temperature: ArrayLike, pressure: ArrayLike):
-        self.temperature = as_float_array(temperature)
-        self.pressure = as_float_array(pressure)
-
-    def __check_init__(self):
-        require_positive("temperature", self.temperature, "K")
-        if is_concrete(self.pressure) and not jnp.isfinite(self.pressure):
-            raise ValueError(f"`pressure` is {self.pressure}; wanted a finite number, in kJ/mol/nm³.")
+    temperature: Parameter = positive("K")
+    pressure: Parameter = finite("kJ/mol/nm³")
 
     def reduced(self, energy, box):
         if isinstance(box, OpenBox):

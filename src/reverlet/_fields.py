@@ -189,8 +189,8 @@ def count(least: int = 1) -> Any:
     return Rule(as_count, lambda name, x: require_count(name, x, least=least))
 
 
-def counts(least: int) -> Any:
-    """Three whole numbers, one for each lattice vector, as Python's own, which a static field wants."""
+def counts(least: int, length: int = 3) -> Any:
+    """Whole numbers, one for each of the first lattice vectors, as Python's own, which a static field wants."""
 
     def convert(x):
         try:
@@ -199,9 +199,9 @@ def counts(least: int) -> Any:
             return x
 
     def require(name, x):
-        fine = isinstance(x, tuple) and len(x) == 3 and all(isinstance(k, int) and k >= least for k in x)
+        fine = isinstance(x, tuple) and len(x) == length and all(isinstance(k, int) and k >= least for k in x)
         if not fine:
-            raise ValueError(f"`{name}` is {x!r}; wanted three whole numbers, at least {least}.")
+            raise ValueError(f"`{name}` is {x!r}; wanted {length} whole numbers, at least {least}.")
 
     return Rule(convert, require)
 

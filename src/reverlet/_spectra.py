@@ -3,16 +3,15 @@
 import abc
 import math
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from equinox import AbstractVar
 from jaxtyping import Array, Float
 
-from ._misc import require_positive
+from ._fields import AbstractChecked, positive_scalar
 
 
-class AbstractWindow(eqx.Module):
+class AbstractWindow(AbstractChecked):
     """What a correlation function is multiplied by before it is transformed: one at lag zero, and even in time.
 
     In the spectrum it is a convolution, which sets the resolution. Not to be confused with `rv.controls.ResetEvery`,
@@ -39,10 +38,7 @@ class GaussianWindow(AbstractWindow):
     **Arguments:** `width` σ, ps; 1/3 ps makes lines 37.5 cm⁻¹ wide.
     """
 
-    width: float
-
-    def __check_init__(self):
-        require_positive("width", self.width, "ps")
+    width: float = positive_scalar("ps")
 
     @property
     def length(self) -> float:
@@ -60,10 +56,7 @@ class HannWindow(AbstractWindow):
     **Reference:** F. J. Harris, Proc. IEEE 66, 51 (1978), also for `BlackmanWindow`.
     """
 
-    length: float  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    def __check_init__(self):
-        require_positive("length", self.length, "ps")
+    length: float = positive_scalar("ps")
 
     def __call__(self, lags):
         return jnp.where(lags < self.length, jnp.cos(0.5 * jnp.pi * lags / self.length) ** 2, 0)
@@ -75,10 +68,7 @@ class BlackmanWindow(AbstractWindow):
     **Arguments:** `length` T, ps.
     """
 
-    length: float  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    def __check_init__(self):
-        require_positive("length", self.length, "ps")
+    length: float = positive_scalar("ps")
 
     def __call__(self, lags):
         x = jnp.pi * lags / self.length
@@ -93,10 +83,7 @@ class CutoffWindow(AbstractWindow):
     **Arguments:** `length` T, ps.
     """
 
-    length: float  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    def __check_init__(self):
-        require_positive("length", self.length, "ps")
+    length: float = positive_scalar("ps")
 
     def __call__(self, lags):
         at_end = jnp.abs(lags - self.length) < 1e-5 * self.length  # lags are multiples of a rounded step
@@ -117,7 +104,7 @@ class WindowProduct(AbstractWindow):
         return self.first(lags) * self.second(lags)
 
 
-class AbstractQuadrature(eqx.Module):
+class AbstractQuadrature(AbstractChecked):
     """A rule for cosine integrals of a function known at equal steps."""
 
     @abc.abstractmethod

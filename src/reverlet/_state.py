@@ -6,11 +6,21 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 from . import units
 from ._bath import Bath
 from ._box import AbstractBox
-from ._misc import as_float_array, require_finite, require_float, require_positive, require_shape
+from ._fields import AbstractChecked
+from ._misc import (
+    as_array,
+    as_float_array,
+    require_count,
+    require_finite,
+    require_float,
+    require_instance,
+    require_positive,
+    require_shape,
+)
 from ._topology import Topology
 
 
-class State(eqx.Module):
+class State(AbstractChecked):
     """One configuration: what moves.
 
     Many configurations are one `State` whose arrays have leading axes; make it with
@@ -29,8 +39,8 @@ class State(eqx.Module):
     bath: Bath | None
 
     def __init__(self, positions: ArrayLike, velocities: ArrayLike | None, box: AbstractBox, bath: Bath | None = None):
-        self.positions = jnp.asarray(positions)
-        self._velocities = None if velocities is None else jnp.asarray(velocities)
+        self.positions = as_array(positions)
+        self._velocities = None if velocities is None else as_array(velocities)
         self.box = box
         self.bath = bath
         require_float("positions", self.positions)
@@ -76,7 +86,11 @@ class State(eqx.Module):
         return eqx.tree_at(lambda s: s._velocities, self, velocities, is_leaf=lambda x: x is None)
 
     def repeat(self, num: int) -> "State":
-        """`num` copies of this configuration along a new leading axis, to start as many chains from."""
+        """`num` copies of this configuration along a new leading axis, to start as many chains from.
+
+        **Errors:** `ValueError` for a number less than one.
+        """
+        require_count("num", num)
         return jax.tree.map(lambda x: jnp.repeat(x[None], num, axis=0), self)
 
 
@@ -103,6 +117,7 @@ def maxwell_boltzmann(
 
     **Errors:** `ValueError` for a negative or non-finite temperature.
     """
+    require_instance("topology", topology, Topology)
     require_positive("temperature", temperature, "K", zero=True)
     masses = topology.masses
     thermal = jnp.sqrt(units.BOLTZMANN * as_float_array(temperature).astype(masses.dtype) / masses)

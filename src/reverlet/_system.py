@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from ._box import AbstractBox
 from ._dipole import AbstractDipole, AbstractPolarizability
+from ._fields import AbstractChecked
 from ._health import check_energies, check_wear
 from ._misc import cast_floats, is_concrete
 from ._neighbors import AbstractNeighborSearch, Neighbors, Wear
@@ -17,7 +18,7 @@ from ._topology import Topology
 from ._verdict import raise_if
 
 
-class Surfaces(eqx.Module):
+class Surfaces(AbstractChecked):
     """All functions of a configuration that a system has: what is trained, copied and differentiated."""
 
     potential: AbstractPotential
@@ -25,7 +26,7 @@ class Surfaces(eqx.Module):
     polarizability: AbstractPolarizability | None = None
 
 
-class System(eqx.Module):
+class System(AbstractChecked):
     """Atoms and the surfaces they move on and are seen by.
 
     **Arguments:** `topology`; `potential`; `dipole` and `polarizability`, for the observables that look at them;

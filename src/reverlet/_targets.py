@@ -6,19 +6,19 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from ._batches import Batch
 from ._dynamics import Dynamics
 from ._ensemble import AbstractEnsemble
 from ._expectation import Estimate, expectation
-from ._misc import as_float_array, require_finite, require_positive
+from ._fields import AbstractChecked, Parameter, finite, function, instance, positive
 from ._observable import AbstractObservable, SquaredDistance
 from ._sampler import Samples
 from ._system import System
 
 
-class Target(eqx.Module):
+class Target(AbstractChecked):
     """A value to be reached, with what it takes to compare.
 
     **Arguments:** `observable`, what reduces to it; `value`, of that shape, in internal units; `error`, its standard
@@ -29,29 +29,10 @@ class Target(eqx.Module):
     """
 
     observable: AbstractObservable
-    value: Float[Array, "..."]
-    error: Float[Array, "..."]
-    unit: str = eqx.field(static=True)
-    citation: str = eqx.field(static=True)
-
-    def __init__(
-        self,
-        observable: AbstractObservable,
-        value: ArrayLike,
-        error: ArrayLike,
-        *,
-        unit: str = "",
-        citation: str = "",
-    ):
-        self.observable = observable
-        self.value = as_float_array(value)
-        self.error = as_float_array(error)
-        self.unit = unit
-        self.citation = citation
-
-    def __check_init__(self):
-        require_finite("value", self.value)
-        require_positive("error", self.error, self.unit or "the unit of the value")
+    value: Parameter = finite("the unit of the observable")
+    error: Parameter = positive("the unit of the value")
+    unit: str = eqx.field(static=True, default="", kw_only=True)
+    citation: str = eqx.field(static=True, default="", kw_only=True)
 
     @property
     def distance(self) -> SquaredDistance:
@@ -60,7 +41,7 @@ class Target(eqx.Module):
         return SquaredDistance(self.observable, self.value, self.error * size)
 
 
-class StatePoint(eqx.Module):
+class StatePoint(AbstractChecked):
     """One state point of a fit: a system made from a model, an ensemble, and what is to be reached there.
 
     A loss over several state points is the sum of theirs.
@@ -71,14 +52,15 @@ class StatePoint(eqx.Module):
     **Errors:** `ValueError` without targets.
     """
 
-    system: Callable[[Any], System]
-    ensemble: AbstractEnsemble
-    targets: tuple[Target, ...]
+    system: Callable[[Any], System] = function("`lambda model: model.system(216, box)`")
+    ensemble: AbstractEnsemble = instance(AbstractEnsemble)
+    targets: tuple[Target, ...] = instance(tuple)
     dynamics: Dynamics | None = None
 
     def __check_init__(self):
-        if len(self.targets) == 0:
-            raise ValueError("`StatePoint` got no targets; wanted a tuple of at least one `rv.Target(...)`.")
+        targets = self.targets
+        if not isinstance(targets, tuple) or not targets or not all(isinstance(t, Target) for t in targets):
+            raise ValueError(f"`targets` is {targets!r}; wanted a tuple of at least one `rv.Target(...)`.")
 
     def measure(
         self, model: PyTree, samples: Samples, *, batch: Batch = None, mesh: Mesh | None = None, throw: bool = True

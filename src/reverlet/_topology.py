@@ -1,15 +1,24 @@
 from collections.abc import Sequence
+from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Int
 
 from ._elements import MASSES, SYMBOLS, atomic_number
-from ._misc import as_float_array, is_concrete, require_count, require_positive, require_shape
+from ._fields import AbstractChecked, Indices, Parameter, Rule, indices, positive
+from ._misc import as_array, as_float_array, is_concrete, require_count, require_shape, require_whole
 
 
-class Topology(eqx.Module):
+def _bonds() -> Any:
+    def require(name, x):
+        require_shape(name, x, (None, 2), "One pair of atom indices per bond.")
+        require_whole(name, x)
+
+    return Rule(as_array, require)
+
+
+class Topology(AbstractChecked):
     """What of a system does not move: which atoms there are, how heavy, and how they are connected.
 
     Usually made by `Topology.from_elements`.
@@ -18,12 +27,12 @@ class Topology(eqx.Module):
     that do not exist.
     """
 
-    atomic_numbers: Int[Array, " atoms"]
-    masses: Float[Array, " atoms"]
+    atomic_numbers: Indices = indices(lowest=1)
+    masses: Parameter = positive("u")
     """u."""
-    molecules: Int[Array, " atoms"]
+    molecules: Indices = indices()
     """The index of the molecule each atom belongs to."""
-    bonds: Int[Array, "bonds 2"]
+    bonds: Indices = _bonds()
     """Pairs of bonded atoms."""
 
     @classmethod
@@ -53,9 +62,7 @@ class Topology(eqx.Module):
     def __check_init__(self):
         n = len(self.atomic_numbers)
         require_shape("masses", self.masses, (n,), "One per atom.")
-        require_positive("masses", self.masses, "u")
         require_shape("molecules", self.molecules, (n,), "One per atom.")
-        require_shape("bonds", self.bonds, (None, 2), "One pair of atom indices per bond.")
         if (
             self.bonds.size
             and is_concrete(self.bonds)

@@ -1,15 +1,12 @@
-from typing import Any
-
 import diffrax
 import equinox as eqx
 import jax
-import numpy as np
-from jax.core import Tracer
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from .._adjoint import ReversibleAdjoint
-from .._batches import Batch, map_samples, replicate, require_batch
+from .._batches import Batch, batch_rule, map_samples, replicate
+from .._fields import AbstractChecked, checked, count, positive_scalar
 from .._solver import AbstractFallibleSolver, VelocityVerlet
 from .._state import State
 from .._system import System
@@ -75,25 +72,29 @@ def nve(
     return dynamics.run(system, state, record, throw=throw)
 
 
-class Dynamics(eqx.Module):
+class Dynamics(AbstractChecked):
     """How to run trajectories at constant energy from samples: the arguments of `nve`, for `expectation`.
 
     **Errors:** as of `nve`, when made.
     """
 
-    dt: float
-    num_steps: int = eqx.field(static=True)
-    save_every: int = eqx.field(static=True, default=1)
+    dt: float = positive_scalar("ps")
+    num_steps: int = checked(count(), static=True)
+    save_every: int = checked(count(), static=True, default=1)
     solver: diffrax.AbstractSolver = VelocityVerlet()
     adjoint: diffrax.AbstractAdjoint = ReversibleAdjoint()
     both_directions: bool = eqx.field(static=True, default=False)
-    batch: Batch = eqx.field(static=True, default=None)
+    batch: Batch = checked(batch_rule(), static=True, default=None)
     mesh: Mesh | None = eqx.field(static=True, default=None)
     progress_meter: diffrax.AbstractProgressMeter = diffrax.NoProgressMeter()
 
     def __check_init__(self):
-        _check_steps(self.dt, self.num_steps, self.save_every)
-        require_batch(self.batch)
+        steps, every = self.num_steps, self.save_every
+        if steps % every != 0:
+            raise ValueError(
+                f"`num_steps` is {steps}, which `save_every` {every} does not divide; wanted a multiple such as"
+                f" {steps - steps % every or every} or {-(-steps // every) * every}."
+            )
 
     def run(self, system: System, state: State, record: Record | None, *, throw: bool = True) -> Trajectory:
         """The trajectory from one configuration."""
@@ -164,17 +165,3 @@ class Dynamics(eqx.Module):
                 system.search, states, self.solver, self.dt, self.save_every, guard=out, mesh=self.mesh
             )
         return out
-
-
-def _check_steps(dt: Any, num_steps: int, save_every: int) -> tuple[int, int]:
-    if not isinstance(dt, Tracer) and not dt > 0:
-        raise ValueError(f"`dt` is {dt}; wanted a time step longer than zero, in ps (1 fs is 0.001).")
-    for name, value in (("num_steps", num_steps), ("save_every", save_every)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"`{name}` is {value!r}; wanted a whole number, at least 1.")
-    if num_steps % save_every != 0:
-        raise ValueError(
-            f"`num_steps` is {num_steps}, which `save_every` {save_every} does not divide; wanted a multiple such as"
-            f" {num_steps - num_steps % save_every or save_every} or {-(-num_steps // save_every) * save_every}."
-        )
-    return int(num_steps), int(save_every)

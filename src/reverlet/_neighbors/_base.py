@@ -7,6 +7,7 @@ from equinox import AbstractVar
 from jaxtyping import Array, Bool, Float, Int
 
 from .._box import AbstractBox, OpenBox, reciprocal_vectors
+from .._fields import AbstractChecked
 
 
 class Neighbors(eqx.Module):
@@ -93,7 +94,7 @@ def _product(a: Float[Array, "rows 3"], b: Float[Array, "3 3"]) -> Float[Array, 
     return a[:, 0, None] * b[0] + a[:, 1, None] * b[1] + a[:, 2, None] * b[2]
 
 
-class AbstractNeighborSearch(eqx.Module):
+class AbstractNeighborSearch(AbstractChecked):
     """Finds the pairs of atoms nearer than a cutoff and a skin; a pure function of positions and box.
 
     A list stays right until an atom has moved by half the skin, in a box that keeps its shape; see `Neighbors`.

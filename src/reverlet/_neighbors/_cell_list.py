@@ -9,6 +9,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
 from .._box import AbstractBox
+from .._fields import checked, count, counts, optional, positive_number
 from .._misc import is_concrete
 from ._base import AbstractNeighborSearch, Neighbors
 
@@ -34,27 +35,15 @@ class CellList(AbstractNeighborSearch):
     **Reference:** the layout follows S. Páll and B. Hess, Comput. Phys. Commun. 184, 2641 (2013).
     """
 
-    cutoff: float = eqx.field(static=True)
-    skin: float = eqx.field(static=True)
-    every: int = eqx.field(static=True)
-    cells: tuple[int, int, int] = eqx.field(static=True)
-    reach: tuple[int, int] = eqx.field(static=True)
-    window: int = eqx.field(static=True)
-    capacity: int = eqx.field(static=True)
-    block: int = eqx.field(static=True, default=8)
-    near: int | None = eqx.field(static=True, default=None)
-
-    def __check_init__(self):
-        for name, value in (("cutoff", self.cutoff), ("skin", self.skin)):
-            if not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"`{name}` is {value}; wanted a finite number more than zero, in nm.")
-        numbers = [("every", self.every), ("window", self.window), ("capacity", self.capacity), ("block", self.block)]
-        numbers += [] if self.near is None else [("near", self.near)]
-        numbers += [(f"cells[{k}]", n) for k, n in enumerate(self.cells)]
-        numbers += [(f"reach[{k}]", n) for k, n in enumerate(self.reach)]
-        for name, value in numbers:
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"`{name}` is {value!r}; wanted a whole number, at least 1.")
+    cutoff: float = checked(positive_number("nm"), static=True)
+    skin: float = checked(positive_number("nm"), static=True)
+    every: int = checked(count(), static=True)
+    cells: tuple[int, int, int] = checked(counts(1), static=True)
+    reach: tuple[int, int] = checked(counts(1, 2), static=True)
+    window: int = checked(count(), static=True)
+    capacity: int = checked(count(), static=True)
+    block: int = checked(count(), static=True, default=8)
+    near: int | None = checked(optional(count()), static=True, default=None)
 
     @classmethod
     def fit(

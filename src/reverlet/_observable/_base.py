@@ -1,15 +1,15 @@
 import abc
 
-import equinox as eqx
 from jaxtyping import Array, Float, PyTree
 
 from .._ensemble import AbstractEnsemble
+from .._fields import AbstractChecked
 from .._state import State
 from .._system import System
 from .._timeseries import Times
 
 
-class AbstractObservable(eqx.Module):
+class AbstractObservable(AbstractChecked):
     """A property: what to keep of an instant, and how what was kept becomes a number or a curve."""
 
     @abc.abstractmethod

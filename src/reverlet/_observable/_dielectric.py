@@ -1,16 +1,15 @@
 import math
 
-import equinox as eqx
 import jax.numpy as jnp
 
 from .. import units
 from .._dipole import moment_of
 from .._ensemble import require_ensemble
-from .._misc import require_positive
+from .._fields import checked, positive_number
 from .._statistics import weighted_mean
 from ._base import AbstractObservable
 from ._green_kubo import AbstractTransportCoefficient
-from ._spectroscopy import DipoleOrRule, current_density, dipole_of, require_volume
+from ._spectroscopy import DipoleOrRule, current_density, dipole_of, dipole_or_rule, require_volume
 
 
 class DielectricConstant(AbstractObservable):
@@ -32,7 +31,7 @@ class DielectricConstant(AbstractObservable):
     **Reference:** M. Neumann, Mol. Phys. 50, 841 (1983).
     """
 
-    dipole: DipoleOrRule = None
+    dipole: DipoleOrRule = checked(dipole_or_rule(), default=None)
 
     def record(self, system, state, initial):
         del initial
@@ -63,15 +62,8 @@ class Conductivity(AbstractTransportCoefficient):
     **Reference:** R. Kubo, J. Phys. Soc. Jpn. 12, 570 (1957).
     """
 
-    dipole: DipoleOrRule
-    max_time: float = eqx.field(static=True)
-
-    def __init__(self, max_time: float, *, dipole: DipoleOrRule = None):
-        self.dipole = dipole
-        self.max_time = float(max_time)  # a static field is no number of NumPy
-
-    def __check_init__(self):
-        require_positive("max_time", self.max_time, "ps")
+    max_time: float = checked(positive_number("ps"), static=True)
+    dipole: DipoleOrRule = checked(dipole_or_rule(), default=None, kw_only=True)
 
     def flux(self, system, state):
         current = current_density(self.dipole, system, state)

@@ -1,13 +1,12 @@
 import abc
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from equinox import AbstractVar
 from jaxtyping import Array, Float
 
 from .._ensemble import AbstractEnsemble, require_ensemble
-from .._misc import require_positive
+from .._fields import checked, positive_number
 from .._potential import AbstractPairPotential, heat_flow
 from .._state import State, relative_to_center_of_mass
 from .._statistics import weighted_mean
@@ -89,13 +88,7 @@ class Viscosity(AbstractTransportCoefficient):
     **Reference:** P. J. Daivis and D. J. Evans, J. Chem. Phys. 100, 541 (1994).
     """
 
-    max_time: float = eqx.field(static=True)
-
-    def __init__(self, max_time: float):
-        self.max_time = float(max_time)  # a static field is no number of NumPy
-
-    def __check_init__(self):
-        require_positive("max_time", self.max_time, "ps")
+    max_time: float = checked(positive_number("ps"), static=True)
 
     def flux(self, system, state):
         v = relative_to_center_of_mass(system.topology, state.velocities)
@@ -126,13 +119,7 @@ class ThermalConductivity(AbstractTransportCoefficient):
     Computer Simulation of Liquids, 2nd ed. (Oxford 2017), section 2.7.
     """
 
-    max_time: float = eqx.field(static=True)
-
-    def __init__(self, max_time: float):
-        self.max_time = float(max_time)  # a static field is no number of NumPy
-
-    def __check_init__(self):
-        require_positive("max_time", self.max_time, "ps")
+    max_time: float = checked(positive_number("ps"), static=True)
 
     def flux(self, system, state):
         volume = state.box.volume.astype(state.positions.dtype)

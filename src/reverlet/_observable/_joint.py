@@ -1,8 +1,7 @@
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
 
-from .._misc import as_float_array, require_finite
+from .._fields import Parameter, checked, finite, positive
 from ._base import AbstractObservable
 
 
@@ -48,17 +47,8 @@ class SquaredDistance(AbstractObservable):
     """
 
     observable: AbstractObservable
-    target: Float[Array, "..."]
-    scale: Float[Array, "..."]
-
-    def __init__(self, observable: AbstractObservable, target: ArrayLike, scale: ArrayLike = 1.0):
-        self.observable = observable
-        self.target = as_float_array(target)
-        self.scale = as_float_array(scale)
-
-    def __check_init__(self):
-        require_finite("target", self.target)
-        require_finite("scale", self.scale)
+    target: Parameter = finite("the unit of the observable")
+    scale: Parameter = checked(positive("the unit of the observable"), default=1.0)
 
     def record(self, system, state, initial):
         return self.observable.record(system, state, initial)

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -10,7 +11,16 @@ from .. import units
 from .._box import OpenBox
 from .._dipole import AbstractDipole
 from .._ensemble import AbstractEnsemble, require_ensemble
-from .._misc import as_float_array, is_concrete, require_finite, require_positive, require_shape
+from .._fields import Parameter, Rule, checked, count, instance, optional
+from .._misc import (
+    as_float_array,
+    is_concrete,
+    require_callable,
+    require_count,
+    require_finite,
+    require_positive,
+    require_shape,
+)
 from .._potential import AbstractPotential
 from .._spectra import AbstractQuadrature, AbstractWindow, Trapezoid, correlation_of_density, spectral_density
 from .._state import State
@@ -24,6 +34,21 @@ from ._quantum import AbstractQuantumCorrection, HarmonicQuantumCorrection
 PER_CENTIMETER = 0.01 * units.METER
 """1/nm, in 1/cm."""
 DipoleOrRule = AbstractDipole | Callable[[AbstractPotential], AbstractDipole] | None
+
+
+def dipole_or_rule() -> Any:
+    """A field with a dipole, a function that finds one, or neither."""
+
+    def require(name, x):
+        if x is not None and not isinstance(x, AbstractDipole):
+            require_callable(name, x, "`rv.PointCharges.of`, or an `AbstractDipole`")
+
+    return Rule(lambda x: x, require)
+
+
+def wavenumbers_rule() -> Any:
+    """A field of increasing wavenumbers, 1/cm."""
+    return Rule(as_float_array, lambda name, x: require_wavenumbers(x, name))
 
 
 def dipole_of(dipole: DipoleOrRule, system: System) -> AbstractDipole:
@@ -92,35 +117,13 @@ class InfraredSpectrum(AbstractObservable):
     (2025).
     """
 
-    dipole: DipoleOrRule
-    wavenumbers: Float[Array, " frequencies"]
-    window: AbstractWindow
-    num_lags: int | None = eqx.field(static=True)
-    num_origins: int | None = eqx.field(static=True)
-    correction: AbstractQuantumCorrection
-    quadrature: AbstractQuadrature
-
-    def __init__(
-        self,
-        wavenumbers: ArrayLike,
-        window: AbstractWindow,
-        *,
-        dipole: DipoleOrRule = None,
-        num_lags: int | None = None,
-        num_origins: int | None = None,
-        correction: AbstractQuantumCorrection = HarmonicQuantumCorrection(),
-        quadrature: AbstractQuadrature = Trapezoid(),
-    ):
-        self.dipole = dipole
-        self.wavenumbers = as_float_array(wavenumbers)
-        self.window = window
-        self.num_lags = num_lags
-        self.num_origins = num_origins
-        self.correction = correction
-        self.quadrature = quadrature
-
-    def __check_init__(self):
-        require_wavenumbers(self.wavenumbers)
+    wavenumbers: Parameter = wavenumbers_rule()
+    window: AbstractWindow = instance(AbstractWindow)
+    dipole: DipoleOrRule = checked(dipole_or_rule(), default=None, kw_only=True)
+    num_lags: int | None = checked(optional(count(2)), static=True, default=None, kw_only=True)
+    num_origins: int | None = checked(optional(count()), static=True, default=None, kw_only=True)
+    correction: AbstractQuantumCorrection = eqx.field(default=HarmonicQuantumCorrection(), kw_only=True)
+    quadrature: AbstractQuadrature = eqx.field(default=Trapezoid(), kw_only=True)
 
     def record(self, system, state, initial):
         del initial
@@ -207,8 +210,7 @@ def filter_spectrum(
     at = known if at is None else as_float_array(at)
     require_wavenumbers(at, "at")
     require_positive("step", step, "ps")
-    if num_lags < 2:
-        raise ValueError(f"`num_lags` is {num_lags}; wanted at least 2.")
+    require_count("num_lags", num_lags, least=2)
     spacing = as_float_array(step).astype(values.dtype)
     longest = jnp.minimum(window.length, (num_lags - 1) * spacing)
     known = _refuse_long_window(window, (num_lags - 1) * spacing, guard=known)
@@ -236,8 +238,8 @@ def wavenumber_grid(highest: float, *, step: float, num_lags: int, zero_padding:
     """
     require_positive("step", step, "ps")
     require_positive("highest", highest, "1/cm")
-    if num_lags < 2 or zero_padding < 1:
-        raise ValueError(f"`num_lags` is {num_lags} and `zero_padding` {zero_padding}; wanted at least 2 and 1.")
+    require_count("num_lags", num_lags, least=2)
+    require_count("zero_padding", zero_padding)
     nyquist = 1 / (2 * _PER_PICOSECOND * step)
     if highest > nyquist * (1 + 1e-5):
         raise ValueError(_describe_aliasing(highest, step))
@@ -317,18 +319,17 @@ def _refuse_long_window(window, longest, *, guard):
 
 def require_wavenumbers(wavenumbers: ArrayLike, name: str = "wavenumbers") -> None:
     """Refuses what is no increasing series of wavenumbers (1/cm), zero or more."""
-    wavenumbers = jnp.asarray(wavenumbers)
     require_shape(name, wavenumbers, (None,))
     require_finite(name, wavenumbers)
     require_positive(name, wavenumbers, "1/cm", zero=True)
     if is_concrete(wavenumbers):
         steps = np.diff(np.asarray(wavenumbers))
-        if len(wavenumbers) == 0 or np.any(steps <= 0):
+        if np.size(wavenumbers) == 0 or np.any(steps <= 0):
             where = int(np.argmax(steps <= 0)) if len(steps) else 0
             got = np.asarray(wavenumbers)[where : where + 2]
             raise ValueError(
-                f"`{name}` has {len(wavenumbers)} entries, with {got} at index {where}; wanted increasing ones, none"
-                " twice. `np.unique` sorts and removes what is there twice."
+                f"`{name}` has {np.size(wavenumbers)} entries, with {got} at index {where}; wanted increasing ones,"
+                " none twice. `np.unique` sorts and removes what is there twice."
             )
 
 

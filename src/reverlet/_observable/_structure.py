@@ -1,8 +1,9 @@
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._fields import checked, count, positive_number
+from .._misc import require_count, require_number
 from .._statistics import weighted_mean
 from ._base import AbstractObservable
 
@@ -22,20 +23,16 @@ class RDF(AbstractObservable):
     **Reference:** the differentiable histogram of S. Thaler and J. Zavadlav, Nat. Commun. 12, 6884 (2021).
     """
 
-    r_max: float = eqx.field(static=True)
-    num_bins: int = eqx.field(static=True)
-    width: float = eqx.field(static=True)
+    r_max: float = checked(positive_number("nm"), static=True)
+    num_bins: int = checked(count(), static=True)
+    width: float = checked(positive_number("nm"), static=True)
 
     def __init__(self, r_max: float, num_bins: int, width: float | None = None):
         self.r_max = r_max
         self.num_bins = num_bins
-        self.width = r_max / max(num_bins, 1) if width is None else width
-
-    def __check_init__(self):
-        if not (self.r_max > 0 and self.num_bins > 0 and self.width > 0):
-            raise ValueError(
-                f"`r_max` {self.r_max}, `num_bins` {self.num_bins}, `width` {self.width}: wanted all more than zero."
-            )
+        require_number("r_max", r_max)
+        require_count("num_bins", num_bins)
+        self.width = r_max / num_bins if width is None else width
 
     @property
     def edges(self) -> Float[Array, " edges"]:

@@ -1,11 +1,13 @@
 import abc
+from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import units
 from .._ensemble import AbstractEnsemble, require_ensemble
+from .._fields import AbstractChecked, Rule, checked, positive_scalar
+from .._misc import as_number, require_number
 from .._state import State, relative_to_center_of_mass
 from .._statistics import weighted_mean
 from .._system import System
@@ -58,7 +60,7 @@ class MSD(AbstractObservable):
         return weighted_mean(weights, records)
 
 
-class AbstractDiffusionRoute(eqx.Module):
+class AbstractDiffusionRoute(AbstractChecked):
     """A way from trajectories to a diffusion coefficient."""
 
     @abc.abstractmethod
@@ -85,6 +87,15 @@ class GreenKubo(AbstractDiffusionRoute):
         return running_integral(times, curve)[-1] / jnp.where(_of_both_directions(times), 6, 3)
 
 
+def _part() -> Any:
+    def require(name, x):
+        require_number(name, x)
+        if not 0 <= x < 1:
+            raise ValueError(f"`{name}` is {x}; wanted a part of the trajectory, from 0 to less than 1.")
+
+    return Rule(as_number, require)
+
+
 class Einstein(AbstractDiffusionRoute):
     """D is a sixth of the slope of ⟨|x(t) - x(0)|²⟩ over |t|, by least squares over the frames after `start`.
 
@@ -92,11 +103,7 @@ class Einstein(AbstractDiffusionRoute):
     diffuse yet while they still move freely. With both directions it is left out of each.
     """
 
-    start: float = eqx.field(static=True, default=0.5)
-
-    def __check_init__(self):
-        if not 0 <= self.start < 1:
-            raise ValueError(f"`start` is {self.start}; wanted a part of the trajectory, from 0 to less than 1.")
+    start: float = checked(_part(), static=True, default=0.5)
 
     def record(self, system, state, initial):
         return _squared_displacement(system, state, initial)
@@ -115,7 +122,7 @@ class Einstein(AbstractDiffusionRoute):
         return jnp.where(_of_both_directions(times), both, one) / 6
 
 
-class YehHummer(eqx.Module):
+class YehHummer(AbstractChecked):
     """The finite-size correction of a diffusion coefficient in a cubic periodic box, k T ξ / (6π η L), ξ = 2.837297.
 
     **Arguments:** `viscosity` (kJ/mol ps/nm³; from SI by `units.PASCAL_SECOND`), `length` of the box (nm).
@@ -123,8 +130,8 @@ class YehHummer(eqx.Module):
     **Reference:** I.-C. Yeh and G. Hummer, J. Phys. Chem. B 108, 15873 (2004).
     """
 
-    viscosity: float
-    length: float
+    viscosity: float = positive_scalar("kJ/mol ps/nm³")
+    length: float = positive_scalar("nm")
 
     def correction(self, ensemble: AbstractEnsemble | None) -> Float[Array, ""]:
         """What to add to D at the temperature of an ensemble, nm²/ps."""

@@ -1,3 +1,5 @@
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -7,11 +9,20 @@ from .. import units
 from .._dipole import AbstractPolarizability
 from .._elements import atomic_number
 from .._ensemble import AbstractEnsemble, require_ensemble
-from .._misc import as_float_array, is_concrete, require_positive
+from .._fields import Parameter, Rule, checked, count, instance, optional
+from .._misc import is_concrete, require_instance, require_positive
 from .._spectra import AbstractQuadrature, AbstractWindow, Trapezoid, spectral_density
 from .._state import relative_to_center_of_mass
 from ._base import AbstractObservable
-from ._spectroscopy import mean_correlation, require_volume, require_wavenumbers, step_of
+from ._spectroscopy import mean_correlation, require_volume, step_of, wavenumbers_rule
+
+
+def _element() -> Any:
+    def require(name, x):
+        require_instance(name, x, str)
+        atomic_number(x)
+
+    return Rule(lambda x: x, require)
 
 
 class VDOS(AbstractObservable):
@@ -31,31 +42,11 @@ class VDOS(AbstractObservable):
     **Reference:** J. M. Dickey and A. Paskin, Phys. Rev. 188, 1407 (1969).
     """
 
-    wavenumbers: Float[Array, " frequencies"]
-    window: AbstractWindow
-    element: str | None = eqx.field(static=True)
-    num_lags: int | None = eqx.field(static=True)
-    quadrature: AbstractQuadrature
-
-    def __init__(
-        self,
-        wavenumbers: ArrayLike,
-        window: AbstractWindow,
-        *,
-        element: str | None = None,
-        num_lags: int | None = None,
-        quadrature: AbstractQuadrature = Trapezoid(),
-    ):
-        self.wavenumbers = as_float_array(wavenumbers)
-        self.window = window
-        self.element = element
-        self.num_lags = num_lags
-        self.quadrature = quadrature
-
-    def __check_init__(self):
-        require_wavenumbers(self.wavenumbers)
-        if self.element is not None:
-            atomic_number(self.element)
+    wavenumbers: Parameter = wavenumbers_rule()
+    window: AbstractWindow = instance(AbstractWindow)
+    element: str | None = checked(optional(_element()), static=True, default=None, kw_only=True)
+    num_lags: int | None = checked(optional(count(2)), static=True, default=None, kw_only=True)
+    quadrature: AbstractQuadrature = eqx.field(default=Trapezoid(), kw_only=True)
 
     def record(self, system, state, initial):
         del initial
@@ -128,29 +119,11 @@ class RamanSpectrum(AbstractObservable):
     Chem. Phys. 15, 6608 (2013).
     """
 
-    polarizability: AbstractPolarizability | None
-    wavenumbers: Float[Array, " frequencies"]
-    window: AbstractWindow
-    num_lags: int | None = eqx.field(static=True)
-    quadrature: AbstractQuadrature
-
-    def __init__(
-        self,
-        wavenumbers: ArrayLike,
-        window: AbstractWindow,
-        *,
-        polarizability: AbstractPolarizability | None = None,
-        num_lags: int | None = None,
-        quadrature: AbstractQuadrature = Trapezoid(),
-    ):
-        self.polarizability = polarizability
-        self.wavenumbers = as_float_array(wavenumbers)
-        self.window = window
-        self.num_lags = num_lags
-        self.quadrature = quadrature
-
-    def __check_init__(self):
-        require_wavenumbers(self.wavenumbers)
+    wavenumbers: Parameter = wavenumbers_rule()
+    window: AbstractWindow = instance(AbstractWindow)
+    polarizability: AbstractPolarizability | None = eqx.field(default=None, kw_only=True)
+    num_lags: int | None = checked(optional(count(2)), static=True, default=None, kw_only=True)
+    quadrature: AbstractQuadrature = eqx.field(default=Trapezoid(), kw_only=True)
 
     def record(self, system, state, initial):
         del initial

@@ -95,6 +95,8 @@ class MolecularCharges(AbstractCharges):
         self.charges = as_float_array(charges)
         self.kinds = as_array(kinds)
         self.molecules = as_array(molecules)
+        require_shape("molecules", self.molecules, (None,), "One for every atom.")
+        require_whole("molecules", self.molecules)
         num = int(np.max(np.asarray(molecules), initial=-1)) + 1 if is_concrete(molecules) else None
         if net is None and num is None:
             raise ValueError(
@@ -119,8 +121,8 @@ class MolecularCharges(AbstractCharges):
             without = np.setdiff1d(molecules, molecules[np.asarray(self.kinds) < 0])
             if len(without) > 0:
                 raise ValueError(
-                    f"Molecule {without[0]} has no atom of kind -1; wanted one in every molecule, to take what the"
-                    " others leave of its net charge. For charges without that constraint use `AtomCharges`."
+                    f"Molecule {without[0]} has no atom of kind -1 in `kinds`; wanted one in every molecule, to take"
+                    " what the others leave of its net charge. For charges without that constraint use `AtomCharges`."
                 )
 
     @property

@@ -14,7 +14,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from .. import units
 from .._box import AbstractBox, OpenBox, half_height, reciprocal_vectors, require_one_image
 from .._fields import Pairs, Rule, checked, counts, finite_number, positive_number
-from .._misc import as_number, cast_floats, is_concrete, require_number, require_positive
+from .._misc import as_number, cast_floats, is_concrete, require_instance, require_number, require_positive
 from ._base import AbstractPotential
 from ._charges import AbstractCharges, Charges, charges_rule
 from ._pair import AbstractPairPotential
@@ -175,6 +175,8 @@ class Ewald(AbstractElectrostatics):
         **Errors:** `ValueError` for an open box, a cutoff larger than half its smallest height, and an accuracy not
         between 0 and 0.1.
         """
+        require_instance("box", box, AbstractBox)
+        require_number("accuracy", accuracy)
         if isinstance(box, OpenBox):
             raise ValueError("`Ewald.fit` got an `OpenBox`; wanted a periodic box. In open space use `Coulomb`.")
         if not is_concrete(box):

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._ensemble import AbstractEnsemble, require_ensemble
+from .._fields import AbstractChecked
 from .._state import State, maxwell_boltzmann
 from .._statistics import Blocks, blocks_of
 from .._system import System
@@ -61,7 +62,7 @@ class Pool(eqx.Module):
         return (flat + through).reshape(contributions.shape)
 
 
-class Samples(eqx.Module):
+class Samples(AbstractChecked):
     """Configurations drawn from an ensemble, and what is needed to reweight them to another.
 
     With u(x) the reduced energy of the ensemble asked for (`AbstractEnsemble.reduced_energy`), sample i has the weight
@@ -165,7 +166,7 @@ def _reduced_energies(ensemble, system, states):
     return jax.lax.map(lambda state: ensemble.reduced_energy(system, state), states)
 
 
-class Chains(eqx.Module):
+class Chains(AbstractChecked):
     """Where the chains of a sampler stopped, with all that it takes to go on exactly as if they had not.
 
     With the same key, `sample` of ten samples and then of ten more from where they ended draws the same as `sample` of
@@ -181,7 +182,7 @@ class Chains(eqx.Module):
         return self.states.positions.shape[0]
 
 
-class AbstractSampler(eqx.Module):
+class AbstractSampler(AbstractChecked):
     """Draws configurations from an ensemble."""
 
     @abc.abstractmethod

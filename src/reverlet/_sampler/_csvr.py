@@ -2,14 +2,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Array, ArrayLike, Float
 
 from .. import units
-from .._batches import Batch
+from .._batches import Batch, batch_rule
 from .._ensemble import NVT
-from .._misc import as_float_array, require_count, require_positive
+from .._fields import Parameter, checked, count, optional, positive
 from .._state import State, relative_to_center_of_mass
-from ._markov import DRIFT, KICK, AbstractFlowSampler, masses_of, require_steps
+from ._markov import DRIFT, KICK, AbstractFlowSampler, masses_of
 
 
 class CSVR(AbstractFlowSampler):
@@ -32,39 +31,13 @@ class CSVR(AbstractFlowSampler):
     **Reference:** G. Bussi, D. Donadio and M. Parrinello, J. Chem. Phys. 126, 014101 (2007), eq. A7.
     """
 
-    temperature: Float[Array, ""]
-    period: Float[Array, ""]
-    dt: Float[Array, ""]
-    num_steps: int = eqx.field(static=True)
-    degrees_of_freedom: int | None = eqx.field(static=True)
-    batch: Batch = eqx.field(static=True)
-    mesh: Mesh | None = eqx.field(static=True)
-
-    def __init__(
-        self,
-        temperature: ArrayLike,
-        period: ArrayLike,
-        *,
-        dt: ArrayLike,
-        num_steps: int,
-        degrees_of_freedom: int | None = None,
-        batch: Batch = None,
-        mesh: Mesh | None = None,
-    ):
-        self.temperature = as_float_array(temperature)
-        self.period = as_float_array(period)
-        self.dt = as_float_array(dt)
-        self.num_steps = num_steps
-        self.degrees_of_freedom = degrees_of_freedom
-        self.batch = batch
-        self.mesh = mesh
-
-    def __check_init__(self):
-        require_positive("temperature", self.temperature, "K")
-        require_positive("period", self.period, "ps")
-        if self.degrees_of_freedom is not None:
-            require_count("degrees_of_freedom", self.degrees_of_freedom)
-        require_steps(self)
+    temperature: Parameter = positive("K")
+    period: Parameter = positive("ps")
+    dt: Parameter = checked(positive("ps"), kw_only=True)
+    num_steps: int = checked(count(), static=True, kw_only=True)
+    degrees_of_freedom: int | None = checked(optional(count()), static=True, default=None, kw_only=True)
+    batch: Batch = checked(batch_rule(), static=True, default=None, kw_only=True)
+    mesh: Mesh | None = eqx.field(static=True, default=None, kw_only=True)
 
     @property
     def ensemble(self):

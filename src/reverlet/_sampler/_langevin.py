@@ -1,15 +1,14 @@
 import equinox as eqx
 import jax
 from jax.sharding import Mesh
-from jaxtyping import Array, ArrayLike, Float
 
 from .. import units
-from .._batches import Batch
+from .._batches import Batch, batch_rule
 from .._ensemble import NVT
-from .._misc import as_float_array, require_positive
+from .._fields import Parameter, checked, count, positive, positive_or_zero
 from .._solver import OrnsteinUhlenbeck
 from .._state import State
-from ._markov import DRIFT, KICK, AbstractFlowSampler, masses_of, require_steps
+from ._markov import DRIFT, KICK, AbstractFlowSampler, masses_of
 
 
 class LangevinBAOAB(AbstractFlowSampler):
@@ -31,34 +30,12 @@ class LangevinBAOAB(AbstractFlowSampler):
     **Reference:** B. Leimkuhler and C. Matthews, Appl. Math. Res. Express 2013, 34 (2013).
     """
 
-    temperature: Float[Array, ""]
-    friction: Float[Array, ""]
-    dt: Float[Array, ""]
-    num_steps: int = eqx.field(static=True)
-    batch: Batch = eqx.field(static=True)
-    mesh: Mesh | None = eqx.field(static=True)
-
-    def __init__(
-        self,
-        temperature: ArrayLike,
-        friction: ArrayLike,
-        *,
-        dt: ArrayLike,
-        num_steps: int,
-        batch: Batch = None,
-        mesh: Mesh | None = None,
-    ):
-        self.temperature = as_float_array(temperature)
-        self.friction = as_float_array(friction)
-        self.dt = as_float_array(dt)
-        self.num_steps = num_steps
-        self.batch = batch
-        self.mesh = mesh
-
-    def __check_init__(self):
-        require_positive("temperature", self.temperature, "K")
-        require_positive("friction", self.friction, "1/ps", zero=True)
-        require_steps(self)
+    temperature: Parameter = positive("K")
+    friction: Parameter = positive_or_zero("1/ps")
+    dt: Parameter = checked(positive("ps"), kw_only=True)
+    num_steps: int = checked(count(), static=True, kw_only=True)
+    batch: Batch = checked(batch_rule(), static=True, default=None, kw_only=True)
+    mesh: Mesh | None = eqx.field(static=True, default=None, kw_only=True)
 
     @property
     def ensemble(self):

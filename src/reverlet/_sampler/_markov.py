@@ -1,25 +1,30 @@
 import abc
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from equinox import AbstractVar
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._batches import Batch, map_samples, replicate, require_batch, require_samples
+from .._batches import Batch, map_samples, replicate, require_samples
 from .._ensemble import AbstractEnsemble
 from .._health import check_energies, check_wear, explosion_limit
-from .._misc import require_count, require_positive
 from .._neighbors import Wear
 from .._solver import Drift, Kick
 from .._state import State
 from .._system import System
 from .._verdict import raise_if
 from ._base import AbstractSampler, Chains, Samples, as_chains
+
+if TYPE_CHECKING:
+    # type checkers take an abstract variable for a field, and so for an argument
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
 Force = Callable[[Float[Array, "atoms 3"]], Float[Array, "atoms 3"]]
 
@@ -126,13 +131,6 @@ def _acceleration(t, x, args):
 
 DRIFT, KICK = Drift(diffrax.ODETerm(_velocity)), Kick(diffrax.ODETerm(_acceleration))
 """What samplers move atoms by; their args are (force, masses)."""
-
-
-def require_steps(sampler: AbstractFlowSampler) -> None:
-    """Refuses time steps and numbers that are not positive."""
-    require_positive("dt", sampler.dt, "ps")
-    require_count("num_steps", sampler.num_steps)
-    require_batch(sampler.batch)
 
 
 def _run_chain(shared, own):

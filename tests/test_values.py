@@ -1,0 +1,224 @@
+"""What no field and no argument may be: NaN, infinite, negative, zero or of the wrong type, unless a table says why."""
+
+import inspect
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import lennard_jones
+
+import reverlet as rv
+
+pytestmark = pytest.mark.usefixtures("without_type_checks")
+
+BOX = rv.OrthorhombicBox(jnp.full(3, 2.0))
+TOPOLOGY = rv.Topology.from_elements(["O", "H", "H", "Ar"], molecules=[0, 0, 0, 1], bonds=[(0, 1), (0, 2)])
+X = jnp.array([[0.0, 0, 0], [0.1, 0, 0], [0, 0.1, 0], [0.5, 0.5, 0.5]])
+LJ, WINDOW, WAVES = lennard_jones(cutoff=0.8), rv.spectra.HannWindow(1.0), jnp.array([0.0, 100.0])
+SYSTEM = rv.System(TOPOLOGY, LJ)
+STATE = rv.State(X, 0.1 * X, BOX)
+KEY = jax.random.key(0)
+CHARGES = np.array([-0.8, 0.4, 0.4, 0.1])
+
+GOOD = {  # every public class and function with values: arguments that are fine
+    rv.OrthorhombicBox: {"lengths": jnp.full(3, 2.0)},
+    rv.TriclinicBox: {"vectors": 2.0 * jnp.eye(3)},
+    rv.Topology: {"atomic_numbers": np.array([8, 1]), "masses": np.array([16.0, 1.0]), "molecules": np.array([0, 0]),
+                  "bonds": np.array([[0, 1]])},
+    rv.State: {"positions": X, "velocities": X, "box": BOX},
+    rv.System: {"topology": TOPOLOGY, "potential": LJ},
+    rv.LennardJones: {"sigma": 0.3, "epsilon": 1.0, "cutoff": 0.8, "truncation": rv.PlainCutoff()},
+    rv.Mie: {"sigma": 0.3, "epsilon": 1.0, "repulsion": 12.0, "attraction": 6.0, "cutoff": 0.8},
+    rv.Morse: {"depth": 1.0, "width": 10.0, "length": 0.3, "cutoff": 0.8},
+    rv.Buckingham: {"amplitude": 6e5, "decay": 36.0, "dispersion": 3.7e-3, "core": 0.2, "cutoff": 0.8},
+    rv.SmoothSwitch: {"onset": 0.5},
+    rv.TailCorrected: {"potential": LJ},
+    rv.Excluding: {"potential": LJ, "pairs": np.array([[0, 1]]), "num_atoms": 4},
+    rv.Rescaling: {"potential": LJ, "pairs": np.array([[0, 1]]), "factor": 0.5, "num_atoms": 4},
+    rv.ListedPairs: {"potential": LJ, "pairs": np.array([[0, 1]]), "factor": 0.5},
+    rv.Among: {"potential": LJ, "atoms": np.array([0, 2])},
+    rv.Scaled: {"potential": LJ, "factor": 2.0},
+    rv.HarmonicBond: {"bonds": np.array([[0, 1]]), "stiffness": np.array([1e5]), "length": np.array([0.1]),
+                      "kinds": np.array([0])},
+    rv.MorseBond: {"bonds": np.array([[0, 1]]), "depth": 400.0, "width": 20.0, "length": 0.1},
+    rv.HarmonicAngle: {"angles": np.array([[0, 1, 2]]), "stiffness": 300.0, "angle": 1.9},
+    rv.UreyBradley: {"angles": np.array([[0, 1, 2]]), "stiffness": 300.0, "length": 0.2},
+    rv.PeriodicTorsion: {"torsions": np.array([[0, 1, 2, 3]]), "stiffness": 1.0, "multiplicity": 2, "phase": 0.5},
+    rv.AtomCharges: {"charges": np.array([0.4, -0.4]), "kinds": np.array([0, 1])},
+    rv.MolecularCharges: {"charges": np.array([0.4]), "kinds": np.array([-1, 0, 0]), "molecules": np.array([0, 0, 0])},
+    rv.Coulomb: {"charges": CHARGES, "exclusions": np.array([[0, 1]]), "scaled": np.array([[0, 2]]), "scale": 0.5},
+    rv.ReactionField: {"charges": CHARGES, "cutoff": 0.8, "dielectric": 78.3},
+    rv.Ewald: {"charges": CHARGES, "cutoff": 0.8, "alpha": 3.0, "waves": (3, 3, 3), "scale": 0.5},
+    rv.Ewald.fit: {"charges": CHARGES, "box": BOX, "cutoff": 0.8, "accuracy": 1e-4},
+    rv.PointCharges: {"charges": CHARGES},
+    rv.PolarizableDipole: {"charges": CHARGES, "polarizabilities": np.full(4, 1e-3), "cutoff": 0.8, "damping": 0.4},
+    rv.BondPolarizability: {"bonds": np.array([[0, 1]]), "parallel": 1e-3, "perpendicular": 1e-3,
+                            "parallel_slope": 1e-2, "perpendicular_slope": 1e-2, "length": 0.1},
+    rv.NVT: {"temperature": 300.0},
+    rv.NPT: {"temperature": 300.0, "pressure": 1.0},
+    rv.LangevinBAOAB: {"temperature": 300.0, "friction": 1.0, "dt": 1e-3, "num_steps": 10, "batch": 2},
+    rv.CSVR: {"temperature": 300.0, "period": 1.0, "dt": 1e-3, "num_steps": 10, "degrees_of_freedom": 9},
+    rv.NoseHooverChain: {"temperature": 300.0, "period": 1.0, "length": 3, "num_substeps": 1, "num_fixed": 3},
+    rv.Dynamics: {"dt": 1e-3, "num_steps": 10, "save_every": 2, "both_directions": True, "batch": 2,
+                  "solver": rv.VelocityVerlet()},
+    rv.Respa: {"num_steps": 2},
+    rv.MemoryBudget: {"bytes": 1000},
+    rv.CellList: {"cutoff": 0.8, "skin": 0.1, "every": 10, "cells": (2, 2, 2), "reach": (1, 1), "window": 8,
+                  "capacity": 8, "block": 8, "near": 8},
+    rv.RDF: {"r_max": 0.8, "num_bins": 10, "width": 0.1},
+    rv.Einstein: {"start": 0.5},
+    rv.YehHummer: {"viscosity": 1.0, "length": 2.0},
+    rv.SelfDiffusion: {"route": rv.Einstein(), "finite_size": rv.YehHummer(1.0, 2.0)},
+    rv.Viscosity: {"max_time": 1.0},
+    rv.ThermalConductivity: {"max_time": 1.0},
+    rv.Conductivity: {"max_time": 1.0, "dipole": rv.PointCharges.of},
+    rv.DielectricConstant: {"dipole": rv.PointCharges.of},
+    rv.InfraredSpectrum: {"wavenumbers": WAVES, "window": WINDOW, "num_lags": 10, "num_origins": 3},
+    rv.RamanSpectrum: {"wavenumbers": WAVES, "window": WINDOW, "num_lags": 10},
+    rv.VDOS: {"wavenumbers": WAVES, "window": WINDOW, "element": "H", "num_lags": 10},
+    rv.Joint: {"observables": (rv.VACF(),)},
+    rv.SquaredDistance: {"observable": rv.VACF(), "target": 1.0, "scale": 1.0},
+    rv.Target: {"observable": rv.VACF(), "value": 1.0, "error": 0.1, "unit": "nm", "citation": "here"},
+    rv.StatePoint: {"system": lambda model: model, "ensemble": rv.NVT(300.0),
+                    "targets": (rv.Target(rv.VACF(), 1.0, 0.1),)},
+    rv.ReversibleAdjoint: {"controls": (rv.controls.Damp(1.0),)},
+    rv.controls.ClipNorm: {"max_norm": 1.0},
+    rv.controls.Damp: {"rate": 1.0},
+    rv.controls.DropAfter: {"horizon": 1.0},
+    rv.controls.ResetEvery: {"length": 1.0},
+    rv.spectra.BlackmanWindow: {"length": 1.0},
+    rv.spectra.CutoffWindow: {"length": 1.0},
+    rv.spectra.GaussianWindow: {"width": 1.0},
+    rv.spectra.HannWindow: {"length": 1.0},
+    rv.spectra.WindowProduct: {"first": WINDOW, "second": WINDOW},
+    rv.spectra.wavenumber_grid: {"highest": 100.0, "step": 0.01, "num_lags": 10, "zero_padding": 1},
+    rv.maxwell_boltzmann: {"topology": TOPOLOGY, "temperature": 300.0, "key": KEY},
+    rv.device_mesh: {"num_devices": 1},
+}  # fmt: skip
+FINE = {  # legitimate values, with the reason
+    ("negative zero", rv.State, "positions velocities"): "any place, at any speed",
+    ("negative", rv.TriclinicBox, "vectors"): "left-handed and skewed boxes are boxes",
+    ("zero", rv.Topology, "molecules bonds"): "the first one",
+    ("zero", rv.Buckingham, "dispersion"): "exp alone repels",
+    ("zero", rv.Excluding, "pairs"): "the first atom",
+    ("zero", rv.Rescaling, "pairs"): "the first atom",
+    ("negative zero", rv.Rescaling, "factor"): "a constant of either sign",
+    ("zero", rv.ListedPairs, "pairs"): "the first atom",
+    ("negative zero", rv.ListedPairs, "factor"): "-1 takes pairs out again",
+    ("zero", rv.Among, "atoms"): "the first atom",
+    ("negative zero", rv.Scaled, "factor"): "-potential",
+    ("zero", rv.HarmonicBond, "bonds stiffness length kinds"): "no spring; springs of no length; the first atom, kind",
+    ("zero", rv.MorseBond, "bonds depth length"): "as of HarmonicBond",
+    ("zero", rv.HarmonicAngle, "angles stiffness angle"): "as of HarmonicBond",
+    ("zero", rv.UreyBradley, "angles stiffness length"): "as of HarmonicBond",
+    ("negative zero", rv.PeriodicTorsion, "stiffness phase"): "barriers of either sign, angles of any",
+    ("zero", rv.PeriodicTorsion, "torsions"): "the first atom",
+    ("negative zero", rv.AtomCharges, "charges"): "charges have signs",
+    ("zero", rv.AtomCharges, "kinds"): "the first kind",
+    ("negative zero", rv.MolecularCharges, "charges"): "charges have signs",
+    ("negative", rv.MolecularCharges, "kinds"): "-1 takes what is left",
+    ("zero", rv.MolecularCharges, "molecules"): "the first molecule",
+    ("negative zero", rv.Coulomb, "charges scale"): "charges have signs, and so may factors",
+    ("zero", rv.Coulomb, "exclusions scaled"): "the first atom",
+    ("negative zero", rv.ReactionField, "charges"): "charges have signs",
+    ("inf", rv.ReactionField, "dielectric"): "a conductor",
+    ("negative zero", rv.Ewald, "charges scale"): "charges have signs",
+    ("negative zero", rv.Ewald.fit, "charges"): "charges have signs",
+    ("negative zero", rv.PointCharges, "charges"): "charges have signs",
+    ("negative zero", rv.PolarizableDipole, "charges"): "charges have signs",
+    ("negative zero", rv.BondPolarizability, "parallel perpendicular parallel_slope perpendicular_slope"):
+        "parts of a tensor that is fitted",
+    ("zero", rv.BondPolarizability, "bonds length"): "the first atom; a stretch measured from zero",
+    ("negative zero", rv.NPT, "pressure"): "a stretched liquid",
+    ("zero", rv.LangevinBAOAB, "friction"): "velocity Verlet, as documented",
+    ("zero", rv.NoseHooverChain, "num_fixed"): "an external field",
+    ("zero", rv.Einstein, "start"): "all of the trajectory",
+    ("zero", rv.InfraredSpectrum, "wavenumbers"): "a spectrum begins there",
+    ("zero", rv.RamanSpectrum, "wavenumbers"): "a spectrum begins there",
+    ("zero", rv.VDOS, "wavenumbers"): "a spectrum begins there",
+    ("negative zero", rv.SquaredDistance, "target"): "observables have signs",
+    ("negative zero", rv.Target, "value"): "observables have signs",
+    ("zero", rv.maxwell_boltzmann, "temperature"): "atoms at rest",
+}  # fmt: skip
+NO_NUMBERS = {  # without fields, results that the library makes, or tested elsewhere
+    "results": "BitReversibleState Blocks Chains Edges Estimate FitState GradientHorizon Gradients Minimum Neighbors"
+    " Pool RamanSpectra Samples Surfaces Trajectory Bath SimulationError CheckpointError",
+    "of Diffrax's terms": "ConservativeTerm Drift Kick OrnsteinUhlenbeck Stage ForwardMode",
+    "checked by values of its own": "BitReversibleVerlet P3M Sum",
+    "series are what they are": "blocks_of correlation_all_origins correlation_first_origins correlation_fixed_origin"
+    " effective_sample_size entropy_sample_size infinitesimal_jackknife running_integral weighted_mean"
+    " weighted_mean_error spectral_density correlation_of_density filter_spectrum",
+    "runs; refused in test_bad_input and beside what they do": "expectation expectation_gradients fit flexible_tip3p"
+    " gradient_horizon linearize mbar minimize nve pack per_parameter qspcfw spcfw",
+}
+EXEMPT = set(" ".join(NO_NUMBERS.values()).split())
+
+
+def is_fine(kind, make, name):
+    return any(kind in kinds.split() and m == make and name in names.split() for kinds, m, names in FINE)
+
+
+def bad_values(value):
+    """Of the kind of a good value: what should not be accepted, by name."""
+    if isinstance(value, eqx.Module | str | bool) or callable(value):
+        return {"type": 3.5}
+    if isinstance(value, tuple):
+        return {"type": "wrong"}
+    if not np.issubdtype(np.asarray(value).dtype, np.number):
+        return {}
+    first = lambda bad, dtype=None: np.where(np.arange(np.size(value)).reshape(np.shape(value)) == 0, bad, value) \
+        if np.ndim(value) else (bad if dtype is None else dtype(bad))  # fmt: skip
+    whole = np.issubdtype(np.asarray(value).dtype, np.integer)
+    numbers = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf, "negative": -1 if whole else -1.0,
+               "zero": 0 if whole else 0.0}  # fmt: skip
+    bad = {kind: first(number) for kind, number in numbers.items()} | {"type": "wrong"}
+    return bad | ({"fraction": first(0.5)} if whole else {})
+
+
+@pytest.mark.parametrize("make", GOOD, ids=lambda m: m.__qualname__)
+def test_good_values_are_accepted_and_bad_ones_refused_by_name(make):
+    good = GOOD[make]
+    make(**good)
+    wrong = []
+    for name, value in good.items():
+        if name == "key":
+            continue
+        for kind, bad in bad_values(value).items():
+            if is_fine(kind, make, name):
+                continue
+            try:
+                make(**{**good, name: bad})
+            except (TypeError, ValueError) as error:
+                if name not in str(error):
+                    wrong.append(f"{name}={kind}: unnamed {type(error).__name__}: {str(error)[:90]}")
+            except Exception as error:
+                wrong.append(f"{name}={kind}: {type(error).__name__}: {str(error)[:90]}")
+            else:
+                wrong.append(f"{name}={kind}: accepted")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("case", FINE, ids=lambda c: f"{c[1].__qualname__} {c[2]} {c[0]}")
+def test_legitimate_values_are_accepted(case):
+    kinds, make, names = case
+    for name in names.split():
+        for kind in kinds.split():
+            make(**{**GOOD[make], name: bad_values(GOOD[make][name])[kind]})
+
+
+@pytest.mark.parametrize("make", GOOD, ids=lambda m: m.__qualname__)
+def test_counts_of_numpy_are_counts(make):
+    counts = {k: np.int64(v) for k, v in GOOD[make].items() if isinstance(v, int) and not isinstance(v, bool)}
+    make(**{**GOOD[make], **counts})
+
+
+def test_everything_public_is_here():
+    spaces = [rv, rv.controls, rv.flows, rv.spectra, rv.statistics]
+    names = {n: v for space in spaces for n, v in vars(space).items() if not n.startswith("_") and callable(v)}
+    missing = [
+        n for n, v in names.items()
+        if not n.startswith("Abstract") and n not in EXEMPT and v not in GOOD and inspect.signature(v).parameters
+    ]  # fmt: skip
+    assert not missing
