@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import assert_trees_close
+from helpers import assert_trees_close, well
 
 import reverlet as rv
 
@@ -45,6 +45,23 @@ def test_converges():
     assert state.history["a"].shape == (300, 2)
     np.testing.assert_array_equal(state.history["a"][0], model().a)  # of before the first update
     assert state.history["loss"][-1] < 1e-3 * state.history["loss"][0]
+
+
+def test_updates_are_compiled_once():
+    """With chains that go on from update to update, and with numbers whose type is weak."""
+    sampler = rv.LangevinBAOAB(300.0, 1.0, dt=0.001, num_steps=1)
+    start, traced = rv.State(jnp.ones((1, 3)), jnp.ones((1, 3)), rv.OpenBox()).repeat(2), []
+
+    def loss(potential, carry, key):
+        traced.append(key)
+        chains, number = carry
+        _, chains = sampler.sample(rv.System(rv.Topology.from_elements(["Ar"]), potential), chains, 2, key=key)
+        return (potential.k - 1) ** 2, ((chains, number + 1), {})
+
+    carry = rv.Chains(start), jnp.asarray(0.0)
+    state = rv.fit(loss, well(), optax.adam(0.05), num_steps=3, key=KEY, carry=carry)
+    assert state.carry[0].rounds == state.carry[1] == 3
+    assert len(traced) == 2  # once for the shapes of what it returns
 
 
 def test_positive_parameters_move_as_logarithms():

@@ -175,7 +175,8 @@ class Chains(AbstractChecked):
 
     states: State
     """Leaves lead with `chains`."""
-    rounds: Int[Array, ""] | int = 0
+    # an array, since a fit that carries chains would compile every update anew for another Python number
+    rounds: Int[Array, ""] = eqx.field(converter=jnp.asarray, default=0)
     """How many samples each chain has given."""
 
     def __len__(self) -> int:

@@ -107,7 +107,7 @@ class AbstractFlowSampler(AbstractMarkovSampler):
         # samples are constants of whatever they are used for
         fixed = lambda tree: jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, tree)
         keys = jax.vmap(lambda c: jax.random.fold_in(key, c))(jnp.arange(len(chains)))
-        shared = fixed((self, system, jnp.asarray(chains.rounds), jnp.arange(rounds)))
+        shared = fixed((self, system, chains.rounds, jnp.arange(rounds)))
         own = fixed((chains.states, keys))
         out = map_samples(_run_chain, shared, own, batch=self.batch, mesh=self.mesh, reverse=False)
         return Advanced(*replicate(out, self.mesh))
