@@ -465,7 +465,7 @@ def test_bad_references():
         spectrum_of(low, nu).filtered(nu, values, ENSEMBLE, step=0.0005)
     with pytest.raises(ValueError, match="resolves up to"):
         rv.spectra.wavenumber_grid(40000.0, step=0.0005, num_lags=401)
-    with pytest.raises(ValueError, match="wanted at least 2"):
+    with pytest.raises(ValueError, match="`num_lags` is 1; wanted a whole number, at least 2"):
         rv.spectra.wavenumber_grid(4000.0, step=0.0005, num_lags=1)
 
 

@@ -92,7 +92,7 @@ def test_what_is_no_target():
         rv.Target(Square(), 1.0, 0.0, unit="nm²")
     with pytest.raises(ValueError, match="`value` holds 1 values that are not finite"):
         rv.Target(Square(), np.array([1.0, np.nan]), 1.0)
-    with pytest.raises(ValueError, match="got no targets"):
+    with pytest.raises(ValueError, match=r"`targets` is \(\)"):
         rv.StatePoint(lambda k: rv.System(TOPOLOGY, well(k)), rv.NVT(T), ())
     with pytest.raises(ValueError, match="one sample; wanted two or more"):
         rv.SquaredDistance(Square(), 1.0).reduce(jnp.zeros(1), jnp.ones((1, 1)), jnp.ones(1))

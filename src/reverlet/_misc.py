@@ -18,7 +18,7 @@ def is_concrete(tree: PyTree) -> bool:
     return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
-def as_float_array(x: ArrayLike) -> Array:
+def as_float_array(x: Any) -> Array:
     """`x` as a floating-point array: integers and Python numbers get JAX's default precision.
 
     What is no number stays what it is, for a check to refuse it by its name.
@@ -31,12 +31,12 @@ def as_float_array(x: ArrayLike) -> Array:
     return jax.lax.convert_element_type(x, dtype)
 
 
-def as_array(x: ArrayLike) -> Array:
+def as_array(x: Any) -> Array:
     """`x` as an array; what cannot become one stays what it is, for a check to refuse it by its name."""
     try:
         return jnp.asarray(x)
     except (TypeError, ValueError):
-        return x  # pyright: ignore[reportReturnType]
+        return x
 
 
 def as_number(x: Any) -> Any:
