@@ -22,7 +22,9 @@ PROGRAM = ROOT / "tests" / "devices_program.py"
 def running(*command, devices=1):
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")])
     flags = f"--xla_force_host_platform_device_count={devices}"
-    environment = {**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    # compiled quickly rather than well: most of the time of so small a run is compiling
+    quick = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    environment = {**os.environ, **quick, "PYTHONPATH": path, "XLA_FLAGS": flags}
     # a file and not a pipe: who waits for one process must not keep another from writing
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(
