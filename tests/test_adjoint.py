@@ -434,10 +434,8 @@ def test_reference_trajectories():
             )  # fmt: skip
             return jnp.mean(jnp.sum(trajectory.records * trajectory.records[0], -1), -1) / 3, trajectory.times
 
-        curves, times = jax.vmap(one, out_axes=(0, None))(
-            jnp.asarray(reference["positions"]), jnp.asarray(reference["velocities"])
-        )
-        return jnp.trapezoid(jnp.mean(curves, axis=0), times)
+        curves, times = jax.vmap(one)(jnp.asarray(reference["positions"]), jnp.asarray(reference["velocities"]))
+        return jnp.trapezoid(jnp.mean(curves, axis=0), times[0])
 
     value, gradient = eqx.filter_jit(eqx.filter_value_and_grad(diffusion))(potential)
     outer = 2e6 * (value - float(reference["D_target"]))

@@ -40,8 +40,8 @@ def test_bonds_of_a_polarizability():
 def test_kinds_of_listed_pairs(without_type_checks):
     pairs = jnp.array([[0, 1], [2, 3]])
     rv.ListedPairs(THREE, pairs, kinds=jnp.array([0, 1]))  # not all kinds need be used
-    for kinds in ([2, -1], [0, 3]):
-        with pytest.raises(ValueError, match="wanted from 0 to 2"):
+    for kinds, wanted in (([2, -1], "wanted indices from 0"), ([0, 3], "wanted from 0 to 2")):
+        with pytest.raises(ValueError, match=wanted):
             rv.ListedPairs(THREE, pairs, kinds=jnp.array(kinds))
     with pytest.raises(TypeError, match="integers"):
         rv.ListedPairs(THREE, pairs, kinds=jnp.array([0.0, 1.0]))

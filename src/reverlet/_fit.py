@@ -243,6 +243,7 @@ def _source(resume: str | os.PathLike | None, checkpoint: Path | None) -> Path |
     except DamagedCheckpointError:
         if len(there) == 1:
             raise
+        read(there[1])  # where that is damaged too, both stay as they are
         # out of the way, or the next one would be kept in the place of the only good one
         with contextlib.suppress(FileNotFoundError):  # of several processes, another one has
             os.replace(there[0], there[0].with_name(f"{there[0].name}.damaged"))

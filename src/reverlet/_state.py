@@ -1,3 +1,5 @@
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -59,10 +61,11 @@ class State(AbstractChecked):
             )
         require_finite("velocities", self._velocities)
 
-    # asked for by whoever needs them, so that nobody takes absent ones for zero
+    # asked for by whoever needs them, so that nobody takes absent ones for zero; of any type, since trees that are like
+    # a state hold other things too: `eqx.tree_at(lambda s: s.velocities, ...)`
     @property
-    def velocities(self) -> Float[Array, "*many atoms 3"]:
-        """nm/ps. `ValueError` where they are not known."""
+    def velocities(self) -> Any:
+        """Of shape `(..., atoms, 3)`, nm/ps. `ValueError` where they are not known."""
         if self._velocities is None:
             raise ValueError(
                 "The state has no velocities, since the file it comes from has none; wanted some, such as"
