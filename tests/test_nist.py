@@ -11,7 +11,8 @@ from helpers import SHARED
 
 import reverlet as rv
 from reverlet import units
-from reverlet._potential._coulomb import Screened, constants, corrections, reduced, waves_energy
+from reverlet._potential._coulomb import Screened, constants, corrections, reduced
+from reverlet._potential._waves import waves_energy
 
 FOLDER = SHARED / "reference" / "nist"
 pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason=f"NIST's configurations are not there: {FOLDER}")

@@ -1,7 +1,6 @@
 """Electrostatics of point charges: in open space, with a reaction field, and by Ewald's sum."""
 
 import functools
-import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .. import units
-from .._box import AbstractBox, OpenBox, half_height, reciprocal_vectors, require_one_image
+from .._box import AbstractBox, OpenBox, half_height, require_one_image
 from .._fields import Pairs, Rule, checked, counts, finite_number, positive_number
 from .._misc import as_number, cast_floats, is_concrete, require_instance, require_number, require_positive
 from ._base import AbstractPotential
@@ -21,6 +20,7 @@ from ._pair import AbstractPairPotential
 from ._pair_sum import one_if_usable, pair_sum
 from ._terms import AbstractAtomIndexed, named_pairs, require_indices, steps_between
 from ._truncation import AbstractTruncation, PlainCutoff, truncation_rule
+from ._waves import waves_energy
 
 if TYPE_CHECKING:
     # type checkers take an abstract variable for a field, and so for an argument
@@ -234,11 +234,6 @@ def constants(q: Float[Array, " atoms"], alpha: float, box: AbstractBox) -> Floa
     return -alpha / math.sqrt(math.pi) * jnp.sum(q**2) - 0.5 * math.pi / alpha**2 * jnp.sum(q) ** 2 / box.volume
 
 
-def square(m: Float[Array, "*grid 3"], vectors: Float[Array, "3 3"]) -> Float[Array, "*grid"]:
-    """|Σ m_k v_k|² of multiples of three vectors."""
-    return jnp.sum(jnp.matmul(m, vectors, precision=jax.lax.Precision.HIGHEST) ** 2, axis=-1)
-
-
 def require_special_pairs(exclusions: Int[Array, "exclusions 2"], scaled: Int[Array, "scaled 2"]) -> None:
     """Refuses pairs that are named twice."""
     if is_concrete((exclusions, scaled)):
@@ -321,43 +316,3 @@ def _inverse_distance(r2, alpha, order):
 def _inverse_distance_jvp(alpha, order, primals, tangents):
     (r2,), (dot,) = primals, tangents
     return _inverse_distance(r2, alpha, order), -0.5 * _inverse_distance(r2, alpha, order + 1) * dot
-
-
-def waves_energy(q, positions, box, alpha, waves):
-    """(2π/V) Σ_{k≠0} exp(-k²/4α²)/k² |S(k)|².
-
-    exp(ik·x) is a product of one factor for each lattice vector, whence S is a product of two matrices: of cosines and
-    sines of multiples of the first two phases, and of the third. Their signs come last, in the small space of waves;
-    waves k and -k have the same |S|², so that the first multiple needs none.
-    """
-    dtype = positions.dtype
-    dot = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-    reciprocal = reciprocal_vectors(box)
-    s = dot(reciprocal, positions.T)
-    s = s - jax.lax.stop_gradient(jnp.floor(s))  # small phases, for their digits
-    multiples = [np.arange(m + 1) for m in waves]
-    # one table for all three: what is used in several places is stored, and sines are not computed again for every
-    # product of them, which made the energy cost five forces
-    phases = 2 * math.pi * jnp.arange(max(waves) + 1, dtype=dtype)[:, None, None] * s
-    table = jnp.stack([jnp.cos(phases), jnp.sin(phases)])
-    first, second, third = (table[:, : m + 1, k].reshape(-1, len(q)) for k, m in enumerate(waves))
-    first = q * first
-    # atoms last: a processor with vector units is several times slower in the other order
-    left = (first[:, None] * second).reshape(-1, len(q))
-    shape = tuple(n for m in multiples for n in (2, len(m)))
-    # [cosine or sine of the first, of the second, of the third, then the multiples]
-    parts = dot(left, third.T).reshape(shape).transpose(0, 2, 4, 1, 3, 5)
-    (ccc, ccs), (csc, css), (scc, scs), (ssc, sss) = parts.reshape(4, 2, *parts.shape[3:])
-
-    signs = np.array(list(itertools.product((1, -1), repeat=2)))  # of the second and third multiples
-    y, z = jnp.asarray(signs.T, dtype)[:, :, None, None, None]
-    real = ccc - y * z * css - y * ssc - z * scs
-    imag = scc + y * csc + z * ccs - y * z * sss
-    m = np.stack(np.meshgrid(*multiples, indexing="ij"), axis=-1)
-    m = m * np.concatenate([np.ones((4, 1), int), signs], axis=1)[:, None, None, None]
-    zero_once = ((signs[:, None, None, None] > 0) | (m[..., 1:] != 0)).all(axis=-1)
-    count = np.where(m[..., 0] > 0, 2, 1) * (zero_once & np.any(m != 0, axis=-1))
-    k2 = (2 * math.pi) ** 2 * square(jnp.asarray(m, dtype), reciprocal)
-    k2 = jnp.where(count > 0, k2, 1)
-    weights = jnp.asarray(count, dtype) * jnp.exp(-0.25 / alpha**2 * k2) / k2
-    return 2 * math.pi / box.volume * jnp.sum(weights * (real * real + imag * imag))

@@ -19,9 +19,9 @@ from ._coulomb import (
     reduced,
     require_box,
     require_special_pairs,
-    square,
 )
 from ._terms import named_pairs
+from ._waves import square
 
 _NODES = 5
 """Of the interpolation: with fewer, second derivatives are not continuous enough to train on."""

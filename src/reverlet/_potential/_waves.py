@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._box import AbstractBox, reciprocal_vectors
-from .._misc import tree_dot
 
 _dot = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
@@ -196,7 +195,7 @@ def _second(q, s, weights, added, steps, change):
     motion = _dot(moved, (q * tables.third).T) + _dot(left, (q * z * turned.third + added * tables.third).T)
     of_parts = jax.grad(_energy)(parts, weights)
     of_motion, of_weights = jax.grad(_power, argnums=(0, 1))(parts, weights, motion, change)
-    potential, gradient = _field(tables, of_parts)
+    _, gradient = _field(tables, of_parts)
     # ψ and w·∇φ together, as a function of the place, are of_motion·(left × third) + of_parts·(moved × third + left ×
     # z third′)
     field = _dot(of_parts, tables.third)
