@@ -13,6 +13,7 @@ from helpers import SEEDS, assert_trees_close, central_difference, random_like, 
 from hypothesis import given
 
 import reverlet as rv
+from reverlet._potential._waves import waves_energy
 
 NUM = 24
 BOX = rv.OrthorhombicBox(jnp.array([1.3, 1.4, 1.5]))
@@ -231,6 +232,38 @@ def test_stress_against_finite_differences(name):
     np.testing.assert_allclose(jnp.sum(got * strain) * box.volume, numeric, rtol=1e-6)
     if "Ewald" in name:  # Σ r·∂U/∂r + L·∂U/∂L = -U for a function that is homogeneous of degree -1
         np.testing.assert_allclose(jnp.trace(got) * box.volume, -energy(potential, x, box), rtol=1e-8)
+
+
+def test_derivatives_of_waves_against_a_plain_sum():
+    """First and second ones, by charges, positions and lattice vectors together, and by positions alone."""
+    alpha, waves = 2.3, (2, 4, 3)
+    m = np.array([n for n in itertools.product(*(range(-k, k + 1) for k in waves)) if any(n)])
+
+    def plain(q, x, vectors):
+        k = 2 * np.pi * m @ jnp.linalg.inv(vectors).T
+        k2 = jnp.sum(k**2, axis=1)
+        structure = jnp.exp(1j * k @ x.T) @ q
+        factor = 2 * np.pi / jnp.linalg.det(vectors)
+        return factor * jnp.sum(jnp.exp(-k2 / (4 * alpha**2)) / k2 * (structure.real**2 + structure.imag**2))
+
+    ours = lambda q, x, vectors: waves_energy(q, x, rv.TriclinicBox(vectors), alpha, waves)
+    at = (jnp.asarray(charges(net=0.3)), positions(box=SKEWED), SKEWED.vectors)
+    w = random_like(at, 1)
+
+    @jax.jit
+    def derivatives():
+        def of(function):
+            along = lambda *at: jax.jvp(function, at, w)[1]
+            alone = lambda x: jax.jvp(lambda x: function(at[0], x, at[2]), (x,), (w[1],))[1]
+            return (
+                jax.grad(function, argnums=(0, 1, 2))(*at),
+                jax.grad(along, argnums=(0, 1, 2))(*at),
+                jax.grad(alone)(at[1]),
+            )
+
+        return of(ours), of(plain)
+
+    assert_trees_close(*derivatives(), rtol=1e-10)
 
 
 def test_special_pairs_against_explicit_sums():

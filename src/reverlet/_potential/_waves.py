@@ -3,7 +3,6 @@
 import functools
 import itertools
 import math
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -42,6 +41,16 @@ def square(m: Float[Array, "*grid 3"], vectors: Float[Array, "3 3"]) -> Float[Ar
 _SIGNS = np.array(list(itertools.product((1, -1), repeat=2)))
 """Of the second and third multiples; of the first there are none, since waves k and -k have the same |S|²."""
 
+_SIGNED = np.array(
+    [
+        [part(1j ** (a + b + c)) * y**b * z**c for a, b, c in itertools.product((0, 1), repeat=3)]
+        for part in (np.real, np.imag)
+        for y, z in _SIGNS
+    ]
+)
+"""What products of cosines and sines have in the real and imaginary parts of (cos + i sin)(cos + iy sin)(cos + iz sin),
+for all signs."""
+
 
 def _grid(waves):
     """The multiples of all waves, [signs, of the first, of the second, of the third, 3], and how often each counts."""
@@ -51,59 +60,58 @@ def _grid(waves):
     return m, np.where(m[..., 0] > 0, 2, 1) * (zero_once & np.any(m != 0, axis=-1))
 
 
-class _Tables(NamedTuple):
-    """Cosines and sines of the multiples of the phases of all atoms, [multiples, cosines then sines, atoms].
+def _tables(s, weights):
+    """Cosines and sines of the multiples of the phases of all atoms, for each lattice vector, [cosines then sines,
+    atoms].
 
-    exp(ik·x) is a product of one factor for each lattice vector, whence S is a product of two matrices: of the
-    products of the first two, and of the third. Atoms come last: a processor with vector units is several times slower
-    in the other order.
+    exp(ik·x) is a product of one factor for each lattice vector, whence all sums over atoms and over waves are products
+    of matrices: of one factor, and of the products of the other two. Atoms come last: a processor with vector units is
+    several times slower in the other order.
     """
-
-    first: Float[Array, "first atoms"]
-    second: Float[Array, "second atoms"]
-    third: Float[Array, "third atoms"]
-
-    @classmethod
-    def of(cls, s, weights):
-        counts = weights.shape[1:]
-        # one table for all three: what is used in several places is stored, and sines are not computed again for every
-        # product of them, which made the energy cost five forces
-        phases = 2 * math.pi * jnp.arange(max(counts), dtype=s.dtype)[:, None, None] * s
-        table = jnp.stack([jnp.cos(phases), jnp.sin(phases)])
-        return cls(*(table[:, :n, k].reshape(2 * n, -1) for k, n in enumerate(counts)))
-
-    def turned(self):
-        """The derivatives by the phases over 2π, s."""
-
-        def turn(table):
-            n = len(table) // 2
-            multiples = 2 * math.pi * jnp.arange(n, dtype=table.dtype)[:, None]
-            return jnp.concatenate([-multiples * table[n:], multiples * table[:n]])
-
-        return _Tables(*map(turn, self))
+    counts = weights.shape[1:]
+    # one table for all three: what is used in several places is stored, and sines are not computed again for every
+    # product of them, which made the energy cost five forces
+    phases = 2 * math.pi * jnp.arange(max(counts), dtype=s.dtype)[:, None, None] * s
+    table = jnp.stack([jnp.cos(phases), jnp.sin(phases)])
+    return [table[:, :n, k].reshape(2 * n, -1) for k, n in enumerate(counts)]
 
 
-def _outer(first, second):
-    """Products of the first two tables, [both multiples, atoms]."""
-    return (first[:, None] * second).reshape(-1, first.shape[-1])
+def _turned(tables):
+    """Their derivatives by the phases over 2π, s."""
+
+    def turn(table):
+        multiples = 2 * math.pi * np.diag(np.arange(len(table) // 2))
+        # a product, which is stored: of anything else the sines would be computed again wherever it is used
+        turning = np.block([[np.zeros_like(multiples), -multiples], [multiples, np.zeros_like(multiples)]])
+        return _dot(jnp.asarray(turning, table.dtype), table)
+
+    return [turn(table) for table in tables]
 
 
-def _contracted(field, second):
-    """Σ over the second multiples, [first multiples, atoms]."""
-    return jnp.sum(field.reshape(-1, *second.shape) * second, axis=1)
+def _others(combine):
+    """Of the other two factors, for each."""
+    return [combine(1, 2), combine(0, 2), combine(0, 1)]
+
+
+def _outer(a, b):
+    """All products of two factors, [both multiples, atoms]."""
+    return (a[:, None] * b).reshape(-1, a.shape[-1])
+
+
+def _at_atoms(grid, others):
+    """What waves have at the atoms, but for one factor, for each of the three."""
+    along = lambda k: jnp.moveaxis(grid, k, 0).reshape(grid.shape[k], -1)
+    return [_dot(along(k), other) for k, other in enumerate(others)]
 
 
 def _energy(parts, weights):
     """Σ weights |S|², of products of cosines and sines summed over all charges."""
     n1, n2, n3 = weights.shape[1:]
     # [cosine or sine of the first, of the second, of the third, then the multiples]
-    parts = parts.reshape(2, n1, 2, n2, 2, n3).transpose(0, 2, 4, 1, 3, 5)
-    ((ccc, ccs), (csc, css)), ((scc, scs), (ssc, sss)) = parts
-    # signs come last, in the small space of waves
-    y, z = jnp.asarray(_SIGNS.T, parts.dtype)[:, :, None, None, None]
-    real = ccc - y * z * css - y * ssc - z * scs
-    imag = scc + y * csc + z * ccs - y * z * sss
-    return jnp.sum(weights * (real * real + imag * imag))
+    parts = parts.reshape(2, n1, 2, n2, 2, n3).transpose(0, 2, 4, 1, 3, 5).reshape(8, -1)
+    # a product, whose derivative is another: that of sums of slices costs as much as all else
+    structure = _dot(jnp.asarray(_SIGNED, parts.dtype), parts).reshape(2, *weights.shape)
+    return jnp.sum(weights * jnp.sum(structure**2, axis=0))
 
 
 def _power(parts, weights, motion, change):
@@ -117,14 +125,15 @@ def _power(parts, weights, motion, change):
 #
 #     ∂D/∂q_i = ψ(x_i) + w_i·∇φ(x_i),    ∂D/∂x_i = p_i ∇φ(x_i) + q_i (∇ψ(x_i) + w_i·∇∇φ(x_i)).
 #
-# Automatic differentiation of the sum does no more, but computes what the force has in common with its pullback twice.
+# Automatic differentiation of the sum does no more, but computes twice what the force has in common with its pullback.
 
 
 @eqx.filter_custom_jvp
 def _wave_sum(q, s, weights):
     """The energy of charges at phases over 2π `s`, [3, atoms]."""
-    tables = _Tables.of(s, weights)
-    return _energy(_parts(tables, q), weights)
+    tables = _tables(s, weights)
+    others = _others(lambda k, l: _outer(tables[k], tables[l]))
+    return _energy(_parts(q * tables[0], others[0], weights), weights)
 
 
 @_wave_sum.def_jvp
@@ -132,39 +141,36 @@ def _wave_sum_jvp(primals, tangents):
     return _wave_sum(*primals), _directional(*primals, *tangents)
 
 
-def _parts(tables, q):
-    return _dot(_outer(tables.first, tables.second), (q * tables.third).T)
+def _parts(first, others, weights):
+    """The sum over all atoms, [first multiples, second, third]."""
+    return _dot(first, others.T).reshape([2 * n for n in weights.shape[1:]])
 
 
 @eqx.filter_custom_jvp
 def _directional(q, s, weights, added, steps, change):
     """The derivative of the energy by charges that are added, steps, and a change of the weights; each may be none."""
     # as products with the derivatives, so that transposing with respect to these is in closed form
-    tables = _Tables.of(s, weights)
-    parts = _parts(tables, q)
+    tables = _tables(s, weights)
+    others = _others(lambda k, l: _outer(tables[k], tables[l]))
+    parts = _parts(q * tables[0], others[0], weights)
     of_parts, of_weights = jax.grad(_energy, argnums=(0, 1))(parts, weights)
+    at_atoms = _at_atoms(of_parts, others)
     out = jnp.zeros((), s.dtype)
-    potential, gradient = _field(tables, of_parts)
     if added is not None:
-        out = out + jnp.sum(potential * added)
+        out = out + jnp.sum(_total((tables[0], at_atoms[0])) * added)
     if steps is not None:
-        out = out + jnp.sum(q * gradient * steps)
+        out = out + jnp.sum(q * _gradient(tables, at_atoms) * steps)
     return out if change is None else out + jnp.sum(of_weights * change)
 
 
-def _field(tables, of_parts):
-    """The potential at all atoms, and its gradient by s."""
-    turned = tables.turned()
-    left = _outer(tables.first, tables.second)
-    on_third = _dot(of_parts.T, left)
-    field = _dot(of_parts, tables.third)
-    on_first = _contracted(field, tables.second)
-    gradient = [
-        jnp.sum(turned.first * on_first, axis=0),
-        jnp.sum(tables.first * _contracted(field, turned.second), axis=0),
-        jnp.sum(turned.third * on_third, axis=0),
-    ]
-    return jnp.sum(tables.first * on_first, axis=0), jnp.stack(gradient)
+def _total(*products):
+    """The sum of products over all multiples."""
+    return functools.reduce(jnp.add, (jnp.sum(a * b, axis=0) for a, b in products))
+
+
+def _gradient(tables, at_atoms):
+    """Of the potential at all atoms, by s."""
+    return jnp.stack([_total(pair) for pair in zip(_turned(tables), at_atoms, strict=True)])
 
 
 @_directional.def_jvp
@@ -184,37 +190,21 @@ def _directional_jvp(primals, tangents):
 def _second(q, s, weights, added, steps, change):
     """The derivatives of `_directional` by charges, phases and weights."""
     added = jnp.zeros_like(q) if added is None else added
-    x, y, z = jnp.zeros_like(s) if steps is None else steps
+    steps = jnp.zeros_like(s) if steps is None else steps
     change = jnp.zeros_like(weights) if change is None else change
-    tables = _Tables.of(s, weights)
-    turned = tables.turned()
-    curved = turned.turned()
-    left = _outer(tables.first, tables.second)
-    moved = _outer(x * turned.first, tables.second) + _outer(y * tables.first, turned.second)
-    parts = _parts(tables, q)
-    motion = _dot(moved, (q * tables.third).T) + _dot(left, (q * z * turned.third + added * tables.third).T)
+    tables = _tables(s, weights)
+    turned = _turned(tables)
+    curved = _turned(turned)
+    moving = [step * table for step, table in zip(steps, turned, strict=True)]
+    others = _others(lambda k, l: _outer(tables[k], tables[l]))
+    moved = _others(lambda k, l: _outer(moving[k], tables[l]) + _outer(tables[k], moving[l]))
+    parts = _parts(q * tables[0], others[0], weights)
+    motion = _parts(q * moving[0] + added * tables[0], others[0], weights) + _parts(q * tables[0], moved[0], weights)
     of_parts = jax.grad(_energy)(parts, weights)
     of_motion, of_weights = jax.grad(_power, argnums=(0, 1))(parts, weights, motion, change)
-    _, gradient = _field(tables, of_parts)
-    # ψ and w·∇φ together, as a function of the place, are of_motion·(left × third) + of_parts·(moved × third + left ×
-    # z third′)
-    field = _dot(of_parts, tables.third)
-    changed = _dot(of_motion, tables.third) + z * _dot(of_parts, turned.third)
-    on_third = _dot(of_parts.T, left)
-    changed_on_third = _dot(of_motion.T, left) + _dot(of_parts.T, moved)
-    on_first, on_turned = _contracted(field, tables.second), _contracted(field, turned.second)
-    changed_on_first = _contracted(changed, tables.second)
-    total = lambda *products: functools.reduce(jnp.add, (jnp.sum(a * b, axis=0) for a, b in products))
-    second = jnp.stack(
-        [
-            total((turned.first, changed_on_first + y * on_turned), (curved.first, x * on_first)),
-            total(
-                (tables.first, _contracted(changed, turned.second) + y * _contracted(field, curved.second)),
-                (turned.first, x * on_turned),
-            ),
-            total((turned.third, changed_on_third), (curved.third, z * on_third)),
-        ]
-    )
-    # the first sum has w·∇φ without its third component, and z times it
-    of_q = total((tables.first, changed_on_first + y * on_turned), (turned.first, x * on_first))
-    return of_q, added * gradient + q * second, of_weights
+    at_atoms = _at_atoms(of_parts, others)
+    # of ψ + w·∇φ, where the factor itself does not move
+    changed = [a + b for a, b in zip(_at_atoms(of_motion, others), _at_atoms(of_parts, moved), strict=True)]
+    second = jnp.stack([_total((turned[k], changed[k]), (steps[k] * curved[k], at_atoms[k])) for k in range(3)])
+    of_q = _total((tables[0], changed[0]), (moving[0], at_atoms[0]))
+    return of_q, added * _gradient(tables, at_atoms) + q * second, of_weights
