@@ -28,15 +28,24 @@ MASSES = {
 }
 # fmt: on
 SYMBOLS = tuple(MASSES)
+ISOTOPES = {"D": ("H", 2.01410177812), "T": ("H", 3.01604927790)}
+"""Those with symbols of their own: their element, and their mass in u (AME2016; M. Wang et al., Chin. Phys. C 41,
+030003, 2017)."""
 
 
 def atomic_number(symbol: str) -> int:
-    """The atomic number of an element's symbol.
+    """The atomic number of an element's symbol; D and T are hydrogen.
 
     **Errors:** `ValueError` for an unknown symbol, with the ones that look like it.
     """
+    symbol, _ = ISOTOPES.get(symbol, (symbol, 0.0))
     if symbol in MASSES:
         return SYMBOLS.index(symbol) + 1
     near = difflib.get_close_matches(symbol.capitalize(), SYMBOLS, n=3, cutoff=0.4)
     hint = f" Did you mean {' or '.join(repr(s) for s in near)}?" if near else ""
     raise ValueError(f"{symbol!r} is not the symbol of an element; wanted one such as 'H', 'O' or 'Ar'.{hint}")
+
+
+def standard_mass(symbol: str) -> float:
+    """u: of an element the standard atomic weight, of D and T that of the isotope."""
+    return ISOTOPES[symbol][1] if symbol in ISOTOPES else MASSES[symbol]

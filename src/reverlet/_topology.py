@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Int
 
-from ._elements import MASSES, SYMBOLS, atomic_number
+from ._elements import SYMBOLS, atomic_number, standard_mass
 from ._fields import AbstractChecked, Indices, Parameter, Rule, indices, positive
 from ._misc import as_array, as_float_array, is_concrete, require_count, require_shape, require_whole
 
@@ -44,7 +44,7 @@ class Topology(AbstractChecked):
         molecules: Sequence[int] | None = None,
         bonds: Sequence[tuple[int, int]] = (),
     ) -> "Topology":
-        """A topology from symbols of elements such as `["O", "H", "H"]`.
+        """A topology from symbols of elements such as `["O", "H", "H"]`; D and T are hydrogen with their own masses.
 
         **Arguments:** `masses` (u), standard atomic weights by default; `molecules`, the molecule of each atom, every
         atom its own by default; `bonds`, pairs of atom indices.
@@ -54,7 +54,7 @@ class Topology(AbstractChecked):
         n = len(elements)
         return cls(
             jnp.array([atomic_number(e) for e in elements], dtype=int),
-            as_float_array(np.array([MASSES[e] for e in elements]) if masses is None else masses),
+            as_float_array(np.array([standard_mass(e) for e in elements]) if masses is None else masses),
             jnp.arange(n) if molecules is None else jnp.asarray(molecules, dtype=int),
             jnp.asarray(bonds, dtype=int) if len(bonds) > 0 else jnp.zeros((0, 2), dtype=int),
         )

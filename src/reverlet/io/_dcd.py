@@ -3,6 +3,8 @@
 Written by MDTraj; read here, since its reader prints to the standard output, and believes a damaged header.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,40 +12,48 @@ import numpy as np
 from .. import units
 from .._topology import Topology
 from ._cell import lengths_and_angles, vectors_of
-from ._frames import Frames
+from ._frames import Frames, Request, parts
+
+_WITH_ANGLES = (b"Created by DCD plugin", b"CREATED BY NAMD", b"OpenMM", b"LAMMPS", b"MDAnalysis", b"MDTraj")
+"""In the titles of programs (the first is VMD's and MDTraj's) whose cells have cosines or degrees."""
 
 
-def read_dcd(path: Path, topology: Topology | None) -> Frames:
-    if topology is None:
+def read_dcd(path: Path, request: Request) -> Iterator[Frames]:
+    if request.topology is None:
         raise ValueError(
             "It does not say what its atoms are: give `topology`, such as of `rv.io.read('start.pdb')[0]`."
         )
-    *cell, x, y, z = _records(path, topology.num_atoms)
-    positions = np.stack([x, y, z], axis=-1).view("<f4").astype(float) * units.ANGSTROM
-    vectors = None
-    if cell:
-        a, gamma, b, beta, alpha, c = np.ascontiguousarray(cell[0]).view("<f8").T
-        lengths, angles = np.stack([a, b, c], axis=-1), np.stack([alpha, beta, gamma], axis=-1)
-        if np.any(lengths != 0):  # programs without a box write zeros
-            if np.all(np.abs(angles) <= 1):  # NAMD and newer CHARMM write cosines
-                angles = np.degrees(np.arccos(angles))
-            vectors = vectors_of(lengths * units.ANGSTROM, angles)
-    return Frames(topology, positions, None, vectors, None)
+    title, body, lengths = _records(path, request.topology.num_atoms)
+    for part in parts(len(body), request):
+        *cell, x, y, z = _columns(body[part], lengths)
+        positions = np.stack([x, y, z], axis=-1).view("<f4").astype(float) * units.ANGSTROM
+        vectors = _vectors(np.ascontiguousarray(cell[0]).view("<f8"), title) if cell else None
+        yield Frames(request.topology, positions, None, vectors, None)
 
 
-def write_dcd(path: Path, frames: Frames) -> None:
-    from mdtraj.formats import DCDTrajectoryFile
+def _vectors(cells, title):
+    """Three lengths and angles, these as degrees or cosines; or none at all.
 
-    lengths, angles = None, None
-    if frames.vectors is not None:
-        lengths, angles = lengths_and_angles(frames.vectors)
-        lengths, angles = (lengths / units.ANGSTROM).astype(np.float32), angles.astype(np.float32)
-    with DCDTrajectoryFile(str(path), mode="w") as file:
-        file.write((frames.positions / units.ANGSTROM).astype(np.float32), lengths, angles)
+    CHARMM writes the symmetric matrix of the shape instead, XX XY YY XZ YZ ZZ. Of right angles that is the same; others
+    cannot be told from cosines or degrees by their numbers, hence by the title.
+    """
+    a, gamma, b, beta, alpha, c = cells.T
+    lengths, angles = np.stack([a, b, c], axis=-1), np.stack([alpha, beta, gamma], axis=-1)
+    if np.all(lengths == 0):  # programs without a box write zeros
+        return None
+    if np.any((angles != 0) & (angles != 90)) and not any(name in title for name in _WITH_ANGLES):
+        raise ValueError(
+            f"Its cell has {angles[np.any((angles != 0) & (angles != 90), axis=1)][0]} beside its edges, and its title"
+            " does not say whether these are degrees, cosines, or CHARMM's shape matrix; wanted a title of VMD, MDTraj,"
+            " MDAnalysis, NAMD, OpenMM or LAMMPS: convert the file by one of these."
+        )
+    if np.all(np.abs(angles) <= 1):  # NAMD and newer CHARMM write cosines
+        angles = np.degrees(np.arccos(angles))
+    return vectors_of(lengths * units.ANGSTROM, angles)
 
 
 def _records(path, num_atoms):
-    """The records of all frames, as words of four bytes; refused unless they are as long as the header says.
+    """The title; the frames as words of four bytes, still in the file; and how long their records are.
 
     The layout is that of Fortran's unformatted records, each between two copies of its length: a header of 84 bytes, a
     title, the number of atoms, and for every frame the cell and three coordinates.
@@ -70,10 +80,32 @@ def _records(path, num_atoms):
     body = words[end + 4 :]
     if num_frames < 1 or len(body) != num_frames * size:
         raise ValueError(f"It says that it has {num_frames} frames, but holds {len(body) / size:g}.")
-    body, at, records = body.reshape(num_frames, size), 0, []
+    return words[24:end].tobytes(), body.reshape(num_frames, size), lengths
+
+
+def _columns(body, lengths):
+    """Every record of some frames."""
+    at, records = 0, []
     for length in lengths:
         if np.any(body[:, at] != length) or np.any(body[:, at + 1 + length // 4] != length):
             raise ValueError("A frame is damaged: the lengths of its records are wrong.")
         records.append(body[:, at + 1 : at + 1 + length // 4])
         at += 2 + length // 4
     return records
+
+
+@contextlib.contextmanager
+def dcd_writer(path: Path, topology: Topology):
+    from mdtraj.formats import DCDTrajectoryFile
+
+    del topology
+    with DCDTrajectoryFile(str(path), mode="w") as file:
+
+        def append(frames: Frames) -> None:
+            lengths, angles = None, None
+            if frames.vectors is not None:
+                lengths, angles = lengths_and_angles(frames.vectors)
+                lengths, angles = (lengths / units.ANGSTROM).astype(np.float32), angles.astype(np.float32)
+            file.write((frames.positions / units.ANGSTROM).astype(np.float32), lengths, angles)
+
+        yield append

@@ -5,34 +5,49 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from .._dynamics import Trajectory
+from .._misc import require_count
 from .._state import State
 from .._topology import Topology
-from ._dcd import read_dcd, write_dcd
-from ._frames import Frames
-from ._h5md import read_h5md, write_h5md
-from ._pdb import read_pdb, write_pdb
-from ._xyz import read_xyz, write_extxyz, write_xyz
+from ._dcd import dcd_writer, read_dcd
+from ._frames import Frames, Request, merged
+from ._h5md import read_h5md
+from ._h5md_write import h5md_writer
+from ._pdb import read_pdb
+from ._pdb_write import pdb_writer
+from ._xyz import extxyz_writer, read_xyz, xyz_writer
+
+_Writer = Callable[[Path, Topology], contextlib.AbstractContextManager[Callable[[Frames], None]]]
 
 
 class _Format(NamedTuple):
     name: str
-    read: Callable[[Path, Topology | None], Frames]
-    write: Callable[[Path, Frames], None]
+    read: Callable[[Path, Request], Iterator[Frames]]
+    writer: _Writer
 
 
 _FORMATS = {
-    ".extxyz": _Format("extxyz", read_xyz, write_extxyz),
-    ".xyz": _Format("XYZ", read_xyz, write_xyz),
-    ".pdb": _Format("PDB", read_pdb, write_pdb),
-    ".dcd": _Format("DCD", read_dcd, write_dcd),
-    ".h5": _Format("HDF5 (H5MD)", read_h5md, write_h5md),
-    ".h5md": _Format("HDF5 (H5MD)", read_h5md, write_h5md),
+    ".extxyz": _Format("extxyz", read_xyz, extxyz_writer),
+    ".xyz": _Format("XYZ", read_xyz, xyz_writer),
+    ".pdb": _Format("PDB", read_pdb, pdb_writer),
+    ".dcd": _Format("DCD", read_dcd, dcd_writer),
+    ".h5": _Format("HDF5 (H5MD)", read_h5md, h5md_writer),
+    ".h5md": _Format("HDF5 (H5MD)", read_h5md, h5md_writer),
 }
+_CHUNK = 1000
+"""Frames at a time, where all are wanted."""
 
 
-def read(path: Path | str, *, topology: Topology | None = None) -> tuple[Topology, Trajectory]:
+def read(
+    path: Path | str,
+    *,
+    topology: Topology | None = None,
+    stride: int = 1,
+    time_unit: float | None = None,
+    velocity_unit: float | None = None,
+) -> tuple[Topology, Trajectory]:
     """A structure or trajectory from a file: extxyz, XYZ, PDB, DCD or HDF5 (H5MD), by its suffix.
 
     The records of the trajectory are one `State` whose arrays lead with `frames`. Velocities that a file does not have
@@ -40,35 +55,53 @@ def read(path: Path | str, *, topology: Topology | None = None) -> tuple[Topolog
     from HDF5 that of the file; times are NumPy's, in double precision. Molecules are
     what bonds hold together, in a PDB file every residue besides.
 
-    **Arguments:** `topology`, what the atoms are; needed for DCD, and for HDF5 without species. With it the atoms in
-    the file are checked against it, and it is returned.
+    **Arguments:** `topology`, what the atoms are; needed for DCD, and for files that do not name elements. With it the
+    atoms in the file are checked against it, and it is returned. `stride`: every how many frames, from the first on.
+    `time_unit` (ps) and `velocity_unit` (nm/ps): those of times and velocities whose units the file does not say.
 
     **Errors:** `ValueError`, which names the file, for one that is missing, damaged, of another format or suffix, or
     does not fit `topology`; `ImportError` if the package that reads it is missing.
     """
-    path = Path(path)
-    kind = _format(path)
-    if not path.is_file():
-        raise ValueError(f"There is no file {path}; wanted one of {kind.name}.")
-    with _naming_the_extra():
-        try:
-            frames = kind.read(path, topology)
-            if topology is not None:
-                frames = frames.of(topology)
-            return frames.topology, frames.trajectory()
-        except ImportError:
-            raise
-        except Exception as error:  # readers raise whatever they stumble over
-            reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            raise ValueError(
-                f"The file {path} cannot be read as {kind.name}: {reason.strip() or 'no reason given'} Wanted an"
-                f" undamaged {kind.name} file."
-            ) from None
+    request = _request(topology, stride, _CHUNK, time_unit, velocity_unit)
+    chunks = list(_frames(Path(path), request))
+    with _naming_the_file(Path(path)):
+        frames = merged(chunks)
+        return frames.topology, frames.trajectory()
 
 
-def read_structure(path: Path | str, *, topology: Topology | None = None) -> tuple[Topology, State]:
-    """The first configuration of a file, as of `read`."""
-    topology, trajectory = read(path, topology=topology)
+def stream(
+    path: Path | str,
+    *,
+    chunk: int,
+    topology: Topology | None = None,
+    stride: int = 1,
+    time_unit: float | None = None,
+    velocity_unit: float | None = None,
+) -> Iterator[tuple[Topology, Trajectory]]:
+    """The same as `read` in parts of `chunk` frames, of which one at a time is in memory. Times without any go on."""
+    request = _request(topology, stride, chunk, time_unit, velocity_unit)
+    require_count("chunk", chunk)
+    count = 0
+    for frames in _frames(Path(path), request):
+        if frames.times is None:
+            frames = frames._replace(times=np.arange(count, count + len(frames.positions), dtype=float))
+        count += len(frames.positions)
+        with _naming_the_file(Path(path)):
+            found = frames.topology, frames.trajectory()
+        yield found
+
+
+def read_structure(
+    path: Path | str,
+    *,
+    topology: Topology | None = None,
+    time_unit: float | None = None,
+    velocity_unit: float | None = None,
+) -> tuple[Topology, State]:
+    """The first configuration of a file, as of `read`; what is behind it is not read."""
+    parts = stream(path, chunk=1, topology=topology, time_unit=time_unit, velocity_unit=velocity_unit)
+    with contextlib.closing(parts):  # pyright: ignore[reportArgumentType]
+        topology, trajectory = next(parts)
     return topology, jax.tree.map(lambda x: x[0], trajectory.records)
 
 
@@ -86,17 +119,58 @@ def write(path: Path | str, topology: Topology, trajectory: Trajectory | State) 
     """
     path = Path(path)
     kind = _format(path)
-    if not path.parent.is_dir():
-        raise ValueError(f"There is no folder {path.parent} to write {path.name} to; wanted one that exists.")
+    _require_folder(path)
     frames = Frames.from_trajectory(topology, trajectory)
     # in the same folder, since only there renaming is one step; with the same suffix, which some writers go by
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        with _naming_the_extra():
-            kind.write(unfinished, frames)
+        with _naming_the_extra(), kind.writer(unfinished, topology) as append:
+            append(frames)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _request(topology, stride, chunk, time_unit, velocity_unit):
+    require_count("stride", stride)
+    for name, value in (("time_unit", time_unit), ("velocity_unit", velocity_unit)):
+        if value is not None and not (isinstance(value, (int, float)) and np.isfinite(value) and value > 0):
+            raise ValueError(f"`{name}` is {value!r}; wanted a positive number, such as `rv.units.FEMTOSECOND`.")
+    return Request(topology, stride, chunk, time_unit, velocity_unit)
+
+
+def _frames(path, request):
+    kind = _format(path)
+    if not path.is_file():
+        raise ValueError(f"There is no file {path}; wanted one of {kind.name}.")
+    with _naming_the_extra():
+        chunks = kind.read(path, request)
+        while True:
+            with _naming_the_file(path):  # not around the caller's code
+                frames = next(chunks, None)
+            if frames is None:
+                return
+            yield frames
+
+
+@contextlib.contextmanager
+def _naming_the_file(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ImportError:
+        raise
+    except Exception as error:  # readers raise whatever they stumble over
+        name = _format(path).name
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"The file {path} cannot be read as {name}: {reason.strip() or 'no reason given'} Wanted an undamaged"
+            f" {name} file."
+        ) from None
+
+
+def _require_folder(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise ValueError(f"There is no folder {path.parent} to write {path.name} to; wanted one that exists.")
 
 
 def _format(path: Path) -> _Format:

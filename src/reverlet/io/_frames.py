@@ -1,5 +1,6 @@
 """What all formats have in common, in NumPy: from there to a trajectory and back."""
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -12,6 +13,21 @@ from .._elements import SYMBOLS
 from .._misc import is_concrete, require_finite
 from .._state import State
 from .._topology import Topology
+
+
+class Request(NamedTuple):
+    """What of a file is wanted."""
+
+    topology: Topology | None
+    """What the atoms are; without it, the file has to say so."""
+    stride: int
+    """Every how many frames."""
+    chunk: int
+    """How many of these at a time."""
+    time_unit: float | None
+    """ps, of times whose unit the file does not say."""
+    velocity_unit: float | None
+    """nm/ps, of velocities whose unit the file does not say."""
 
 
 class Frames(NamedTuple):
@@ -49,25 +65,14 @@ class Frames(NamedTuple):
             raise ValueError(f"The positions are of {shape[1]} atoms; wanted the topology's {topology.num_atoms}.")
         if not is_concrete((topology, states)):
             raise ValueError("`write` got traced arrays; wanted values: call it outside of `jax.jit`.")
-        require_finite("positions", states.positions)
         velocities = np.asarray(states.velocities) if states.has_velocities else None
-        if velocities is not None:
-            require_finite("velocities", velocities)
+        for name, values in (("positions", states.positions), ("velocities", velocities), ("times", times)):
+            if values is not None:
+                require_finite(name, values)
         vectors = None
         if not isinstance(states.box, OpenBox):
             vectors = np.asarray(jax.vmap(lambda box: box.vectors)(states.box))
         return cls(topology, np.asarray(states.positions), velocities, vectors, times)
-
-    def of(self, topology: Topology) -> "Frames":
-        """The same with another topology; refused if that has other atoms."""
-        wanted, got = np.asarray(topology.atomic_numbers), np.asarray(self.topology.atomic_numbers)
-        if len(wanted) != len(got):
-            raise ValueError(f"It has {len(got)} atoms, `topology` has {len(wanted)}.")
-        if np.any(wanted != got):
-            first = np.flatnonzero(wanted != got)[0]
-            names = [SYMBOLS[z[first] - 1] for z in (got, wanted)]
-            raise ValueError(f"Its atom {first} is {names[0]}, that of `topology` {names[1]}.")
-        return self._replace(topology=topology)
 
     def trajectory(self) -> Trajectory:
         """What `read` returns; refused unless it is finite, with boxes that are."""
@@ -97,29 +102,106 @@ class Frames(NamedTuple):
         return jax.vmap(TriclinicBox)(vectors)
 
 
+class Snapshot(NamedTuple):
+    """One frame of a text, in nm and ps."""
+
+    line: int
+    """The first of it, from 1 on."""
+    positions: np.ndarray
+    velocities: np.ndarray | None
+    vectors: np.ndarray | None
+    time: float | None
+
+
+def gathered(topology: Topology, snapshots: Iterator[Snapshot], request: Request) -> Iterator[Frames]:
+    """Chunks of what is wanted of the frames of a text; refused where some have what others lack."""
+    optional = ("velocities", "vectors", "time")
+    first, picked = None, []
+    for k, snapshot in enumerate(snapshots):
+        first = snapshot if first is None else first
+        for name in optional:
+            if (getattr(snapshot, name) is None) != (getattr(first, name) is None):
+                have, lack = (0, k) if getattr(snapshot, name) is None else (k, 0)
+                what = "a box" if name == "vectors" else "a time" if name == "time" else "velocities"
+                raise ValueError(
+                    f"Frame {have} has {what} and frame {lack} has not (frame {k} begins in line {snapshot.line});"
+                    " wanted the same in all frames."
+                )
+        if k % request.stride == 0:
+            picked.append(snapshot)
+        if len(picked) == request.chunk:
+            yield _stacked(topology, picked)
+            picked = []
+    if picked:
+        yield _stacked(topology, picked)
+
+
+def _stacked(topology, snapshots):
+    _, positions, velocities, vectors, times = zip(*snapshots, strict=True)
+    optional = (None if c[0] is None else np.array(c, float) for c in (velocities, vectors, times))
+    return Frames(topology, np.array(positions, float), *optional)
+
+
+def merged(chunks: Sequence[Frames]) -> Frames:
+    """All frames in one; refused where a file gives none."""
+    if not chunks:
+        raise ValueError("It has no frames.")
+    first = chunks[0]
+    if len(chunks) == 1:
+        return first
+    _, positions, *optional = zip(*chunks, strict=True)
+    if any(len({x is None for x in c}) > 1 for c in optional):  # as in DCD
+        raise ValueError("Some of its frames have a box and others have not.")
+    return Frames(
+        first.topology, np.concatenate(positions), *(None if c[0] is None else np.concatenate(c) for c in optional)
+    )
+
+
+def parts(num_frames: int, request: Request) -> Iterator[slice]:
+    """The frames wanted of so many, in chunks."""
+    width = request.stride * request.chunk
+    for start in range(0, num_frames, width):
+        yield slice(start, min(start + width, num_frames), request.stride)
+
+
+def require_elements(topology: Topology, elements: Sequence[str | None]) -> Topology:
+    """The topology, unless a file says that its atoms are others; `None` where it says nothing."""
+    if len(elements) != topology.num_atoms:
+        raise ValueError(f"It has {len(elements)} atoms, `topology` has {topology.num_atoms}.")
+    for k, (got, wanted) in enumerate(zip(elements, topology.elements, strict=True)):
+        if got not in (None, wanted) and not (got in ("D", "T") and wanted == "H"):
+            raise ValueError(f"Its atom {k} is {got}, that of `topology` {wanted}.")
+    return topology
+
+
 def topology_of(
-    atomic_numbers: np.ndarray,
+    elements: Sequence[str],
     *,
     masses: np.ndarray | None = None,
     molecules: np.ndarray | None = None,
     bonds: np.ndarray | None = None,
 ) -> Topology:
     """From what a file says; molecules that are not given, or that bonds join, are those connected by bonds."""
-    numbers = np.asarray(atomic_numbers)
-    bad = np.flatnonzero((numbers < 1) | (numbers > len(SYMBOLS)))
-    if len(numbers) == 0 or len(bad) > 0:
-        got = f"atom {bad[0]} has atomic number {numbers[bad[0]]}" if len(bad) else "there are no atoms"
-        raise ValueError(f"Elements are missing: {got}, wanted 1 to {len(SYMBOLS)}.")
+    if len(elements) == 0:
+        raise ValueError("It has no atoms.")
     bonds = np.zeros((0, 2), int) if bonds is None else np.asarray(bonds)
     return Topology.from_elements(
-        [SYMBOLS[z - 1] for z in numbers],
+        list(elements),
         masses=masses,
-        molecules=_joined(np.arange(len(numbers)) if molecules is None else molecules, bonds).tolist(),
+        molecules=joined(np.arange(len(elements)) if molecules is None else molecules, bonds).tolist(),
         bonds=sorted({(int(min(b)), int(max(b))) for b in bonds}),  # some files have them in both directions
     )
 
 
-def _joined(molecules, bonds):
+def symbols_of(atomic_numbers: np.ndarray) -> list[str]:
+    """The symbols of elements; refused where there is none of a number."""
+    bad = np.flatnonzero((atomic_numbers < 1) | (atomic_numbers > len(SYMBOLS)))
+    if len(bad) > 0:
+        raise ValueError(f"Atom {bad[0]} has atomic number {atomic_numbers[bad[0]]}, wanted 1 to {len(SYMBOLS)}.")
+    return [SYMBOLS[int(z) - 1] for z in atomic_numbers]
+
+
+def joined(molecules: np.ndarray, bonds: np.ndarray) -> np.ndarray:
     """Molecules renumbered 0, 1, … in the order of their first atoms, those that a bond joins being one."""
     _, parent = np.unique(molecules, return_inverse=True)
     parent = parent.reshape(-1)
@@ -138,3 +220,8 @@ def _joined(molecules, bonds):
     roots = np.array([find(k) for k in parent])
     _, first, inverse = np.unique(roots, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse.reshape(-1)]
+
+
+def runs_of(molecules: np.ndarray) -> list[np.ndarray]:
+    """The runs of neighboring atoms of one molecule: what other formats know as residues."""
+    return np.split(np.arange(len(molecules)), np.flatnonzero(np.diff(molecules)) + 1)

@@ -1,17 +1,18 @@
-"""HDF5 in the layout of H5MD 1.1, by h5py: nm, ps and u, exact in both precisions.
+"""Reading HDF5 in the layout of H5MD 1.1, as its units module and many programs have it.
 
 P. de Buyl, P. H. Colberg and F. Höfling, Comput. Phys. Commun. 185, 1546 (2014); https://www.nongnu.org/h5md/h5md.html
 """
 
-from importlib import metadata
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from .. import units
+from .._elements import ISOTOPES, MASSES
 from .._topology import Topology
-from ._frames import Frames, topology_of
+from ._frames import Frames, Request, parts, require_elements, symbols_of, topology_of
+from ._hdf5 import HDF5File, opened
 
 _LENGTHS = {"nm": 1.0, "Angstrom": units.ANGSTROM}
 _TIMES = {"ps": 1.0, "fs": units.FEMTOSECOND}
@@ -19,149 +20,167 @@ _VELOCITIES = {f"{x} {t}-1": a / b for x, a in _LENGTHS.items() for t, b in _TIM
 _MASSES = {"u": 1.0, "amu": 1.0}
 
 
-def write_h5md(path: Path, frames: Frames) -> None:
-    import h5py
-
-    # this version's metadata have checksums, as the arrays have below: a damaged file is refused, not misread
-    with h5py.File(path, "w", libver="latest") as file:
-        root: Any = file.create_group("h5md")
-        root.attrs["version"] = np.array([1, 1])
-        root.create_group("author").attrs["name"] = "unknown"
-        creator = root.create_group("creator")
-        creator.attrs["name"], creator.attrs["version"] = "reverlet", metadata.version("reverlet")
-        root.create_group("modules/units").attrs["version"] = np.array([1, 0])
-
-        particles: Any = file.create_group("particles/all")
-        box = particles.create_group("box")
-        box.attrs["dimension"] = 3
-        box.attrs["boundary"] = ["none" if frames.vectors is None else "periodic"] * 3
-        position = _series(particles, "position", frames.positions, "nm")
-        _put(position, "step", np.arange(len(frames.positions)))
-        times = np.arange(len(frames.positions)) if frames.times is None else frames.times
-        _put(position, "time", np.asarray(times, float), "ps")
-        elements = [position]
-        if frames.velocities is not None:
-            elements.append(_series(particles, "velocity", frames.velocities, "nm ps-1"))
-        if frames.vectors is not None:
-            upright = not np.any(frames.vectors * (1 - np.eye(3)))
-            edges = np.diagonal(frames.vectors, axis1=1, axis2=2) if upright else frames.vectors
-            elements.append(_series(box, "edges", edges, "nm"))
-        for element in elements[1:]:  # one and the same for all, as H5MD wants it
-            element["step"], element["time"] = position["step"], position["time"]
-
-        _put(particles, "species", np.asarray(frames.topology.atomic_numbers))
-        _put(particles, "mass", np.asarray(frames.topology.masses), "u")
-        _put(particles, "molecule", np.asarray(frames.topology.molecules))
-        bonds = np.asarray(frames.topology.bonds)
-        if len(bonds) > 0:
-            _put(file.create_group("connectivity"), "bonds", bonds)
-            file["connectivity/bonds"].attrs["particles_group"] = particles.ref
+def read_h5md(path: Path, request: Request) -> Iterator[Frames]:
+    with opened(path) as file:
+        yield from frames_of(file, request)
 
 
-def _put(group, name, values, unit=None):
-    dataset = group.create_dataset(name, data=values, chunks=True, fletcher32=True)
-    if unit is not None:
-        dataset.attrs["unit"] = unit
-
-
-def _series(group, name, values, unit):
-    element = group.create_group(name)
-    _put(element, "value", values, unit)
-    return element
-
-
-def read_h5md(path: Path, topology: Topology | None) -> Frames:
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        particles = _only_group(file)
-        position = _get(particles, "position")
-        positions = _values(position, "value", _LENGTHS)
-        if positions.ndim != 3 or positions.shape[2] != 3:
-            raise ValueError(f"Its positions have shape {positions.shape}, wanted (frames, atoms, 3).")
-        velocities = None
-        if "velocity" in particles:
-            velocities = _values(_get(particles, "velocity"), "value", _VELOCITIES)
-            if velocities.shape != positions.shape:
-                raise ValueError(f"Its velocities have shape {velocities.shape}, its positions {positions.shape}.")
-        frames = Frames(
-            _topology(file, particles, positions.shape[1], topology),
-            positions,
-            velocities,
-            _vectors(_get(particles, "box"), len(positions)),
-            _times(position, len(positions)),
-        )
-    return frames
-
-
-def _only_group(file):
-    groups = list(_get(file, "particles"))
+def frames_of(file: HDF5File, request: Request) -> Iterator[Frames]:
+    """Of an open file."""
+    groups = file.children("/particles") if "/particles" in file else []
     if len(groups) != 1:
         raise ValueError(f"It has {len(groups)} groups of particles ({', '.join(groups)}), wanted one.")
-    return _get(file["particles"], groups[0])
+    atoms = f"/particles/{groups[0]}"
+    shape = file.shape(f"{atoms}/position/value")
+    if len(shape) != 3 or shape[2] != 3 or 0 in shape:
+        raise ValueError(f"Its positions have shape {shape}, wanted (frames, atoms, 3), none of them zero.")
+    topology = _topology(file, atoms, shape[1], request)
+    times = _times(file, f"{atoms}/position", shape[0], request)
+    for name in ("velocity", "image"):
+        if f"{atoms}/{name}" in file:
+            require_same_frames(file, atoms, name, shape)
+    for part in parts(shape[0], request):
+        positions = _values(file, f"{atoms}/position/value", _LENGTHS, part)
+        vectors = _vectors(file, f"{atoms}/box", shape[0], part)
+        velocities = None
+        if f"{atoms}/velocity" in file:
+            velocities = _values(file, f"{atoms}/velocity/value", _VELOCITIES, part)
+        if f"{atoms}/image" in file and vectors is not None:  # how many boxes an atom has gone
+            positions = positions + file.values(f"{atoms}/image/value", "iu", part).astype(float) @ vectors
+        yield Frames(topology, positions, velocities, vectors, None if times is None else times[part])
 
 
-def _topology(file, particles, num_atoms, given):
-    if "species" not in particles:
-        if given is None:
-            raise ValueError("It has no `species`: give `topology`.")
-        if given.num_atoms != num_atoms:
-            raise ValueError(f"It has {num_atoms} atoms, `topology` has {given.num_atoms}.")
-        return given
-    fixed = {name: _values(particles, name) for name in ("species", "molecule") if name in particles}
-    for name, values in fixed.items():
-        if values.shape != (num_atoms,) or values.dtype.kind not in "iu":
-            raise ValueError(f"Its `{name}` is {values.dtype} {values.shape}, wanted integers ({num_atoms},).")
-    return topology_of(
-        fixed["species"],
-        masses=_values(particles, "mass", _MASSES) if "mass" in particles else None,
-        molecules=fixed.get("molecule"),
-        bonds=_values(file["connectivity"], "bonds") if "connectivity/bonds" in file else None,
-    )
+def require_same_frames(file: HDF5File, atoms: str, name: str, shape: tuple[int, ...]) -> None:
+    """Refused unless an element is of the positions' atoms and frames."""
+    got = file.shape(f"{atoms}/{name}/value")
+    if got != shape:
+        raise ValueError(f"Its `{atoms}/{name}` has shape {got}, its positions {shape}.")
+    both = [f"{atoms}/{x}/step" for x in ("position", name)]
+    if all(file.is_dataset(x) for x in both):
+        one, other = (file.values(x, "iu") for x in both)
+        if one.shape != other.shape or np.any(one != other):
+            raise ValueError(f"Its `{atoms}/{name}` is of other steps than the positions.")
 
 
-def _vectors(box, num_frames):
-    boundary = [b.decode() if isinstance(b, bytes) else b for b in box.attrs["boundary"]]
+def _constant(file: HDF5File, name: str, kinds: str, known: Mapping[str, float] | None = None) -> np.ndarray:
+    """One value for every atom, which may stand in a series of them, all alike."""
+    series = f"{name}/value"
+    values = _values(file, series if series in file else name, known, kinds=kinds)
+    if series in file:
+        if len(values) == 0 or np.any(values != values[0]):
+            raise ValueError(f"Its `{name}` changes from frame to frame; wanted one system.")
+        values = values[0]
+    return values
+
+
+def _topology(file: HDF5File, atoms: str, num_atoms: int, request: Request) -> Topology:
+    here = lambda name: f"{atoms}/{name}" in file
+    masses = _constant(file, f"{atoms}/mass", "iuf", _MASSES) if here("mass") else None
+    molecules = _constant(file, f"{atoms}/molecule", "iu") if here("molecule") else None
+    for name, values in (("mass", masses), ("molecule", molecules)):
+        if values is not None and values.shape != (num_atoms,):
+            raise ValueError(f"Its `{name}` has shape {values.shape}, wanted ({num_atoms},).")
+    elements = _elements(file, atoms, num_atoms, masses, request)
+    if request.topology is not None:
+        return require_elements(request.topology, elements)
+    bonds = None
+    if "/connectivity/bonds" in file:
+        bonds = file.values("/connectivity/bonds", "iu")
+        if bonds.ndim != 2 or bonds.shape[1] != 2:
+            raise ValueError(f"Its bonds have shape {bonds.shape}, wanted (bonds, 2).")
+    return topology_of(elements, masses=masses, molecules=molecules, bonds=bonds)
+
+
+def _elements(file, atoms, num_atoms, masses, request):
+    """By their symbols, or by atomic numbers, of which H5MD does not say whether they are any: most programs write the
+    numbers of their types of atoms."""
+    for name in (f"{atoms}/element", f"{atoms}/species"):
+        if name not in file:
+            continue
+        data = f"{name}/value" if f"{name}/value" in file else name
+        names = {number: symbol for symbol, number in file.object(data).get("names", {}).items()}
+        values = _constant(file, name, "iuS")
+        if values.shape != (num_atoms,):
+            raise ValueError(f"Its `{name}` has shape {values.shape}, wanted ({num_atoms},).")
+        if values.dtype.kind == "S":
+            return [v.decode(errors="replace").strip().capitalize() for v in values]
+        if names:
+            return [str(names.get(int(v), v)).strip().capitalize() for v in values]
+        if _are_atomic_numbers(file, values, masses):
+            return symbols_of(values)
+        if request.topology is None:
+            raise ValueError(
+                f"Its `{name}` is {values[:6].tolist()}, which may be atomic numbers or types of atoms; wanted masses"
+                " that fit atomic numbers, symbols of elements in `element`, or `topology`."
+            )
+        return [None] * num_atoms
+    if request.topology is None:
+        raise ValueError("It has no `species`: give `topology`.")
+    return [None] * num_atoms
+
+
+def _are_atomic_numbers(file, values, masses):
+    if "/h5md/creator" in file and file.attribute("/h5md/creator", "name") == "reverlet":
+        return True
+    if masses is None or np.any(values < 1) or np.any(values > len(MASSES)):
+        return False
+    standard = np.array(list(MASSES.values()))[values - 1]
+    isotopes = np.array([mass for _, mass in ISOTOPES.values()])
+    isotope = (values == 1) & np.any(np.abs(masses[:, None] - isotopes) < 0.01, axis=1)
+    return bool(np.all((np.abs(masses - standard) < 0.01 * standard) | isotope))
+
+
+def _vectors(file, box, num_frames, part):
+    boundary = file.attribute(box, "boundary")
+    if not isinstance(boundary, list) or len(boundary) != 3:
+        raise ValueError(f"Its box has the boundary {boundary}, wanted three of 'periodic' or 'none'.")
     if all(b == "none" for b in boundary):
         return None
     if any(b != "periodic" for b in boundary):
         raise ValueError(f"Its box is {boundary}, wanted periodic along all directions or none.")
-    edges = _get(box, "edges")
-    edges = _values(edges, "value", _LENGTHS) if "value" in edges else _values(box, "edges", _LENGTHS)[None]
+    changes = f"{box}/edges/value" in file
+    name = f"{box}/edges/value" if changes else f"{box}/edges"
+    shape = file.shape(name)[1:] if changes else file.shape(name)
+    if shape not in ((3,), (3, 3)) or (changes and file.shape(name)[0] not in (1, num_frames)):
+        raise ValueError(f"Its box has edges of shape {file.shape(name)} for {num_frames} frames.")
+    one = not changes or file.shape(name)[0] == 1
+    edges = _values(file, name, _LENGTHS, None if one else part)
+    edges = edges if changes else edges[None]
     if edges.shape[1:] == (3,):
-        edges = edges[:, :, None] * np.eye(3)
-    if edges.shape[1:] != (3, 3) or edges.shape[0] not in (1, num_frames):
-        raise ValueError(f"Its box has edges of shape {edges.shape} for {num_frames} frames.")
-    return np.broadcast_to(edges, (num_frames, 3, 3))
+        edges = edges[:, :, None] * np.eye(3, dtype=edges.dtype)
+    return np.broadcast_to(edges, (len(range(num_frames)[part]), 3, 3))
 
 
-def _times(position, num_frames):
-    if "time" not in position:
+def _times(file, position, num_frames, request):
+    name = f"{position}/time"
+    if name not in file:
         return None
-    times = _values(position, "time", _TIMES)
+    known = dict(_TIMES)
+    unit = file.attribute(name, "unit")
+    if unit is None and request.time_unit is not None:
+        factor = request.time_unit
+    else:
+        factor = _factor(unit, name, known)
+    times = file.values(name, "iuf").astype(float) * factor
     if times.ndim == 0:  # the interval between frames
-        offset = float(position["time"].attrs.get("offset", 0))
-        return offset * _factor(position["time"], "time", _TIMES) + times * np.arange(num_frames)
+        offset = file.attribute(name, "offset")
+        if not isinstance(offset, (int, float, type(None))):
+            raise ValueError(f"The offset of `{name}` is {offset!r}, wanted a number.")
+        return (offset or 0.0) * factor + times * np.arange(num_frames)
     if times.shape != (num_frames,):
         raise ValueError(f"It has {times.shape} times for {num_frames} frames.")
     return times
 
 
-def _get(group, name) -> Any:
-    if name not in group:
-        raise ValueError(f"It has no `{name}` in `{group.name}`.")
-    return group[name]
+def _values(file, name, known, rows=None, kinds="iuf"):
+    values = file.values(name, kinds, rows)
+    if known is None:
+        return values
+    values = values if values.dtype.kind == "f" else values.astype(float)
+    return values * np.asarray(_factor(file.attribute(name, "unit"), name, known), values.dtype)
 
 
-def _values(group, name, known=None):
-    dataset = _get(group, name)
-    values = np.asarray(dataset[()])
-    return values if known is None else values * np.asarray(_factor(dataset, name, known), values.dtype)
-
-
-def _factor(dataset, name, known):
-    unit = dataset.attrs.get("unit")
-    unit = unit.decode() if isinstance(unit, bytes) else unit
-    if unit not in known:
-        raise ValueError(f"The unit of `{name}` in `{dataset.parent.name}` is {unit!r}, wanted one of {list(known)}.")
+def _factor(unit, name, known):
+    if not isinstance(unit, str) or unit not in known:
+        raise ValueError(f"The unit of `{name}` is {unit!r}, wanted one of {list(known)}.")
     return known[unit]

@@ -1,15 +1,19 @@
-"""PDB, by MDTraj: Å, no velocities, one box for all frames."""
+"""Reading PDB, as wwPDB's format 3.30 has it and programs write it: Å, no velocities, boxes by edges and angles."""
 
+import re
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from .. import units
-from .._elements import SYMBOLS
 from .._topology import Topology
-from ._cell import lengths_and_angles, vectors_of
-from ._frames import Frames, topology_of
+from ._cell import vectors_of
+from ._frames import Frames, Request, Snapshot, gathered, require_elements, topology_of
+from ._numbers import numbers
+from ._pdb_bonds import bonds_of
 
 _RECORDS = set(
     "HEADER OBSLTE TITLE SPLIT CAVEAT COMPND SOURCE KEYWDS EXPDTA NUMMDL MDLTYP AUTHOR REVDAT SPRSDE JRNL REMARK DBREF"
@@ -17,119 +21,166 @@ _RECORDS = set(
     " ORIGX1 ORIGX2 ORIGX3 SCALE1 SCALE2 SCALE3 MTRIX1 MTRIX2 MTRIX3 TVECT MODEL ATOM ANISOU SIGATM SIGUIJ TER HETATM"
     " ENDMDL CONECT MASTER USER END".split()
 )
-_MOST_ATOMS = 99_998
-"""Serial numbers have five digits, and the end of the chain takes one."""
+_BONDS = ("CONECT", "SSBOND", "LINK")
+_COORDINATE = re.compile(r" *[+-]?\d*\.\d+", re.ASCII)
 
 
-def read_pdb(path: Path, topology: Topology | None) -> Frames:
-    from mdtraj.formats import PDBTrajectoryFile
+class Atom(NamedTuple):
+    """One ATOM or HETATM of a file."""
 
-    del topology
-    num_atoms = _check_lines(path)
-    with PDBTrajectoryFile(str(path)) as file:
-        positions = np.asarray(file.positions, float) * units.ANGSTROM
-        found: Any = file.topology
-        lengths, angles = file.unitcell_lengths, file.unitcell_angles
-    if positions.shape[1:] != (num_atoms, 3):
-        raise ValueError(
-            f"It has {num_atoms} atoms, of which {positions.shape[1]} differ; alternate locations and atoms that are"
-            " there twice must be removed."
-        )
-    atoms: list[Any] = list(found.atoms)
-    unknown = [a for a in atoms if a.element is None or a.element.symbol not in SYMBOLS]
-    if unknown:
-        raise ValueError(f"The element of atom {unknown[0].index}, {unknown[0]}, is missing, in columns 77 and 78.")
-    vectors = None
-    # a cube of 1 Å says that there is no cell (wwPDB format 3.30, section 8)
-    if lengths is not None and not np.array_equal(lengths, [1, 1, 1]):
-        vectors = np.tile(vectors_of(np.array(lengths) * units.ANGSTROM, np.array(angles)), (len(positions), 1, 1))
-    return Frames(
-        topology_of(
-            np.array([SYMBOLS.index(a.element.symbol) + 1 for a in atoms]),
-            molecules=np.array([a.residue.index for a in atoms]),
-            bonds=np.array([(a.index, b.index) for a, b in found.bonds]).reshape(-1, 2),
-        ),
-        positions,
-        None,
-        vectors,
-        None,
-    )
+    line: int
+    serial: str
+    name: str
+    location: str
+    residue: tuple[str, ...]
+    """Name, chain, number and insertion code, segment."""
+    element: str
+    chain: int
+    """Counts up at every TER."""
 
 
-def write_pdb(path: Path, frames: Frames) -> None:
-    from mdtraj.formats import PDBTrajectoryFile
-
-    positions = frames.positions.astype(float) / units.ANGSTROM
-    if positions.shape[1] > _MOST_ATOMS:
-        raise ValueError(
-            f"PDB numbers at most {_MOST_ATOMS} atoms, got {positions.shape[1]}; wanted `.extxyz` or `.h5`."
-        )
-    if not (np.all(positions > -999.999) and np.all(positions < 9999.999)):
-        raise ValueError("PDB has room for positions between -99 and 999 nm; wanted `.extxyz` or `.h5` for these.")
-    lengths, angles = None, None
-    if frames.vectors is not None:
-        if np.any(frames.vectors != frames.vectors[0]):
-            raise ValueError("PDB has one box for all frames, but these differ; wanted `.extxyz`, `.dcd` or `.h5`.")
-        lengths, angles = lengths_and_angles(frames.vectors[0])
-        lengths = lengths / units.ANGSTROM
-        if np.any(lengths >= 99999):
-            raise ValueError(f"PDB has no room for a box of {lengths} Å; wanted `.extxyz` or `.h5`.")
-    topology = _mdtraj_topology(frames.topology)
-    with PDBTrajectoryFile(str(path), mode="w") as file:
-        for k, frame in enumerate(positions):
-            number = k % 9999 + 1 if len(positions) > 1 else None  # of four digits
-            file.write(frame, topology, modelIndex=number, unitcell_lengths=lengths, unitcell_angles=angles)
+class _Model(NamedTuple):
+    atoms: list[Atom]
+    snapshot: Snapshot
 
 
-def _mdtraj_topology(topology):
-    """Every run of atoms of one molecule is a residue: HOH if it is water, MOL if not."""
-    from mdtraj import Topology as MDTrajTopology
-    from mdtraj.core.element import get_by_symbol
-
-    out: Any = MDTrajTopology()
-    chain = out.add_chain()
-    molecules = np.asarray(topology.molecules)
-    elements = topology.elements
-    runs = np.split(np.arange(len(molecules)), np.flatnonzero(np.diff(molecules)) + 1)
-    for number, run in enumerate(runs, 1):
-        water = sorted(elements[k] for k in run) == ["H", "H", "O"]
-        residue = out.add_residue("HOH" if water else "MOL", chain, number)
-        seen: dict[str, int] = {}
-        for k in run:
-            symbol = elements[k]
-            seen[symbol] = seen.get(symbol, 0) + 1
-            name = "O" if water and symbol == "O" else f"{symbol}{seen[symbol]}"
-            out.add_atom(name, get_by_symbol(symbol), residue)
-    atoms = list(out.atoms)
-    for i, j in np.asarray(topology.bonds):
-        out.add_bond(atoms[i], atoms[j])
-    return out
+def read_pdb(path: Path, request: Request) -> Iterator[Frames]:
+    with open(path, encoding="utf-8") as file:
+        bonds = [(n, line) for n, line in enumerate(file, 1) if line.startswith(_BONDS)]
+        file.seek(0)
+        models = _models(file)
+        first = next(models, None)
+        if first is None:
+            raise ValueError("It has no atoms; wanted ATOM or HETATM records of at least one.")
+        topology = _topology(first.atoms, bonds, request)
+        yield from gathered(topology, _snapshots(first, models), request)
 
 
-def _check_lines(path):
-    """The number of atoms; refused where a file ends too early or has lines that MDTraj would leave out silently."""
-    counts, in_model = [0], False
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+def _snapshots(first, models):
+    identity = [(a.name, a.element) for a in first.atoms]
+    yield first.snapshot
+    for k, model in enumerate(models, 1):
+        if len(model.atoms) != len(identity):
+            raise ValueError(
+                f"Its models have {sorted({len(model.atoms), len(identity)})} atoms (model {k} begins in line"
+                f" {model.snapshot.line}), wanted as many in all."
+            )
+        for atom, wanted in zip(model.atoms, identity, strict=True):
+            if (atom.name, atom.element) != wanted:
+                raise ValueError(
+                    f"Line {atom.line} has atom {atom.name} ({atom.element or 'no element'}), where the first model has"
+                    f" {wanted[0]} ({wanted[1] or 'no element'})."
+                )
+        yield model.snapshot
+
+
+def _models(file) -> Iterator[_Model]:
+    """Frames between MODEL and ENDMDL or, as VMD and CP2K write them, up to END."""
+    box, boxed, in_model, chain = None, 0, 0, 0
+    atoms: list[Atom] = []
+    words: list[str] = []
+
+    def finished():
+        places = lambda k: f"Line {atoms[k // 3].line}, column {31 + 8 * (k % 3)},"
+        positions = numbers(words, places).reshape(-1, 3) * units.ANGSTROM
+        return _Model(atoms, Snapshot(atoms[0].line, positions, None, box, None))
+
+    for number, line in enumerate(file, 1):
+        line = line.rstrip("\n")
         record = line[:6].strip()
         if record and record not in _RECORDS:
             raise ValueError(f"Line {number} is {line[:40]!r}, which is no record of a PDB file.")
         if record in ("ATOM", "HETATM"):
-            if len(line) < 54:
-                raise ValueError(f"Line {number} is {line!r}, an atom without all three coordinates.")
-            counts[-1] += 1
+            atoms.append(_atom(line, number, chain))
+            words.extend(_coordinates(line, number))
+        elif record == "TER":
+            chain += 1
+        elif record == "CRYST1":
+            if boxed > 0 and not atoms:
+                raise ValueError(f"Line {number} is a second CRYST1 (after line {boxed}) of the same atoms.")
+            box, boxed = _box(line, number), number
         elif record == "MODEL":
-            if in_model or (counts[-1] > 0 and len(counts) == 1):
+            if in_model or atoms:
                 raise ValueError(f"Line {number} begins a model where the last one has no end.")
-            in_model = True
-        elif record == "ENDMDL":
-            if not in_model:
+            in_model = number
+        elif record in ("ENDMDL", "END"):
+            if in_model and not (record == "ENDMDL" and atoms):
+                raise ValueError(f"Line {number} ends the model of line {in_model} without ENDMDL or atoms.")
+            if record == "ENDMDL" and not in_model:
                 raise ValueError(f"Line {number} ends a model that has no beginning.")
-            in_model = False
-            counts.append(0)
+            if atoms:
+                yield finished()
+            atoms, words, in_model, boxed, chain = [], [], 0, 0, 0
     if in_model:
         raise ValueError("It ends in the middle of a model.")
-    if counts[-1] == 0 and len(counts) > 1:
-        counts.pop()
-    if len(set(counts)) > 1 or counts[0] == 0:
-        raise ValueError(f"Its models have {sorted(set(counts))} atoms, wanted as many in all, at least one.")
-    return counts[0]
+    if atoms:
+        yield finished()
+
+
+def _atom(line, number, chain):
+    if len(line) < 54:
+        raise ValueError(f"Line {number} is {line!r}, an atom without all three coordinates.")
+    return Atom(
+        number,
+        line[6:11].strip(),
+        line[12:16].strip(),
+        line[16].strip(),
+        (line[17:21].strip(), line[21].strip(), line[22:27].strip(), line[72:76].strip()),
+        line[76:78].strip().capitalize(),
+        chain,
+    )
+
+
+def _coordinates(line, number):
+    """Eight columns each, the last a decimal: a line that has slipped by a column is noticed."""
+    words = (line[30:38], line[38:46], line[46:54])
+    for k, word in enumerate(words):
+        if not _COORDINATE.fullmatch(word):
+            raise ValueError(
+                f"Line {number} has {word!r} in columns {31 + 8 * k} to {38 + 8 * k}, wanted a coordinate whose"
+                f" decimals end in column {38 + 8 * k}."
+            )
+    return words
+
+
+def _box(line, number):
+    """None for zeros, as VMD writes them, and a cube of 1 Å (wwPDB format 3.30, section 8), which say there is none."""
+    words = [line[6:15], line[15:24], line[24:33], line[33:40], line[40:47], line[47:54]]
+    cell = numbers(words, lambda k: f"Line {number}, CRYST1,")
+    if len(line) < 54:
+        raise ValueError(f"Line {number} is a CRYST1 cut off in its last angle.")
+    if np.all(cell[:3] == 0) or np.array_equal(cell, [1, 1, 1, 90, 90, 90]):
+        return None
+    return vectors_of(cell[:3] * units.ANGSTROM, cell[3:])
+
+
+def _topology(atoms: list[Atom], bonds: list[tuple[int, str]], request: Request) -> Topology:
+    if request.topology is not None:
+        return require_elements(request.topology, [a.element or None for a in atoms])
+    for atom in atoms:
+        if not atom.element:
+            raise ValueError(
+                f"Line {atom.line}, atom {atom.name} of {' '.join(atom.residue).strip()}, has no element in columns 77"
+                " and 78, and names are ambiguous; wanted one there, or `topology`."
+            )
+    residues = _residues(atoms)
+    return topology_of(
+        [a.element for a in atoms], molecules=residues, bonds=np.array(bonds_of(atoms, residues, bonds)).reshape(-1, 2)
+    )
+
+
+def _residues(atoms):
+    """The residue of every atom, which changes with any of what names one: numbers start again in long files."""
+    marks = [(a.residue, a.chain) for a in atoms]
+    residues = np.cumsum([0] + [int(here != before) for before, here in pairwise(marks)])
+    seen: dict[tuple[int, str], Atom] = {}
+    for residue, atom in zip(residues, atoms, strict=True):
+        other = seen.setdefault((int(residue), atom.name), atom)
+        if other is not atom:
+            what = "alternate locations" if other.location or atom.location else "two atoms"
+            raise ValueError(
+                f"Lines {other.line} and {atom.line} are {what} of the name {atom.name} in one residue"
+                f" ({' '.join(atom.residue).strip()}); wanted one, and a number of its own for every residue. With"
+                " `topology` names do not matter."
+            )
+    return residues

@@ -1,90 +1,219 @@
-"""XYZ and extended XYZ, by ASE: Å, and velocities as momenta in ASE's units."""
+"""XYZ and extended XYZ: Å, and velocities as momenta in ASE's units, √(u eV)."""
 
+import contextlib
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from .. import units
 from .._topology import Topology
-from ._frames import Frames, topology_of
+from ._frames import Frames, Request, Snapshot, gathered, require_elements, symbols_of, topology_of
+from ._numbers import numbers, whole_numbers
+from ._xyz_comment import Column, Comment, comment_of
+
+_MOMENTUM = units.ELECTRONVOLT**0.5
+"""√(u eV) in u nm/ps."""
+_VELOCITIES = ("velocities", "velocity", "velo", "vel")
+_MASSES = ("masses", "mass")
+_MOLECULES = ("molecules", "molecule")
 
 
-def read_xyz(path: Path, topology: Topology | None) -> Frames:
-    import ase.io
-    import ase.units
+class _Block(NamedTuple):
+    """A frame as it stands in the file."""
 
-    del topology
-    _check_counts(path)
-    images: Any = ase.io.read(path, index=":", format="extxyz")
-    first = images[0]
-    for k, atoms in enumerate(images):
-        if list(atoms.numbers) != list(first.numbers):
-            raise ValueError(f"The atoms of frame {k} are not those of frame 0; wanted one system.")
-        if any(atoms.pbc) != all(first.pbc) or any(atoms.pbc) != all(atoms.pbc):
-            raise ValueError(f"Frame {k} has pbc={atoms.pbc.tolist()}; wanted all or none, and the same in all frames.")
-    vectors = np.array([np.asarray(a.cell) for a in images]) * units.ANGSTROM if all(first.pbc) else None
-    velocities = None
-    if all(a.has("momenta") for a in images):
-        velocities = np.array([a.get_velocities() for a in images]) * (units.ANGSTROM * ase.units.fs / 1e-3)
-    times = [a.info.get("time") for a in images]
-    known = all(isinstance(t, int | float | np.number) for t in times)
-    return Frames(
-        topology_of(
-            first.numbers,
-            masses=first.get_masses() if first.has("masses") else None,
-            molecules=first.arrays.get("molecules"),
-        ),
-        np.array([a.positions for a in images]) * units.ANGSTROM,
-        velocities,
-        vectors,
-        np.array(times, float) if known else None,
-    )
+    line: int
+    comment: str
+    rows: list[str]
 
 
-def write_extxyz(path: Path, frames: Frames) -> None:
-    import ase.io
-    import ase.units
-
-    images = _images(frames)
-    for k, atoms in enumerate(images):
-        atoms.set_array("molecules", np.asarray(frames.topology.molecules, int))
-        atoms.set_masses(np.asarray(frames.topology.masses, float))
-        if frames.velocities is not None:
-            atoms.set_velocities(frames.velocities[k].astype(float) / (units.ANGSTROM * ase.units.fs / 1e-3))
-        if frames.times is not None:
-            atoms.info["time"] = float(frames.times[k])
-    ase.io.write(path, images, format="extxyz")
+def read_xyz(path: Path, request: Request) -> Iterator[Frames]:
+    with open(path, encoding="utf-8") as file:
+        blocks = _blocks(file)
+        first = next(blocks, None)
+        if first is None:
+            raise ValueError("Line 1 is '', wanted the number of atoms of a frame.")
+        comment = comment_of(first.comment, first.line + 1, request)
+        table = _Table.of(first, comment)
+        topology = table.topology(request)
+        rest = _snapshots(blocks, table, topology, request)
+        yield from gathered(topology, _with(table.snapshot(first, comment, topology, request), rest), request)
 
 
-def write_xyz(path: Path, frames: Frames) -> None:
-    import ase.io
-
-    ase.io.write(path, _images(frames), format="xyz", fmt="%16.8f")
-
-
-def _images(frames):
-    import ase
-
-    numbers = np.asarray(frames.topology.atomic_numbers)
-    images = []
-    for k, positions in enumerate(frames.positions):
-        cell = None if frames.vectors is None else frames.vectors[k].astype(float) / units.ANGSTROM
-        images.append(ase.Atoms(numbers, positions.astype(float) / units.ANGSTROM, cell=cell, pbc=cell is not None))
-    return images
+def _with(first, rest):
+    yield first
+    yield from rest
 
 
-def _check_counts(path):
-    """Refuses a file whose frames are not as long as they say: ASE would look for a billion atoms line by line."""
-    lines = path.read_text("utf-8").rstrip().split("\n")
-    at = 0
-    while at < len(lines):
-        count = lines[at].strip()
-        if not (count.isascii() and count.isdigit() and 0 < int(count[:12])):
-            raise ValueError(f"Line {at + 1} is {lines[at][:40]!r}, wanted the number of atoms of a frame.")
-        if at + 2 + int(count) > len(lines):
+def _snapshots(blocks, first, topology, request):
+    for k, block in enumerate(blocks, 1):
+        comment = comment_of(block.comment, block.line + 1, request)
+        table = _Table.of(block, comment)
+        for name in ("species", "Z", *_MASSES, *_MOLECULES):
+            here, there = table.column(name), first.column(name)
+            if here != there:
+                raise ValueError(
+                    f"The atoms of frame {k} are not those of frame 0 (line {block.line}: `{name}`); wanted one system."
+                )
+        yield table.snapshot(block, comment, topology, request)
+
+
+def _blocks(file):
+    """The frames of the file, line by line: however many atoms a frame claims, no more is read than is there."""
+    lines = enumerate(file, 1)
+    for number, line in lines:
+        count = line.strip()
+        if not count:
+            rest = next(((n, x) for n, x in lines if x.strip()), None)
+            if rest is None and number > 1:
+                return
+            raise ValueError(f"Line {number} is {line[:40].rstrip()!r}, wanted the number of atoms of a frame.")
+        if not (count.isascii() and count.isdigit() and len(count) < 12 and int(count) > 0):
+            raise ValueError(f"Line {number} is {line[:40].rstrip()!r}, wanted the number of atoms of a frame.")
+        _, comment = next(lines, (0, None))
+        rows = [row for _, row in islice(lines, int(count))]
+        if comment is None or len(rows) < int(count):
             raise ValueError(
-                f"Line {at + 1} says that a frame of {count} atoms follows, but the file ends"
-                f" {max(0, len(lines) - at - 2)} atoms later."
+                f"Line {number} says that a frame of {count} atoms follows, but the file ends {len(rows)} atoms later."
             )
-        at += 2 + int(count)
+        yield _Block(number, comment.strip(), rows)
+
+
+class _Table(NamedTuple):
+    """The words of a frame by column."""
+
+    columns: dict[str, tuple[Column, list[str]]]
+    line: int
+    """Of the first row."""
+    num_atoms: int
+
+    @classmethod
+    def of(cls, block: _Block, comment: Comment) -> "_Table":
+        """Refused where a row has a word too many or too few: all behind it would be shifted."""
+        rows, line = [row.split() for row in block.rows], block.line + 2
+        width = sum(c.width for c in comment.columns)
+        for k, row in enumerate(rows):
+            if len(row) != width:
+                names = ", ".join(f"{c.name} ({c.width})" for c in comment.columns)
+                raise ValueError(
+                    f"Line {line + k} has {len(row)} columns, wanted {width}: {names}. Say what others are in"
+                    " `Properties=...` of the comment line."
+                )
+        found, at = {}, 0
+        for column in comment.columns:
+            words = [row[at + j] for row in rows for j in range(column.width)]
+            found[column.name] = (column, words)
+            at += column.width
+        return cls(found, line, len(rows))
+
+    def column(self, name: str) -> list[str] | None:
+        """Its words."""
+        return self.columns[name][1] if name in self.columns else None
+
+    def values(self, names: tuple[str, ...], kind: str, width: int) -> np.ndarray | None:
+        """Numbers of the one of these columns that is there."""
+        there = [n for n in names if n in self.columns]
+        if not there:
+            return None
+        if len(there) > 1:
+            raise ValueError(
+                f"Line {self.line - 1} has {' and '.join(there)} among its Properties, wanted one of them."
+            )
+        column, words = self.columns[there[0]]
+        if column.width != width or column.kind not in (kind, "I"):
+            raise ValueError(
+                f"Line {self.line - 1} has {':'.join(map(str, column))}, wanted {there[0]}:{kind}:{width}."
+            )
+        place = lambda k: f"Line {self.line + k // width}, column `{there[0]}`,"
+        found = whole_numbers(words, place) if kind == "I" else numbers(words, place)
+        return found if width == 1 else found.reshape(-1, width)
+
+    def topology(self, request: Request) -> Topology:
+        """What the atoms are."""
+        species, atomic_numbers = self.column("species"), self.values(("Z",), "I", 1)
+        if species is None and atomic_numbers is not None:
+            species = symbols_of(atomic_numbers)
+        if request.topology is not None:
+            return require_elements(request.topology, [None] * self.num_atoms if species is None else species)
+        if species is None:
+            raise ValueError(f"Line {self.line - 1} has no `species:S:1` among its Properties: give `topology`.")
+        return topology_of(species, masses=self.values(_MASSES, "R", 1), molecules=self.values(_MOLECULES, "I", 1))
+
+    def snapshot(self, block: _Block, comment: Comment, topology: Topology, request: Request) -> Snapshot:
+        """The frame in nm and ps."""
+        positions = self.values(("pos",), "R", 3)
+        assert positions is not None
+        return Snapshot(
+            block.line, positions * comment.length, self._velocities(topology, request), comment.vectors, comment.time
+        )
+
+    def _velocities(self, topology, request):
+        momenta, velocities = self.values(("momenta",), "R", 3), self.values(_VELOCITIES, "R", 3)
+        if momenta is not None and velocities is not None:
+            raise ValueError(
+                f"Line {self.line - 1} has momenta and velocities among its Properties, wanted one of them."
+            )
+        if momenta is not None:
+            return momenta * _MOMENTUM / np.asarray(topology.masses, float)[:, None]
+        if velocities is None:
+            return None
+        if request.velocity_unit is None:
+            raise ValueError(
+                f"Line {self.line - 1} has velocities of unknown unit (QUIP and GPUMD write Å/fs, others Å/ps); wanted"
+                " `read(..., velocity_unit=...)`, in nm/ps: `rv.units.ANGSTROM / rv.units.FEMTOSECOND` for Å/fs."
+            )
+        return velocities * request.velocity_unit
+
+
+@contextlib.contextmanager
+def extxyz_writer(path: Path, topology: Topology):
+    names = "species:S:1:pos:R:3:molecules:I:1:masses:R:1"
+    fixed = [f"{m:8d} {u:16.8f}" for m, u in zip(np.asarray(topology.molecules), _masses(topology), strict=True)]
+
+    with open(path, "w", encoding="utf-8") as file:
+
+        def append(frames: Frames) -> None:
+            for k, positions in enumerate(_rows(frames)):
+                comment, rows = f"Properties={names}", [f"{p} {f}" for p, f in zip(positions, fixed, strict=True)]
+                if frames.velocities is not None:
+                    momenta = frames.velocities[k].astype(float) * _masses(topology)[:, None] / _MOMENTUM
+                    comment += ":momenta:R:3"
+                    rows = [f"{r} {x:16.8f} {y:16.8f} {z:16.8f}" for r, (x, y, z) in zip(rows, momenta, strict=True)]
+                if frames.times is not None:
+                    comment += f" time={float(frames.times[k])!r} time_unit=ps"
+                if frames.vectors is None:
+                    comment += ' pbc="F F F"'
+                else:
+                    vectors = (frames.vectors[k].astype(float) / units.ANGSTROM).ravel()
+                    comment = f'Lattice="{" ".join(map(repr, vectors.tolist()))}" {comment} pbc="T T T"'
+                file.write("\n".join([str(len(rows)), comment, *rows, ""]))
+            file.flush()
+
+        yield append
+
+
+@contextlib.contextmanager
+def xyz_writer(path: Path, topology: Topology):
+    del topology
+    with open(path, "w", encoding="utf-8") as file:
+
+        def append(frames: Frames) -> None:
+            for rows in _rows(frames):
+                file.write("\n".join([str(len(rows)), "", *rows, ""]))
+            file.flush()
+
+        yield append
+
+
+def _masses(topology):
+    return np.asarray(topology.masses, float)
+
+
+def _rows(frames):
+    """Symbols and positions of all atoms of every frame."""
+    symbols = frames.topology.elements
+    for positions in frames.positions:
+        scaled = positions.astype(float) / units.ANGSTROM
+        yield [f"{s:<2} {x:16.8f} {y:16.8f} {z:16.8f}" for s, (x, y, z) in zip(symbols, scaled, strict=True)]

@@ -1,0 +1,144 @@
+"""The second line of a frame in XYZ files: programs put boxes, times, and what the columns are there, each its way."""
+
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import units
+from ._cell import vectors_of
+from ._frames import Request
+from ._numbers import numbers
+
+_LENGTHS = {"angstrom": units.ANGSTROM, "atomic_unit": units.BOHR, "bohr": units.BOHR, "nanometer": 1.0}
+_TIMES = {"ps": 1.0, "fs": units.FEMTOSECOND}
+_CP2K = re.compile(r"\s*i\s*=\s*\d+\s*,(?:\s*time\s*=\s*([^\s,]+)\s*,)?", re.ASCII)
+_IPI = re.compile(r"#\s*CELL\s*[\[(](\w+)[\])]:((?:\s+[^\sA-Za-z{}]+)*)", re.ASCII)
+_IPI_UNIT = re.compile(r"(\w+)\{(\w+)\}", re.ASCII)
+_EXTENDED = re.compile(r"\b((lattice|properties|pbc)\s*=|time=)", re.ASCII | re.IGNORECASE)
+_PAIR = re.compile(
+    r"""\s*([^\s="']+)(?:\s*=\s*(?:"([^"]*)"|'([^']*)'|\{([^}]*)\}|\[([^\]]*)\]|([^\s"'{\[]\S*)))?(?=\s|$)"""
+)
+
+
+class Column(NamedTuple):
+    """Neighboring columns of one name."""
+
+    name: str
+    kind: str
+    """S, I, R or L, as extended XYZ has it."""
+    width: int
+
+
+PLAIN = (Column("species", "S", 1), Column("pos", "R", 3))
+
+
+class Comment(NamedTuple):
+    """What a comment line says."""
+
+    columns: tuple[Column, ...] = PLAIN
+    length: float = units.ANGSTROM
+    """The unit of positions, nm."""
+    vectors: np.ndarray | None = None
+    """Of the box, nm."""
+    time: float | None = None
+    """ps."""
+
+
+def comment_of(text: str, line: int, request: Request) -> Comment:
+    """Of i-PI, CP2K or extended XYZ; anything else is only words."""
+    if match := _IPI.match(text):
+        return _ipi(text, match, line)
+    if match := _CP2K.match(text):
+        time = match.group(1)
+        return Comment(time=None if time is None else units.FEMTOSECOND * float(numbers([time], _place(line))[0]))
+    if _EXTENDED.search(text):
+        return _extended(_pairs(text, line), line, request)
+    return Comment()
+
+
+def _place(line):
+    return lambda k: f"Line {line}"
+
+
+def _ipi(text, match, line):
+    if match.group(1) != "abcABC":
+        raise ValueError(f"Line {line} has a CELL({match.group(1)}), wanted CELL(abcABC), as i-PI writes it.")
+    cell = numbers(match.group(2).split(), _place(line))
+    quantities = dict(_IPI_UNIT.findall(text))
+    positions = {"positions", "x_centroid"} & quantities.keys()
+    if len(cell) != 6 or len(positions) != 1 or "cell" not in quantities:
+        raise ValueError(
+            f"Line {line} is {text[:100]!r}, wanted six numbers of a cell, and `positions{{unit}} cell{{unit}}`."
+        )
+    for name, unit in quantities.items():
+        if unit not in _LENGTHS:
+            raise ValueError(f"Line {line} has {name} in {unit}, wanted one of {', '.join(_LENGTHS)}.")
+    vectors = vectors_of(cell[:3] * _LENGTHS[quantities["cell"]], cell[3:])
+    return Comment(length=_LENGTHS[quantities[positions.pop()]], vectors=vectors)
+
+
+def _pairs(text, line):
+    """Keys in lower case with their values; those without a value are left out."""
+    found, at = {}, 0
+    while text[at:].strip():
+        match = _PAIR.match(text, at)
+        if match is None:
+            raise ValueError(f'Line {line} has {text[at : at + 40]!r}, wanted key=value or key="value".')
+        key, value = match.group(1).lower(), next((g for g in match.groups()[1:] if g is not None), None)
+        if value is not None:
+            if key in found and key in ("lattice", "properties", "pbc", "time", "time_unit"):
+                raise ValueError(f"Line {line} has `{match.group(1)}` twice.")
+            found[key] = value
+        at = match.end()
+    return found
+
+
+def _extended(pairs, line, request):
+    vectors = None
+    if "lattice" in pairs:
+        vectors = numbers(pairs["lattice"].split(), _place(line)) * units.ANGSTROM
+        if len(vectors) != 9:
+            raise ValueError(f"Line {line} has a Lattice of {len(vectors)} numbers, wanted 9.")
+        vectors = vectors.reshape(3, 3)
+    periodic = pairs.get("pbc", "F F F" if vectors is None else "T T T").split()
+    flags = {"T": True, "True": True, "1": True, "F": False, "False": False, "0": False}
+    if len(periodic) != 3 or not flags.keys() >= set(periodic) or len({flags[p] for p in periodic}) != 1:
+        raise ValueError(f"Line {line} has pbc={pairs['pbc']!r}; wanted all T or all F.")
+    if not flags[periodic[0]]:
+        vectors = None
+    elif vectors is None:
+        raise ValueError(f'Line {line} has pbc="T T T" and no Lattice.')
+    columns = _columns(pairs["properties"], line) if "properties" in pairs else PLAIN
+    return Comment(columns, vectors=vectors, time=_time(pairs, line, request))
+
+
+def _time(pairs, line, request):
+    if "time" not in pairs:
+        return None
+    unit = _TIMES.get(pairs["time_unit"]) if "time_unit" in pairs else request.time_unit
+    if unit is None:
+        raise ValueError(
+            f"Line {line} has a time of unknown unit (QUIP and GPUMD write fs, others ps); wanted `time_unit=ps` or"
+            " `time_unit=fs` in the line, or `read(..., time_unit=...)`, in ps."
+        )
+    return unit * float(numbers([pairs["time"]], _place(line))[0])
+
+
+def _columns(text, line):
+    words = text.split(":")
+    triples = [words[k : k + 3] for k in range(0, len(words), 3)]
+    for triple in triples:
+        fine = len(triple) == 3 and triple[0] and triple[1] in ("S", "I", "R", "L")
+        if not (fine and re.fullmatch(r"[1-9]\d{0,5}", triple[2], re.ASCII)):
+            raise ValueError(
+                f"Line {line} has {':'.join(triple)!r} among its Properties, wanted name:S, I, R or L:number."
+            )
+    columns = tuple(Column(name, kind, int(width)) for name, kind, width in triples)
+    names = [c.name for c in columns]
+    twice = [n for n in names if names.count(n) > 1]
+    if twice:
+        raise ValueError(f"Line {line} has `{twice[0]}` twice among its Properties.")
+    if Column("pos", "R", 3) not in columns:
+        raise ValueError(f"Line {line} has Properties={text!r}, wanted `pos:R:3` among them.")
+    return columns

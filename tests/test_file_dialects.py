@@ -1,0 +1,253 @@
+"""Files as other programs write them: each read as it was meant, or refused by name."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import reverlet as rv
+
+pytest.importorskip("mdtraj")
+h5py = pytest.importorskip("h5py")
+
+ARGON = rv.Topology.from_elements(["Ar", "Ar"])
+
+
+def atom(serial, name, residue, number, x, element="", record="ATOM  ", chain="A"):
+    return (
+        f"{record}{serial:>5} {name:<4} {residue:<3} {chain}{number:>4}    {x:8.3f}{2:8.3f}{3:8.3f}  1.00  0.00"
+        f"          {element:>2}\n"
+    )
+
+
+def cryst(a):
+    return f"CRYST1{a:9.3f}{a:9.3f}{a:9.3f}  90.00  90.00  90.00 P 1           1\n"
+
+
+def read(tmp_path, text, suffix, **options):
+    path = tmp_path / f"a{suffix}"
+    path.write_text(text)
+    return rv.io.read(path, **options)
+
+
+def refused(tmp_path, text, suffix, message, **options):
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, text, suffix, **options)
+
+
+TWO = atom(1, " AR", "AR", 1, 1, "AR") + atom(2, " AR", "AR", 2, 6, "AR")
+
+
+@pytest.mark.parametrize(
+    "frame", ["MODEL     {k:4d}\n{cell}{two}ENDMDL\n", "{cell}{two}END\n", "REMARK\n{cell}{two}TER\nEND\n"]
+)
+def test_a_box_for_every_frame(tmp_path, frame):
+    """Between MODEL and ENDMDL, and as VMD and CP2K write them, up to END."""
+    text = "".join(frame.format(k=k, cell=cryst(20 + k), two=TWO) for k in range(3))
+    _, got = read(tmp_path, text, ".pdb")
+    np.testing.assert_allclose(got.records.box.lengths[:, 0], [2.0, 2.1, 2.2], atol=1e-6)
+
+
+def test_one_box_before_all_models_is_of_all(tmp_path):
+    models = "".join(f"MODEL     {k:4d}\n{TWO}ENDMDL\n" for k in range(2))
+    _, got = read(tmp_path, cryst(20) + models + "END\n", ".pdb")
+    np.testing.assert_allclose(got.records.box.lengths, 2.0)
+
+
+@pytest.mark.parametrize("cell", [cryst(0), cryst(1), ""])
+def test_boxes_that_are_none(tmp_path, cell):
+    assert isinstance(read(tmp_path, cell + TWO, ".pdb")[1].records.box, rv.OpenBox)
+
+
+@pytest.mark.parametrize("name", ["SOD ", "POT ", "HG2 ", " CA ", " NB ", " CL ", "CD1 "])
+def test_elements_are_not_guessed_from_names(tmp_path, name):
+    refused(tmp_path, atom(1, name, "LIG", 1, 1), ".pdb", "Line 1, atom .* no element in columns 77")
+    topology, _ = read(tmp_path, atom(1, name, "LIG", 1, 1), ".pdb", topology=rv.Topology.from_elements(["Na"]))
+    assert topology.elements == ("Na",)
+    assert read(tmp_path, atom(1, name, "LIG", 1, 1, "CL"), ".pdb")[0].elements == ("Cl",)
+
+
+def water(serial, number, x):
+    return "".join(
+        atom(serial + k, n, "HOH", number, x + k, n.strip()[0]) for k, n in enumerate((" O  ", " H1 ", " H2 "))
+    )
+
+
+def test_residue_numbers_that_start_again(tmp_path):
+    """Two waters of one number in a row are two atoms of one name in a residue, unless something is between them."""
+    topology, _ = read(tmp_path, water(1, 9999, 1) + water(4, 0, 5) + "TER\n" + water(7, 0, 9), ".pdb")
+    np.testing.assert_array_equal(topology.molecules, np.repeat([0, 1, 2], 3))
+    assert len(topology.bonds) == 6
+    refused(
+        tmp_path, water(1, 1, 1) + water(4, 1, 5), ".pdb", "Lines 1 and 4 are two atoms of the name O in one residue"
+    )
+
+
+@pytest.mark.parametrize("record", ["CONECT    1    2\n", "LINK         AR   AR A   1                 AR   AR A   1\n"])
+def test_bonds_between_atoms_of_one_number_are_refused(tmp_path, record):
+    text = TWO + "TER\n" + TWO + record
+    refused(tmp_path, text, ".pdb", "Line 6 names .*, which the atoms of lines 1 and 4 both have")
+    refused(tmp_path, TWO + "CONECT    1   99\n", ".pdb", "Line 3 names serial number 99, which no atom has")
+    assert read(tmp_path, TWO + "CONECT    1    2\n", ".pdb")[0].bonds.tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_others_read_as_many_frames_of_ours(tmp_path, frames):
+    ase, mdtraj = pytest.importorskip("ase.io"), pytest.importorskip("mdtraj")
+    box = rv.OrthorhombicBox(jnp.full(3, 2.0))
+    state = rv.State(jnp.array([[0.1, 0.2, 0.3], [0.5, 0.6, 0.7]]), None, box)
+    rv.io.write(tmp_path / "a.pdb", ARGON, jax.tree.map(lambda x: jnp.stack([x] * frames), state))
+    found = ase.read(tmp_path / "a.pdb", index=":")
+    assert len(found) == frames
+    np.testing.assert_allclose([a.cell.lengths() for a in found], 20, atol=1e-3)
+    assert mdtraj.load(tmp_path / "a.pdb").n_frames == frames
+
+
+@pytest.mark.parametrize(("symbol", "mass"), [("D", 2.014), ("T", 3.016)])
+def test_heavy_hydrogen(tmp_path, symbol, mass):
+    for topology in (
+        rv.Topology.from_elements([symbol]),
+        read(tmp_path, f"1\n\n{symbol} 1 2 3\n", ".xyz")[0],
+        read(tmp_path, atom(1, f" {symbol}1", "DOD", 1, 1, symbol), ".pdb")[0],
+    ):
+        assert topology.elements == ("H",)
+        np.testing.assert_allclose(topology.masses, mass, atol=1e-3)
+
+
+def test_xyz_of_cp2k(tmp_path):
+    """`time = ` in fs, and nothing between."""
+    rows = "Ar 1 2 3\nAr 5 2 3\n"
+    text = "".join(f"2\n i = {5 * k:8d}, time = {2.5 * k:12.3f}, E =   -17.16\n{rows}" for k in range(3))
+    np.testing.assert_allclose(read(tmp_path, text, ".xyz")[1].times, [0, 0.0025, 0.005], rtol=1e-12)
+    _, plain = read(tmp_path, f"2\n i = 1, E = -17.16\n{rows}", ".xyz")
+    np.testing.assert_array_equal(plain.times, [0.0])
+
+
+@pytest.mark.parametrize(("unit", "nm"), [("atomic_unit", 0.0529177210544), ("angstrom", 0.1)])  # CODATA 2022
+def test_xyz_of_ipi(tmp_path, unit, nm):
+    comment = (
+        f"# CELL(abcABC): 20.0 21.0 22.0 90.0 90.0 90.0  Step: 0  Bead: 0 positions{{{unit}}}  cell{{atomic_unit}}"
+    )
+    _, got = read(tmp_path, f"1\n{comment}\nAr 1 2 3\n", ".xyz")
+    np.testing.assert_allclose(got.records.positions[0, 0], nm * np.array([1, 2, 3]), rtol=1e-6)
+    np.testing.assert_allclose(got.records.box.lengths[0], 0.0529177210544 * np.array([20, 21, 22]), rtol=1e-6)
+    refused(tmp_path, f"1\n{comment.replace('positions', 'velocities')}\nAr 1 2 3\n", ".xyz", "Line 2 .* wanted six")
+
+
+LATTICE = 'Lattice="20 0 0 0 20 0 0 0 20" Properties=species:S:1:pos:R:3'
+
+
+def test_columns_by_their_usual_names(tmp_path):
+    topology, _ = read(tmp_path, f"1\n{LATTICE}:mass:R:1\nH 1 2 3 2.014\n", ".extxyz")
+    np.testing.assert_allclose(topology.masses, 2.014)
+    for name in ("vel", "velo", "velocity", "velocities"):
+        text = f"1\n{LATTICE}:{name}:R:3\nAr 1 2 3 7 0 0\n"
+        refused(tmp_path, text, ".extxyz", "Line 2 has velocities of unknown unit")
+        _, got = read(tmp_path, text, ".extxyz", velocity_unit=rv.units.ANGSTROM / rv.units.FEMTOSECOND)
+        np.testing.assert_allclose(got.records.velocities[0, 0], [700, 0, 0])
+    refused(tmp_path, f"1\n{LATTICE}:masses:R:1:mass:R:1\nH 1 2 3 2 1\n", ".extxyz", "masses and mass")
+
+
+def test_what_only_some_frames_have(tmp_path):
+    bare = f"1\n{LATTICE}\nAr 1 2 3\n"
+    for more, what in (
+        (f"1\n{LATTICE}:momenta:R:3\nAr 1 2 3 1 0 0\n", "velocities"),
+        (bare.replace("Prop", "time=1 time_unit=ps Prop"), "a time"),
+        ("1\n\nAr 1 2 3\n", "a box"),
+    ):
+        refused(tmp_path, more + bare, ".extxyz", f"Frame . has {what} and frame . has not .* line 4")
+        refused(tmp_path, bare + more, ".extxyz", f"Frame . has {what} and frame . has not .* line 4")
+
+
+def test_times_of_unknown_unit(tmp_path):
+    text = f"1\ntime=3 {LATTICE}\nAr 1 2 3\n"
+    refused(tmp_path, text, ".extxyz", "Line 2 has a time of unknown unit")
+    np.testing.assert_allclose(read(tmp_path, text, ".extxyz", time_unit=1e-3)[1].times, 3e-3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("Ar 1 9 2 3\nAr 4 5 6", "Line 3 has 5 columns, wanted 4"),
+        ("Ar 1 2 3\nAr 4 5", "Line 4 has 3 columns, wanted 4"),
+        ("Ar 1_000 2 3\nAr 4 5 6", "Line 3, column `pos`, has '1_000'"),
+        ("Ar 1 2 3\nAr ٣ 5 6", "Line 4, column `pos`, has '٣'"),
+        ("Ar 1 2 3\nAr inf 5 6", "Line 4, column `pos`, has 'inf'"),
+        ("Ar 1 2 3\nAr 1.0D0 5 6", "Line 4, column `pos`, has '1.0D0'"),
+    ],
+)
+def test_rows_of_something_else(tmp_path, rows, message):
+    refused(tmp_path, f"2\n{LATTICE}\n{rows}\n", ".extxyz", message)
+    refused(tmp_path, f"2\n\n{rows}\n", ".xyz", message)
+
+
+def test_numbers_of_pdb_are_strict(tmp_path):
+    for old, new in (
+        ("   1.000", "   1_000"),
+        ("   1.000", "   1.00 "),
+        ("   1.000", "     nan"),
+        ("   1.000", "   ٣.000"),
+    ):
+        refused(tmp_path, TWO.replace(old, new, 1), ".pdb", "Line 1 has .* in columns 31 to 38")
+    refused(tmp_path, cryst(20).replace("20.000", "2_.000", 1) + TWO, ".pdb", "Line 1, CRYST1, has '   2_.000'")
+
+
+def h5md(path, *, species=(1, 2), mass=None, creator=None, **more):
+    with h5py.File(path, "w") as file:
+        if creator is not None:
+            file.create_group("h5md/creator").attrs["name"] = creator
+        atoms = file.create_group("particles/all")
+        atoms["position/value"] = np.array([[[1.9, 1, 1], [0.5, 1, 1]], [[0.1, 1, 1], [0.5, 1, 1]]])
+        atoms["position/value"].attrs["unit"] = "nm"
+        box = atoms.create_group("box")
+        box.attrs["boundary"] = ["periodic"] * 3
+        box["edges"] = [2.0, 2.0, 2.0]
+        box["edges"].attrs["unit"] = "nm"
+        atoms["species"] = species
+        if mass is not None:
+            atoms["mass"] = np.array(mass)
+            atoms["mass"].attrs["unit"] = "u"
+        for name, values in more.items():
+            atoms[name.replace("_", "/")] = values
+    return path
+
+
+def test_species_that_are_types_of_atoms(tmp_path):
+    path = tmp_path / "a.h5"
+    for masses in (None, (15.999, 1.008)):
+        with pytest.raises(ValueError, match=r"\[1, 2\], which may be atomic numbers or types of atoms"):
+            rv.io.read(h5md(path, mass=masses))
+    assert rv.io.read(path, topology=rv.Topology.from_elements(["O", "H"]))[0].elements == ("O", "H")
+    for masses in ((1.008, 4.0026), (2.014, 4.0026)):
+        assert rv.io.read(h5md(path, mass=masses))[0].elements == ("H", "He")
+    assert rv.io.read(h5md(path, element=[b"O", b"H"]))[0].elements == ("O", "H")
+    assert rv.io.read(h5md(path, species=[b"O", b"H"]))[0].elements == ("O", "H")
+    names = h5py.enum_dtype({"O": 1, "H": 2})
+    assert rv.io.read(h5md(path, species=np.array([1, 2], names)))[0].elements == ("O", "H")
+    with pytest.raises(ValueError, match="atom 0 is O, that of `topology` H"):
+        rv.io.read(path, topology=rv.Topology.from_elements(["H", "H"]))
+
+
+def test_images_are_unwrapped(tmp_path):
+    """An atom that has left the box on its right has an image of 1."""
+    image = np.array([[[0, 0, 0], [0, 0, 0]], [[1, 0, 0], [0, 0, 0]]])
+    _, got = rv.io.read(h5md(tmp_path / "a.h5", image_value=image), topology=ARGON)
+    np.testing.assert_allclose(got.records.positions[:, 0, 0], [1.9, 2.1])
+    with pytest.raises(ValueError, match="image` has shape"):
+        rv.io.read(h5md(tmp_path / "a.h5", image_value=image[:1]), topology=ARGON)
+
+
+@pytest.mark.parametrize("suffix", [".extxyz", ".xyz", ".pdb", ".dcd", ".h5"])
+def test_streaming_is_reading_in_parts(tmp_path, suffix):
+    x = jnp.arange(42.0).reshape(7, 2, 3) / 10
+    states = jax.vmap(lambda x: rv.State(x, None, rv.OrthorhombicBox(jnp.full(3, 9.0))))(x)
+    rv.io.write(tmp_path / f"a{suffix}", ARGON, states)
+    for stride, chunk in ((1, 3), (2, 2), (3, 9)):
+        parts = list(rv.io.stream(tmp_path / f"a{suffix}", chunk=chunk, stride=stride, topology=ARGON))
+        _, whole = rv.io.read(tmp_path / f"a{suffix}", stride=stride, topology=ARGON)
+        assert len(parts) == -(-len(x[::stride]) // chunk)
+        got = jnp.concatenate([t.records.positions for _, t in parts])
+        np.testing.assert_array_equal(got, whole.records.positions)
+        np.testing.assert_allclose(got, x[::stride], atol=1e-6)
+    with pytest.raises(ValueError, match="`stride` is 0"):
+        rv.io.read(tmp_path / f"a{suffix}", stride=0)
