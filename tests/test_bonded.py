@@ -21,9 +21,11 @@ BONDED = {
     "morse": rv.MorseBond(BONDS, np.array([400.0, 350.0]), 20.0, 0.14, kinds=KINDS),
     "angle": rv.HarmonicAngle(ANGLES, 317.0, np.array([1.95, 1.7]), kinds=KINDS[:5]),
     "urey-bradley": rv.UreyBradley(ANGLES, 2e4, 0.25),
-    "torsion": rv.PeriodicTorsion(TORSIONS, 8.0, 3, 0.7),
     "torsions": rv.PeriodicTorsion(
         TORSIONS, np.array([8.0, -5, 3]), np.array([3, 2, 1]), np.array([0.7, 0, np.pi]), kinds=np.array([0, 1, 2, 1])
+    ),
+    "rb": rv.RBTorsion(
+        TORSIONS, np.array([9.3, 4.0]), 12.2, -13.1, np.array([-3.1, 2.0]), 26.2, -31.5, kinds=KINDS[:4]
     ),
 }
 BOX = rv.OrthorhombicBox(jnp.array([0.9, 0.8, 1.0]))
@@ -120,6 +122,11 @@ def openmm_force(potential):
         force = openmm.HarmonicAngleForce()
         for term, theta, k in zip(atoms, per_term(potential.angle), per_term(potential.stiffness), strict=True):
             force.addAngle(*term, theta, k)
+    elif isinstance(potential, rv.RBTorsion):
+        force = openmm.RBTorsionForce()
+        parameters = (getattr(potential, f"c{n}") for n in range(6))
+        for term, *numbers in zip(atoms, *map(per_term, parameters), strict=True):
+            force.addTorsion(*term, *numbers)
     else:
         force = openmm.PeriodicTorsionForce()
         numbers = zip(

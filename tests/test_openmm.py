@@ -256,6 +256,69 @@ def test_exceptions(pair, classes):
     )
 
 
+def test_rb_torsions_both_ways():
+    system = chain_in_openmm([(i, j, 0, 1, 0) for i in range(4) for j in range(i)])
+    force = openmm.RBTorsionForce()
+    force.addTorsion(0, 1, 2, 3, 9.28, 12.16, -13.12, -3.06, 26.24, 0.0)
+    system.addForce(force)
+    read = rv.openmm.from_system(system)
+    part = read.potential.part(rv.RBTorsion)
+    made = app.ForceField(io.StringIO(rv.openmm.to_xml(read))).createSystem(rv.openmm.to_topology(read.topology))
+    for other in (system, rv.openmm.to_system(read, rv.OpenBox()), made):
+        (k,) = [k for k, f in enumerate(other.getForces()) if isinstance(f, openmm.RBTorsionForce)]
+        assert_same([part], rv.OpenBox(), X4, in_openmm(other, X4, k), SAME)
+
+
+def test_waves_of_dispersion_without_dispersion():
+    """LJPME is PME where there are charges only."""
+    system, x = water_in_openmm(openmm.NonbondedForce.LJPME), water_positions()
+    read = rv.openmm.from_system(system).potential.parts[3]
+    system.getForce(3).setNonbondedMethod(openmm.NonbondedForce.Ewald)
+    assert_same([read], BOX, x, in_openmm(system, x, 3), GOAL)
+
+
+def two_orders(charges=(-0.8, 0.4, 0.4), stiffness=300.0, second=(1, 0, 2)):
+    """Two waters, the second of which has its atoms in another order."""
+    where = np.array([(0, 1, 2), 3 + np.argsort(second)])  # of O, H and H
+    elements, q = np.empty(6, object), np.empty(6)
+    elements[where], q[where] = ["O", "H", "H"], charges
+    bonds = [tuple(sorted((o, h))) for o, *hs in where.tolist() for h in hs]
+    topology = rv.Topology.from_elements(list(elements), molecules=[0, 0, 0, 1, 1, 1], bonds=bonds)
+    angles = rv.HarmonicAngle(where[:, [1, 0, 2]], np.array([300.0, stiffness]), 1.9, kinds=np.array([0, 1]))
+    oxygens = rv.Among(rv.LennardJones(0.3, 0.6, cutoff=1e6), where[:, 0])
+    charged = rv.Coulomb(q, exclusions=topology.pairs_within(2))
+    return rv.System(topology, rv.HarmonicBond(topology.bonds, 4e5, 0.1) + angles + oxygens + charged)
+
+
+@pytest.mark.parametrize("second", [(1, 0, 2), (2, 1, 0), (0, 2, 1)])
+def test_molecules_in_two_orders_of_atoms(second):
+    system = two_orders(second=second)
+    field = app.ForceField(io.StringIO(rv.openmm.to_xml(system)))
+    made = created(field, rv.openmm.to_topology(system.topology), False)
+    x = np.random.default_rng(0).uniform(size=(6, 3))
+    u = sum(in_openmm(made, x, k)[0] for k in range(made.getNumForces()))
+    np.testing.assert_allclose(system.potential.energy(jnp.asarray(x), rv.OpenBox()), u, rtol=SAME)
+
+
+def test_improper_torsions_in_two_orders_of_atoms():
+    bonds = [(0, 1), (0, 2), (0, 3), (4, 7), (5, 7), (6, 7)]
+    elements = ["C", "O", "H", "F", "F", "H", "O", "C"]
+    topology = rv.Topology.from_elements(elements, molecules=[0] * 4 + [1] * 4, bonds=bonds)
+    improper = rv.PeriodicTorsion(np.array([[1, 2, 0, 3], [6, 5, 7, 4]]), 40.0, 2, 2.5)
+    system = rv.System(topology, rv.HarmonicBond(topology.bonds, 4e5, 0.1) + improper)
+    field = app.ForceField(io.StringIO(rv.openmm.to_xml(system)))
+    made = created(field, rv.openmm.to_topology(topology), False)
+    (k,) = [k for k, f in enumerate(made.getForces()) if isinstance(f, openmm.PeriodicTorsionForce)]
+    x = np.random.default_rng(0).uniform(size=(8, 3))
+    assert_same([improper], rv.OpenBox(), x, in_openmm(made, x, k), SAME)
+
+
+@pytest.mark.parametrize("changes", [{"charges": (-0.8, 0.3, 0.5)}, {"stiffness": 299.0}])
+def test_molecules_that_openmm_cannot_tell_apart(changes):
+    with pytest.raises(ValueError, match="other parameters; wanted the same, since OpenMM"):
+        rv.openmm.to_xml(two_orders(second=(2, 1, 0), **changes))
+
+
 def test_charges_that_are_no_whole_molecule():
     system = chain_in_openmm([], q=(0.2, -0.2, 0.3, 0.3))
     charges = rv.openmm.from_system(system).potential.part(rv.Coulomb).charges
@@ -344,7 +407,7 @@ def with_groups():
         (lambda: changed(lambda s: s.setParticleMass(2, 0)), "Atom 2 has no mass"),
         (lambda: changed(lambda s: s.setParticleMass(2, 300)), "mass of 300"),
         (lambda: changed(lambda s: s.addForce(openmm.CMAPTorsionForce())), "CMAPTorsionForce"),
-        (lambda: changed(lambda s: s.addForce(openmm.RBTorsionForce())), "RBTorsionForce"),
+        (lambda: changed(lambda s: s.addForce(openmm.CustomTorsionForce("theta"))), "CustomTorsionForce"),
         (lambda: changed(lambda s: s.addForce(openmm.GBSAOBCForce())), "GBSAOBCForce"),
         (lambda: changed(lambda s: s.addForce(openmm.CustomBondForce("r"))), "CustomBondForce"),
         (lambda: nonbonded(lambda f: f.setNonbondedMethod(f.LJPME)), "LJPME"),

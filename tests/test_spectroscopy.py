@@ -510,7 +510,7 @@ def test_measured_spectra_are_filtered(name):
 
 
 def test_scattered_wavenumbers_are_between_zero_and_the_laser():
-    spectra = rv.RamanSpectra(jnp.ones(1), jnp.ones(1))
+    spectra = rv.spectra.RamanSpectra(jnp.ones(1), jnp.ones(1))
     for bad, match in ((0.0, "`wavenumbers` is 0"), (100.0, "less than the laser"), (120.0, "go up to 120")):
         with pytest.raises(ValueError, match=match):
             spectra.scattered(jnp.array([bad]), ENSEMBLE, 100.0)

@@ -5,6 +5,7 @@ from ._observable import (
     HarmonicQuantumCorrection as HarmonicQuantumCorrection,
     MixedQuantumCorrection as MixedQuantumCorrection,
     NoQuantumCorrection as NoQuantumCorrection,
+    RamanSpectra as RamanSpectra,
     SchofieldQuantumCorrection as SchofieldQuantumCorrection,
     StandardQuantumCorrection as StandardQuantumCorrection,
     filter_spectrum as filter_spectrum,

@@ -11,6 +11,7 @@ from ._bonded import (
     HarmonicBond as HarmonicBond,
     MorseBond as MorseBond,
     PeriodicTorsion as PeriodicTorsion,
+    RBTorsion as RBTorsion,
     UreyBradley as UreyBradley,
 )
 from ._charges import (

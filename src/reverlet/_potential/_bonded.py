@@ -233,12 +233,51 @@ class PeriodicTorsion(AbstractBondedPotential):
         return self.torsions
 
     def term_energy(self, steps, kind):
-        a, b, c = steps
-        before, after = cross(a, b), cross(b, c)
-        x, y = dot(before, after), jnp.sqrt(dot(b, b)) * dot(a, after)
-        scale = dot(a, a) * dot(b, b) * dot(c, c) * dot(b, b)
-        in_line = x * x + y * y <= _IN_LINE**2 * scale
-        # the choice comes before atan2, whose derivative at the origin is NaN
-        phi = jnp.arctan2(jnp.where(in_line, 0, y), jnp.where(in_line, 1, x))
+        phi = _torsion_angle(steps)
         n = of_kind(self.multiplicity, kind).astype(phi.dtype)
         return of_kind(self.stiffness, kind) * (1 + jnp.cos(n * phi - of_kind(self.phase, kind)))
+
+
+class RBTorsion(AbstractBondedPotential):
+    """Torsions as powers of a cosine, E = Σ_n c_n cosⁿ(φ - π) from n = 0 to 5, with φ as of `PeriodicTorsion`.
+
+    The form of Ryckaert and Bellemans, as in OPLS and in OpenMM's `RBTorsionForce`: φ - π is zero in trans.
+
+    **Arguments:** `torsions`, four atoms each; `c0` to `c5` (kJ/mol, any sign), scalars or one per kind; `kinds`, the
+    kind of every torsion.
+
+    **Errors:** as of `PeriodicTorsion`.
+
+    **Reference:** J.-P. Ryckaert and A. Bellemans, Faraday Discuss. Chem. Soc. 66, 95 (1978).
+    """
+
+    torsions: Indices = terms(4)
+    c0: Parameter = finite("kJ/mol")
+    c1: Parameter = finite("kJ/mol")
+    c2: Parameter = finite("kJ/mol")
+    c3: Parameter = finite("kJ/mol")
+    c4: Parameter = finite("kJ/mol")
+    c5: Parameter = finite("kJ/mol")
+    kinds: Kinds = checked(optional(indices("One for every term.")), default=None, kw_only=True)
+
+    @property
+    def atoms(self) -> Int[Array, "torsions 4"]:
+        return self.torsions
+
+    def term_energy(self, steps, kind):
+        cosine = -jnp.cos(_torsion_angle(steps))
+        energy = of_kind(self.c5, kind)
+        for c in (self.c4, self.c3, self.c2, self.c1, self.c0):
+            energy = energy * cosine + of_kind(c, kind)
+        return energy
+
+
+def _torsion_angle(steps: tuple[Vector, ...]) -> Float[Array, ""]:
+    """φ, rad; zero where three atoms are in line."""
+    a, b, c = steps
+    before, after = cross(a, b), cross(b, c)
+    x, y = dot(before, after), jnp.sqrt(dot(b, b)) * dot(a, after)
+    scale = dot(a, a) * dot(b, b) * dot(c, c) * dot(b, b)
+    in_line = x * x + y * y <= _IN_LINE**2 * scale
+    # the choice comes before atan2, whose derivative at the origin is NaN
+    return jnp.arctan2(jnp.where(in_line, 0, y), jnp.where(in_line, 1, x))

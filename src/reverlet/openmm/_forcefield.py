@@ -1,17 +1,31 @@
 """A force field as text, for other systems of the same molecules."""
 
+import io
 import itertools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
 
-from .._potential import AbstractBondedPotential, HarmonicAngle, HarmonicBond, PeriodicTorsion
+from .._potential import AbstractBondedPotential, HarmonicAngle, HarmonicBond, PeriodicTorsion, RBTorsion
 from .._system import System
 from .._topology import Topology
 from ._optional import require_openmm
-from ._writer import Nonbonded, parts_of, per_term
+from ._reader import from_system
+from ._writer import Nonbonded, parts_of, per_term, rb_coefficients
+
+
+class _Molecule(NamedTuple):
+    """What a residue of the file is made of."""
+
+    first: int
+    elements: tuple[str, ...]
+    bonds: tuple[tuple[int, int], ...]
+    atoms: list[tuple[float, ...]]
+    """Mass, charge, σ and ε of each."""
+    terms: dict
+    """Rows of parameters, by class and atoms, which count from the first."""
 
 
 def to_topology(topology: Topology) -> Any:
@@ -37,67 +51,64 @@ def to_xml(system: System) -> str:
 
     Each atom of a residue is a type of its own, so that every number of the potential is there, to its last digit.
     A `System` is then created for any topology that has one residue per molecule, such as `to_topology` makes.
+    Molecules that differ by the order of their atoms only are of one kind. OpenMM tells atoms by elements and bonds;
+    that it finds those of all molecules here is tried.
 
     How forces are cut off is not part of such a file but of `ForceField.createSystem`: give it the method (PME for
     `Ewald`), the cutoff, and `switchDistance`; and `constraints=None, rigidWater=False, removeCMMotion=False`. A
     dispersion correction is on unless `useDispersionCorrection=False`.
 
     **Errors:** `ValueError` for what the format cannot say: other parts than `HarmonicBond`, `HarmonicAngle`,
-    `PeriodicTorsion` and those non-bonded ones of `to_system`; terms that do not follow the bonds of the topology;
-    exclusions other than of atoms one or two bonds apart, and 1-4 pairs without one common factor; molecules of the
-    same elements and bonds with different parameters. `ImportError` without OpenMM.
+    `PeriodicTorsion`, `RBTorsion` and those non-bonded ones of `to_system`; terms that do not follow the bonds of the
+    topology; exclusions other than of atoms one or two bonds apart, and 1-4 pairs without one common factor; molecules
+    of the same elements and bonds with different parameters. `ImportError` without OpenMM.
     """
     require_openmm()
     topology = system.topology
-    residues: dict[str, tuple] = {}
     sections = {name: ElementTree.Element(name) for name in ("AtomTypes", "Residues")}
     forces = {
         HarmonicBond: ElementTree.Element("HarmonicBondForce"),
         HarmonicAngle: ElementTree.Element("HarmonicAngleForce"),
         PeriodicTorsion: ElementTree.Element("PeriodicTorsionForce", ordering="amber"),
+        RBTorsion: ElementTree.Element("RBTorsionForce"),
     }
     nonbonded = Nonbonded.of(system)
     _require_sums_over_bonds(system, nonbonded)
     coulomb, lennard_jones = _factors(topology, nonbonded)
     pairs = ElementTree.Element("NonbondedForce", coulomb14scale=repr(coulomb), lj14scale=repr(lennard_jones))
-    terms = _terms_by_molecule(system)
-    graphs = {}
-    masses = np.asarray(topology.masses, float)
-    for molecule, members in enumerate(_molecules(topology)):
-        first = int(members[0])
-        elements = [topology.elements[k] for k in members]
-        numbers = (masses, nonbonded.charges, nonbonded.sigma, nonbonded.epsilon)
-        atoms = [tuple(float(x[k]) for x in numbers) for k in members]
-        bonds = terms[molecule][0]
-        graph = (tuple(elements), tuple(sorted(bonds)))
-        content = (atoms, terms[molecule][1])
-        if graph in graphs:
-            if graphs[graph] != content:
-                raise ValueError(
-                    f"The molecule of atom {first} has the elements and bonds of another one but other parameters;"
-                    " wanted the same, since OpenMM tells molecules by their elements and bonds."
-                )
+    known, names, written = {}, set(), set()
+    for molecule in _contents(system, nonbonded):
+        elements, bonds = molecule.elements, molecule.bonds
+        if (same := known.setdefault((elements, bonds), molecule)) is not molecule:
+            if not _alike(same, molecule):
+                raise _other_parameters(molecule.first)
             continue
-        graphs[graph] = content
+        kind = _unordered(elements, bonds)
+        if kind in written:
+            continue
+        written.add(kind)
         name = _formula(elements)
-        name = name if name not in residues else f"{name}-{len(residues)}"
-        residues[name] = graph
+        name = name if name not in names else f"{name}-{len(names)}"
+        names.add(name)
         residue = ElementTree.SubElement(sections["Residues"], "Residue", name=name)
         types = [f"{name}-{atom}" for atom in _names(elements)]
-        for atom, kind, symbol, (mass, q, sigma, epsilon) in zip(_names(elements), types, elements, atoms, strict=True):
+        rows = zip(_names(elements), types, elements, molecule.atoms, strict=True)
+        for atom, kind, symbol, (mass, q, sigma, epsilon) in rows:
             ElementTree.SubElement(
                 sections["AtomTypes"], "Type", {"name": kind, "class": kind, "element": symbol, "mass": repr(mass)}
             )
             ElementTree.SubElement(residue, "Atom", name=atom, type=kind)
             ElementTree.SubElement(pairs, "Atom", type=kind, charge=repr(q), sigma=repr(sigma), epsilon=repr(epsilon))
-        for i, j in sorted(bonds):
+        for i, j in bonds:
             ElementTree.SubElement(residue, "Bond", {"from": str(i), "to": str(j)})
-        for (cls, atoms_of_term), parameters in terms[molecule][1].items():
+        for (cls, atoms_of_term), parameters in molecule.terms.items():
             _write_term(forces[cls], cls, [types[k] for k in atoms_of_term], parameters, bonds, atoms_of_term)
     root = ElementTree.Element("ForceField")
     root.extend([*sections.values(), *(force for force in forces.values() if len(force) > 0), pairs])
     ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode") + "\n"
+    text = ElementTree.tostring(root, encoding="unicode") + "\n"
+    _require_found_again(text, list(known.values()))
+    return text
 
 
 def _molecules(topology: Topology) -> list[np.ndarray]:
@@ -115,6 +126,73 @@ def _formula(elements) -> str:
 
 def _names(elements) -> list[str]:
     return [f"{e}{k + 1}" for k, e in enumerate(elements)]
+
+
+def _contents(system: System, nonbonded: Nonbonded) -> list[_Molecule]:
+    """All molecules."""
+    elements = system.topology.elements
+    masses = np.asarray(system.topology.masses, float)
+    numbers = np.stack([masses, nonbonded.charges, nonbonded.sigma, nonbonded.epsilon], axis=1).tolist()
+    return [
+        _Molecule(
+            first=int(members[0]),
+            elements=tuple(elements[k] for k in members),
+            bonds=tuple(sorted(bonds)),
+            atoms=[tuple(numbers[k]) for k in members],
+            terms=terms,
+        )
+        for members, (bonds, terms) in zip(_molecules(system.topology), _terms_by_molecule(system), strict=True)
+    ]
+
+
+def _alike(one: _Molecule, other: _Molecule) -> bool:
+    """Whether two molecules of the same elements and bonds have the same numbers, where they matter."""
+
+    def numbers(molecule):
+        atoms = np.array(molecule.atoms)
+        atoms[atoms[:, 3] == 0, 2] = 0  # σ says nothing without ε
+        # the last number of a row is a stiffness, without which OpenMM leaves the term out
+        acting = lambda key, rows: [row for row in rows if key[0] is RBTorsion or row[-1] != 0]
+        return atoms, {key: found for key, rows in molecule.terms.items() if (found := acting(key, rows))}
+
+    (atoms, terms), (others, wanted) = numbers(one), numbers(other)
+    same = lambda a, b: np.shape(a) == np.shape(b) and np.allclose(a, b, rtol=1e-9, atol=1e-12)
+    return same(atoms, others) and terms.keys() == wanted.keys() and all(same(terms[k], wanted[k]) for k in terms)
+
+
+def _unordered(elements: tuple[str, ...], bonds: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
+    """What molecules have in common that differ by the order of their atoms: atoms by elements, neighbors, and theirs
+    (B. Weisfeiler and A. A. Leman, 1968)."""
+    near = [[] for _ in elements]
+    for i, j in bonds:
+        near[i].append(j)
+        near[j].append(i)
+    colors, count = [hash(e) for e in elements], 0
+    while len(set(colors)) > count:
+        count = len(set(colors))
+        colors = [hash((colors[k], *sorted(colors[m] for m in near[k]))) for k in range(len(colors))]
+    return tuple(sorted(colors))
+
+
+def _other_parameters(first: int) -> ValueError:
+    return ValueError(
+        f"The molecule of atom {first} has the elements and bonds of another one, or of itself in another order, but"
+        " other parameters; wanted the same, since OpenMM tells atoms by their elements and bonds."
+    )
+
+
+def _require_found_again(text: str, molecules: list[_Molecule]) -> None:
+    """Refuses a file in which OpenMM does not find the atoms of these molecules."""
+    openmm = require_openmm()
+    topology = Topology.concatenate(
+        [Topology.from_elements(m.elements, molecules=[0] * len(m.elements), bonds=m.bonds) for m in molecules]
+    )
+    theirs = to_topology(topology)
+    made = openmm.app.ForceField(io.StringIO(text)).createSystem(theirs, constraints=None, rigidWater=False)
+    read = from_system(made, theirs)
+    for molecule, found in zip(molecules, _contents(read, Nonbonded.of(read)), strict=True):
+        if not _alike(molecule, found):
+            raise _other_parameters(molecule.first)
 
 
 def _terms_by_molecule(system):
@@ -142,10 +220,12 @@ def _terms_by_molecule(system):
             parameters = (part.angle, part.stiffness)
         elif isinstance(part, PeriodicTorsion):
             parameters = (part.multiplicity, part.phase, part.stiffness)
+        elif isinstance(part, RBTorsion):
+            parameters = rb_coefficients(part)
         else:
             raise ValueError(
                 f"The potential has a `{type(part).__name__}`, which such a file cannot have; wanted `HarmonicBond`,"
-                " `HarmonicAngle` and `PeriodicTorsion`."
+                " `HarmonicAngle`, `PeriodicTorsion` and `RBTorsion`."
             )
         columns = [per_term(part, p).tolist() for p in parameters]
         for atoms, *numbers in zip(np.asarray(part.atoms).tolist(), *columns, strict=True):
@@ -189,6 +269,9 @@ def _write_term(force, cls, types, parameters, bonds, atoms):
             f"`{cls.__name__}` has a term of atoms {list(atoms)} of a molecule, which the topology does not bond;"
             " wanted terms along bonds."
         )
+    if cls is RBTorsion:
+        ElementTree.SubElement(force, "Proper", names | {f"c{n}": repr(c) for n, c in enumerate(parameters[0])})
+        return
     ((size, stiffness),) = parameters
     tag, key = ("Bond", "length") if cls is HarmonicBond else ("Angle", "angle")
     ElementTree.SubElement(force, tag, {**names, key: repr(size), "k": repr(stiffness)})

@@ -2,38 +2,15 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from .._box import AbstractBox, OpenBox, OrthorhombicBox, TriclinicBox
 from .._elements import MASSES, SYMBOLS
-from .._potential import (
-    AbstractCharges,
-    AbstractPotential,
-    Among,
-    AtomCharges,
-    Coulomb,
-    Ewald,
-    Excluding,
-    HarmonicAngle,
-    HarmonicBond,
-    LennardJones,
-    ListedPairs,
-    MolecularCharges,
-    PeriodicTorsion,
-    PlainCutoff,
-    ReactionField,
-    Rescaling,
-    SmoothSwitch,
-    Sum,
-    TailCorrected,
-)
+from .._potential import AbstractPotential, HarmonicAngle, HarmonicBond, PeriodicTorsion, RBTorsion, Sum
 from .._system import System
 from .._topology import Topology
-from ._optional import NO_CUTOFF, number, require_openmm
-
-_SAME = 1e-6
-"""Numbers that differ by less than this, relatively, were meant to be equal."""
+from ._nonbonded import custom, grouped, nonbonded
+from ._optional import number, require_openmm
 
 
 def default_box(system: Any) -> AbstractBox:
@@ -55,11 +32,13 @@ def from_system(system: Any, topology: Any = None, *, box: AbstractBox | None = 
     equal atoms and charges share their parameters and the largest charge of a molecule follows from the others;
     otherwise an `AtomCharges`. Atoms without a Lennard-Jones interaction are left out of that part, by `Among`.
 
-    - `HarmonicBondForce`, `HarmonicAngleForce`, `PeriodicTorsionForce`: `HarmonicBond`, `HarmonicAngle`,
-      `PeriodicTorsion`, with the nearest images of their steps whether or not OpenMM takes them.
+    - `HarmonicBondForce`, `HarmonicAngleForce`, `PeriodicTorsionForce`, `RBTorsionForce`: `HarmonicBond`,
+      `HarmonicAngle`, `PeriodicTorsion`, `RBTorsion`, with the nearest images of their steps whether or not OpenMM
+      takes them.
     - `NonbondedForce`: `LennardJones`, and `Coulomb` without a cutoff, `ReactionField` with one, `Ewald` for Ewald and
-      PME, with the tolerance as its accuracy. 1-4 pairs share the parameters of all others (`Rescaling`) where one
-      factor relates them; otherwise their Lennard-Jones parameters are their own (`ListedPairs`).
+      PME (and LJPME of charges alone), with the tolerance as its accuracy. 1-4 pairs share the parameters of all others
+      (`Rescaling`) where one factor relates them; otherwise their Lennard-Jones parameters are their own
+      (`ListedPairs`).
     - `CustomNonbondedForce`, whatever its expression, where its numbers are those of a Lennard-Jones potential.
     - A dispersion correction: `TailCorrected`, the same for atoms that are all alike; otherwise OpenMM, which means
       over N(N+1)/2 pairs, differs by a share of order 1/N.
@@ -70,8 +49,8 @@ def from_system(system: Any, topology: Any = None, *, box: AbstractBox | None = 
     default.
 
     **Errors:** `ValueError` for what is not named above (other forces by the names of their classes; constraints,
-    virtual sites, atoms without mass, LJPME, parameter offsets, interaction groups, charges of 1-4 pairs that no
-    common factor explains); `ImportError` without OpenMM.
+    virtual sites, atoms without mass, LJPME of dispersion, parameter offsets, interaction groups, charges of 1-4 pairs
+    that no common factor explains); `ImportError` without OpenMM.
     """
     openmm = require_openmm()
     num = system.getNumParticles()
@@ -101,15 +80,17 @@ def from_system(system: Any, topology: Any = None, *, box: AbstractBox | None = 
             parts += _angles(force)
         elif isinstance(force, openmm.PeriodicTorsionForce):
             parts += _torsions(force)
+        elif isinstance(force, openmm.RBTorsionForce):
+            parts += _rb_torsions(force)
         elif isinstance(force, openmm.NonbondedForce):
-            parts += _nonbonded(force, topology, box)
+            parts += nonbonded(force, topology, box)
         elif isinstance(force, openmm.CustomNonbondedForce):
-            parts += _custom(force)
+            parts += custom(force)
         elif not isinstance(force, ignored):
             raise ValueError(
                 f"The OpenMM system has a `{type(force).__name__}`, which has no counterpart here; wanted"
-                " `HarmonicBondForce`, `HarmonicAngleForce`, `PeriodicTorsionForce`, `NonbondedForce`, and"
-                " `CustomNonbondedForce` of Lennard-Jones form."
+                " `HarmonicBondForce`, `HarmonicAngleForce`, `PeriodicTorsionForce`, `RBTorsionForce`,"
+                " `NonbondedForce`, and `CustomNonbondedForce` of Lennard-Jones form."
             )
     return System(topology, Sum(tuple(parts)))  # pyright: ignore[reportCallIssue]
 
@@ -166,19 +147,11 @@ def _molecules(num: int, bonds) -> list[int]:
     return [order.setdefault(root(k), len(order)) for k in range(num)]
 
 
-def _grouped(rows) -> tuple[list[np.ndarray], np.ndarray | None]:
-    """The columns of the rows that differ, and of each row which it is; of a single one the numbers, and nothing."""
-    unique, kinds = np.unique(np.asarray(rows, float), axis=0, return_inverse=True)
-    if len(unique) == 1:
-        return [np.asarray(x) for x in unique[0]], None
-    return list(unique.T), kinds.reshape(-1)
-
-
 def _bonds(force):
     terms = [force.getBondParameters(k) for k in range(force.getNumBonds())]
     if not terms:
         return []
-    (length, stiffness), kinds = _grouped([[number(r), number(k)] for *_, r, k in terms])
+    (length, stiffness), kinds = grouped([[number(r), number(k)] for *_, r, k in terms])
     return [HarmonicBond(np.array([term[:2] for term in terms]), stiffness, length, kinds=kinds)]
 
 
@@ -186,7 +159,7 @@ def _angles(force):
     terms = [force.getAngleParameters(k) for k in range(force.getNumAngles())]
     if not terms:
         return []
-    (angle, stiffness), kinds = _grouped([[number(t), number(k)] for *_, t, k in terms])
+    (angle, stiffness), kinds = grouped([[number(t), number(k)] for *_, t, k in terms])
     return [HarmonicAngle(np.array([term[:3] for term in terms]), stiffness, angle, kinds=kinds)]
 
 
@@ -194,235 +167,13 @@ def _torsions(force):
     terms = [force.getTorsionParameters(k) for k in range(force.getNumTorsions())]
     if not terms:
         return []
-    (n, phase, stiffness), kinds = _grouped([[n, number(p), number(k)] for *_, n, p, k in terms])
+    (n, phase, stiffness), kinds = grouped([[n, number(p), number(k)] for *_, n, p, k in terms])
     return [PeriodicTorsion(np.array([term[:4] for term in terms]), stiffness, n.astype(int), phase, kinds=kinds)]
 
 
-def _nonbonded(force, topology, box):
-    openmm = require_openmm()
-    method = force.getNonbondedMethod()
-    if method == openmm.NonbondedForce.LJPME:
-        raise ValueError("The `NonbondedForce` uses LJPME; wanted PME, Ewald, a cutoff, or none.")
-    offsets = force.getNumParticleParameterOffsets() + force.getNumExceptionParameterOffsets()
-    if offsets > 0:
-        raise ValueError(f"The `NonbondedForce` has {offsets} parameter offsets; wanted plain parameters.")
-    particles = [force.getParticleParameters(k) for k in range(force.getNumParticles())]
-    q, sigma, epsilon = np.array([[number(x) for x in p] for p in particles], float).reshape(-1, 3).T
-    points = np.flatnonzero((sigma == 0) & (epsilon != 0))
-    if len(points) > 0:
-        raise ValueError(
-            f"Particle {points[0]} of the `NonbondedForce` has σ = 0 and ε = {epsilon[points[0]]:.6g} kJ/mol, and so"
-            " interacts with others by half of their σ; wanted σ above zero, or ε = 0 where there is no interaction."
-        )
-    special = [force.getExceptionParameters(k) for k in range(force.getNumExceptions())]
-    pairs = np.array([e[:2] for e in special], int).reshape(-1, 2)
-    products, sigmas, epsilons = np.array([[number(x) for x in e[2:]] for e in special], float).reshape(-1, 3).T
-
-    parts = []
-    cutoff = NO_CUTOFF if method == openmm.NonbondedForce.NoCutoff else number(force.getCutoffDistance())
-    onset = number(force.getSwitchingDistance()) if force.getUseSwitchingFunction() else None
-    tail = force.getUseDispersionCorrection() and force.usesPeriodicBoundaryConditions()
-    i, j = pairs.T
-    mean, geometric = 0.5 * (sigma[i] + sigma[j]), np.sqrt(epsilon[i] * epsilon[j])
-    interacting = (epsilons != 0) & (sigmas != 0)
-    alike = interacting & np.isclose(sigmas, mean, rtol=_SAME, atol=0) & (geometric != 0)
-    factors = epsilons[alike] / geometric[alike]
-    own = None
-    if np.array_equal(alike, interacting) and _equal(factors):
-        excluded, scaled, factor = pairs[~alike], pairs[alike], np.max(factors, initial=0)
-    else:
-        scaled, factor, excluded = pairs[:0], 1.0, pairs
-        own = interacting
-    active = np.flatnonzero(epsilon != 0)
-    if len(active) > 0:
-        (s, e), species = _grouped(np.stack([sigma[active], epsilon[active]], axis=1))
-        plain = LennardJones(s, e, cutoff=cutoff, species=species, truncation=_truncation(onset))
-        parts.append(_among(plain, active, len(q), excluded, scaled, factor, tail))
-    if own is not None:
-        (s, e), kinds = _grouped(np.stack([sigmas[own], epsilons[own]], axis=1))
-        species = None if kinds is None else np.arange(len(s))
-        parts.append(ListedPairs(LennardJones(s, e, cutoff=cutoff, species=species), pairs[own], kinds=kinds))
-    if np.any(q != 0):
-        charges = _charges(q, topology)
-        excluded, scaled, scale = _charge_exceptions(pairs, products, q, interacting)
-        parts.append(_electrostatics(force, method, charges, cutoff, box, excluded, scaled, scale))
-    return parts
-
-
-def _truncation(onset):
-    return PlainCutoff() if onset is None else SmoothSwitch(onset)
-
-
-def _among(potential, active, num, excluded, scaled, factor, tail) -> AbstractPotential:
-    """A pair potential of the active atoms, in whose numbers it counts, without some pairs and with others scaled."""
-    new = np.full(num, -1)
-    new[active] = np.arange(len(active))
-    inside = lambda pairs: new[pairs][np.all(new[pairs] >= 0, axis=1)]
-    excluded, scaled = inside(excluded), inside(scaled)
-    if len(excluded) > 0:
-        potential = Excluding(potential, excluded, len(active))
-    if len(scaled) > 0 and abs(factor - 1) > _SAME:
-        potential = Rescaling(potential, scaled, factor, len(active))
-    if tail:
-        potential = TailCorrected(potential)  # pyright: ignore[reportCallIssue]
-    return potential if len(active) == num else Among(potential, active)
-
-
-def _charge_exceptions(pairs, products, q, interacting):
-    """Which pairs are excluded, which scaled, and by what."""
-    full = q[pairs[:, 0]] * q[pairs[:, 1]]
-    known = (full != 0) & (products != 0)
-    if np.any((full == 0) & (products != 0)):
-        k = np.argmax((full == 0) & (products != 0))
-        raise ValueError(
-            f"The exception of atoms {pairs[k].tolist()} has charges, though one of the atoms has none; wanted all"
-            " such products to be those of the atoms' charges, times one factor."
-        )
-    factors = products[known] / full[known]
-    if len(factors) == 0:
-        return pairs, pairs[:0], 1.0
-    if not _equal(factors):
-        low, high = np.argmin(factors), np.argmax(factors)
-        raise ValueError(
-            f"The exceptions of atoms {pairs[known][low].tolist()} and {pairs[known][high].tolist()} have the products"
-            f" of their charges times {factors[low]:.6g} and {factors[high]:.6g}; wanted one factor for all 1-4 pairs."
-        )
-    # where an atom has no charge now, but may get one, the Lennard-Jones part tells a 1-4 pair
-    scaled = known | ((full == 0) & interacting)
-    return pairs[~scaled], pairs[scaled], float(factors[0])
-
-
-def _electrostatics(force, method, charges, cutoff, box, excluded, scaled, scale) -> AbstractPotential:
-    kind = type(force)
-    if abs(scale - 1) <= _SAME:
-        scaled, scale = scaled[:0], 1.0
-    if method == kind.NoCutoff:
-        return Coulomb(charges, exclusions=excluded, scaled=scaled, scale=scale)
-    if method in (kind.CutoffPeriodic, kind.CutoffNonPeriodic):
-        if len(scaled) > 0 or len(excluded) < force.getNumExceptions():
-            raise ValueError(
-                f"The `NonbondedForce` has a reaction field and 1-4 pairs with charges, such as {scaled[:1].tolist()};"
-                " wanted PME, Ewald or no cutoff: OpenMM gives such pairs no reaction field, which `ReactionField`"
-                " cannot express."
-            )
-        field = ReactionField(charges, cutoff=cutoff, dielectric=force.getReactionFieldDielectric())
-        return Excluding(field, excluded, len(charges.values)) if len(excluded) > 0 else field
-    alpha = number(force.getPMEParameters()[0])
-    accuracy = np.exp(-((alpha * cutoff) ** 2)) if alpha > 0 else force.getEwaldErrorTolerance()
-    return Ewald.fit(
-        charges, box, cutoff=cutoff, accuracy=float(accuracy), exclusions=excluded, scaled=scaled, scale=scale
-    )
-
-
-def _charges(q: np.ndarray, topology: Topology) -> AbstractCharges:
-    """Charges of which molecules of the same atoms and charges share the parameters, and neutral ones stay so."""
-    molecules, numbers = np.asarray(topology.molecules), np.asarray(topology.atomic_numbers)
-    order = np.argsort(molecules, kind="stable")
-    atoms_of = np.split(order, np.cumsum(np.bincount(molecules))[:-1])
-    kinds, free, known = np.zeros(len(q), int), [], {}
-    net = np.array([round(q[atoms].sum()) for atoms in atoms_of])
-    left = np.array([q[atoms].sum() for atoms in atoms_of]) - net
-    if np.all(np.abs(left) < 1e-5):  # tables of force fields are rounded
-        for atoms in atoms_of:
-            species = (*numbers[atoms], *q[atoms])
-            if species not in known:
-                values = list(dict.fromkeys(q[atoms]))
-                values.remove(max(values, key=abs))
-                known[species] = {value: len(free) + k for k, value in enumerate(values)}
-                free += values
-            kinds[atoms] = [known[species].get(value, -1) for value in q[atoms]]
-        if free:
-            return MolecularCharges(np.array(free), kinds, molecules, net)
-    values, kinds = np.unique(q, return_inverse=True)
-    return AtomCharges(values, kinds)
-
-
-def _custom(force):
-    """A Lennard-Jones potential, where the numbers of the force are those of one."""
-    openmm = require_openmm()
-    if force.getNumInteractionGroups() > 0:
-        raise ValueError("A `CustomNonbondedForce` has interaction groups; wanted all pairs, but for exclusions.")
-    num = force.getNumParticles()
-    rows = np.array([force.getParticleParameters(k) for k in range(num)], float).reshape(num, -1)
-    types, kinds = np.unique(rows, axis=0, return_inverse=True)
-    kinds = kinds.reshape(-1)
-    sixth = _sixth_powers(force, types)  # A, B of u = A/r¹² - B/r⁶, for all pairs of types
-    active_types = np.flatnonzero(np.any(sixth[..., 1] > 0, axis=1))
-    if len(active_types) == 0:
+def _rb_torsions(force):
+    terms = [force.getTorsionParameters(k) for k in range(force.getNumTorsions())]
+    if not terms:
         return []
-    a, b = sixth[np.ix_(active_types, active_types)].transpose(2, 0, 1)
-    if np.any(b <= 0):
-        raise ValueError(
-            "A `CustomNonbondedForce` of Lennard-Jones form has types that interact with some types and not with"
-            " others; wanted types that interact with all that do, or with none."
-        )
-    sigma, epsilon = (a / b) ** (1 / 6), b**2 / (4 * a)
-    s, e = np.diag(sigma), np.diag(epsilon)
-    berthelot = np.allclose(sigma, 0.5 * (s[:, None] + s), rtol=_SAME, atol=0) and np.allclose(
-        epsilon, np.sqrt(np.outer(e, e)), rtol=_SAME, atol=0
-    )
-    active = np.flatnonzero(np.isin(kinds, active_types))
-    species = np.searchsorted(active_types, kinds[active])
-    if len(s) == 1:
-        s, e, species = s[0], e[0], None
-    elif not berthelot:
-        s, e = 0.5 * (sigma + sigma.T), 0.5 * (epsilon + epsilon.T)
-    cut = force.getNonbondedMethod() != openmm.CustomNonbondedForce.NoCutoff
-    cutoff = number(force.getCutoffDistance()) if cut else NO_CUTOFF
-    onset = number(force.getSwitchingDistance()) if cut and force.getUseSwitchingFunction() else None
-    plain = LennardJones(jnp.asarray(s), jnp.asarray(e), cutoff=cutoff, species=species, truncation=_truncation(onset))
-    excluded = np.array([force.getExclusionParticles(k) for k in range(force.getNumExclusions())], int).reshape(-1, 2)
-    periodic = force.getNonbondedMethod() == openmm.CustomNonbondedForce.CutoffPeriodic
-    tail = force.getUseLongRangeCorrection() and periodic
-    return [_among(plain, active, num, excluded, excluded[:0], 1.0, tail)]
-
-
-_GRID = np.array([0.25, 0.3, 0.36, 0.45, 0.7, 1.1])  # nm
-
-
-def _sixth_powers(force, types: np.ndarray) -> np.ndarray:
-    """A and B of u(r) = A/r¹² - B/r⁶ for all pairs of types, where that is what the force has at some distances."""
-    openmm = require_openmm()
-    alone = openmm.CustomNonbondedForce(force.getEnergyFunction())
-    for k in range(force.getNumGlobalParameters()):
-        alone.addGlobalParameter(force.getGlobalParameterName(k), force.getGlobalParameterDefaultValue(k))
-    for k in range(force.getNumPerParticleParameters()):
-        alone.addPerParticleParameter(force.getPerParticleParameterName(k))
-    for k in range(force.getNumComputedValues()):
-        alone.addComputedValue(*force.getComputedValueParameters(k))
-    for k in range(force.getNumTabulatedFunctions()):
-        function = openmm.XmlSerializer.clone(force.getTabulatedFunction(k))
-        alone.addTabulatedFunction(force.getTabulatedFunctionName(k), function)
-    system = openmm.System()
-    for _ in range(2):
-        system.addParticle(1.0)
-        alone.addParticle(types[0])
-    system.addForce(alone)
-    context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
-
-    def energy(r):
-        context.setPositions([[0.0, 0, 0], [float(r), 0, 0]])
-        return number(context.getState(getEnergy=True).getPotentialEnergy())
-
-    result = np.zeros((len(types), len(types), 2))
-    powers = np.stack([_GRID**-12.0, -(_GRID**-6.0)], axis=1)
-    for m, first in enumerate(types):
-        for n, second in enumerate(types):
-            alone.setParticleParameters(0, first)
-            alone.setParticleParameters(1, second)
-            alone.updateParametersInContext(context)
-            u = np.array([energy(r) for r in _GRID])
-            # two distances give A and B, and the others judge
-            a, b = np.linalg.solve(powers[:2], u[:2])
-            fits = np.allclose(powers @ [a, b], u, rtol=1e-7, atol=1e-9 * np.max(np.abs(u)))  # rounding near r = σ
-            if not fits or (np.any(u) and not (a > 0 and b > 0)):
-                raise ValueError(
-                    f"A `CustomNonbondedForce` has the expression {force.getEnergyFunction()!r}, which is not of"
-                    " Lennard-Jones form, 4ε[(σ/r)¹² - (σ/r)⁶], for all of its parameters; wanted one that is."
-                )
-            result[m, n] = a, b
-    return result
-
-
-def _equal(numbers: np.ndarray) -> bool:
-    return len(numbers) == 0 or bool(np.allclose(numbers, numbers[0], rtol=_SAME, atol=0))
+    coefficients, kinds = grouped([[number(c) for c in term[4:]] for term in terms])
+    return [RBTorsion(np.array([term[:4] for term in terms]), *coefficients, kinds=kinds)]

@@ -24,6 +24,7 @@ from .._potential import (
     MorseBond,
     PeriodicTorsion,
     PlainCutoff,
+    RBTorsion,
     ReactionField,
     Rescaling,
     SmoothSwitch,
@@ -40,10 +41,10 @@ _Pair = tuple[int, int]
 def to_system(system: System, box: AbstractBox) -> Any:
     """The same atoms and forces as an `openmm.System`, with the same numbers.
 
-    The parts of the potential may be `HarmonicBond`, `MorseBond`, `HarmonicAngle`, `UreyBradley`, `PeriodicTorsion`;
-    a `LennardJones`, also within `Among`, `Excluding`, `Rescaling` and `TailCorrected`; `ListedPairs` of it for pairs
-    with parameters of their own; `Coulomb`, `ReactionField` or `Ewald` and `P3M`, which both become OpenMM's PME, with
-    their accuracy as its tolerance. The non-bonded parts become one `NonbondedForce`.
+    The parts of the potential may be `HarmonicBond`, `MorseBond`, `HarmonicAngle`, `UreyBradley`, `PeriodicTorsion`,
+    `RBTorsion`; a `LennardJones`, also within `Among`, `Excluding`, `Rescaling` and `TailCorrected`; `ListedPairs` of
+    it for pairs with parameters of their own; `Coulomb`, `ReactionField` or `Ewald` and `P3M`, which both become
+    OpenMM's PME, with their accuracy as its tolerance. The non-bonded parts become one `NonbondedForce`.
 
     **Arguments:** `box`, the default box of the new system; a triclinic one as OpenMM wants it, with the first lattice
     vector along x and the second in the plane of x and y.
@@ -96,6 +97,11 @@ def per_term(potential: AbstractBondedPotential, parameter: Any) -> np.ndarray:
     return values[np.asarray(potential.kinds)]
 
 
+def rb_coefficients(part: RBTorsion) -> tuple[Any, ...]:
+    """Of the powers of the cosine, from 0 to 5."""
+    return part.c0, part.c1, part.c2, part.c3, part.c4, part.c5
+
+
 def _bonded(part, periodic):
     openmm = require_openmm()
     atoms = np.asarray(part.atoms).tolist()
@@ -118,6 +124,10 @@ def _bonded(part, periodic):
         force = openmm.PeriodicTorsionForce()
         for term, (n, phase, k) in zip(atoms, numbers(part.multiplicity, part.phase, part.stiffness), strict=True):
             force.addTorsion(*term, n, phase, k)
+    elif isinstance(part, RBTorsion):
+        force = openmm.RBTorsionForce()
+        for term, coefficients in zip(atoms, numbers(*rb_coefficients(part)), strict=True):
+            force.addTorsion(*term, *coefficients)
     else:
         raise _refusal(part)
     force.setUsesPeriodicBoundaryConditions(periodic)
