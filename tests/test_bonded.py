@@ -274,3 +274,31 @@ def test_precision_flows_from_positions():
     wanted = forces(potential, chain(), BOX)
     # positions of 1 nm are known to 6e-8 nm, and forces grow by 1e6 per nm of the 1e4 that they are
     np.testing.assert_allclose(forces(potential, x, BOX), wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_atoms_at_one_place_have_finite_forces(dtype):
+    """In closed form where there is one: a spring of no length is k/2 x², also at x = 0."""
+    x = jnp.array([[0.0, 0, 0], [0.1, 0, 0], [0, 0, 0], [0.2, 0.1, 0]], dtype)
+    terms = {
+        "spring": rv.HarmonicBond([[0, 2]], 1000.0, 0.0),
+        "bond": rv.HarmonicBond([[0, 2]], 1000.0, 0.1),
+        "morse": rv.MorseBond([[0, 2]], 400.0, 20.0, 0.1),
+        "urey-bradley": rv.UreyBradley([[0, 1, 2]], 1000.0, 0.1),
+        "angle": rv.HarmonicAngle([[1, 0, 2]], 100.0, 1.9),
+        "torsion": rv.PeriodicTorsion([[1, 0, 2, 3]], 10.0, 1, 0.0),
+        "torsion of no length": rv.PeriodicTorsion([[0, 2, 1, 3]], 10.0, 2, 0.5),
+        "rb": rv.RBTorsion([[1, 0, 2, 3]], 9.3, 12.2, -13.1, -3.1, 26.2, -31.5),
+    }
+
+    @jax.jit
+    def derivatives(x):
+        energies = lambda x: jnp.stack([term.energy(x, rv.OpenBox()) for term in terms.values()])
+        curved = jax.hessian(lambda x: terms["spring"].energy(x, rv.OpenBox()))(x)
+        return energies(x), jax.jacrev(energies)(x), curved
+
+    energies, slopes, curved = derivatives(x)
+    assert np.all(np.isfinite(energies))
+    np.testing.assert_array_equal(slopes, 0)
+    np.testing.assert_allclose(curved[0, :, 0], 1000 * np.eye(3), rtol=1e-6)
+    np.testing.assert_allclose(curved[0, :, 2], -1000 * np.eye(3), rtol=1e-6)

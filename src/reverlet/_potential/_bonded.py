@@ -27,6 +27,7 @@ from ._terms import (
     Vector,
     cross,
     dot,
+    length_of,
     of_kind,
     require_indices,
     require_kinds,
@@ -43,6 +44,9 @@ else:
 
 _IN_LINE = 1e-6
 """A torsion is not defined where its angles are this close to straight, rad."""
+
+_COINCIDE = 1e-9
+"""An angle is not defined where its sides are this short, nm."""
 
 
 class AbstractBondedPotential(AbstractPotential, AbstractAtomIndexed):
@@ -84,6 +88,9 @@ class AbstractBondedPotential(AbstractPotential, AbstractAtomIndexed):
 class HarmonicBond(AbstractBondedPotential):
     """Springs between pairs of atoms, E = k/2 (r - r₀)².
 
+    Two atoms at one place have no direction between them and no force, whatever r₀; with r₀ = 0, as of core and shell,
+    that is exact, and so are the second derivatives.
+
     **Arguments:** `bonds`, pairs of atoms; `stiffness` k (kJ/mol/nm²) and `length` r₀ (nm), scalars or one per kind;
     `kinds`, the kind of every bond. OpenMM's k is the same, Amber's is half of it.
 
@@ -101,7 +108,7 @@ class HarmonicBond(AbstractBondedPotential):
         return self.bonds
 
     def term_energy(self, steps, kind):
-        stretch = jnp.sqrt(dot(steps[0], steps[0])) - of_kind(self.length, kind)
+        stretch = length_of(steps[0]) - of_kind(self.length, kind)
         return 0.5 * of_kind(self.stiffness, kind) * stretch**2
 
 
@@ -130,7 +137,7 @@ class MorseBond(AbstractBondedPotential):
         return self.bonds
 
     def term_energy(self, steps, kind):
-        stretch = jnp.sqrt(dot(steps[0], steps[0])) - of_kind(self.length, kind)
+        stretch = length_of(steps[0]) - of_kind(self.length, kind)
         # expm1 keeps the digits of small stretches
         return of_kind(self.depth, kind) * jnp.expm1(-of_kind(self.width, kind) * stretch) ** 2
 
@@ -152,6 +159,7 @@ class HarmonicAngle(AbstractBondedPotential):
     Straight angles: the energy has a smooth bottom there if θ₀ is π, and the tip of a cone if it is not. Energy, forces
     and second derivatives are finite in both cases, since θ is computed as atan2(√(sin² + ε), cos), with ε the spacing
     of floating-point numbers at one, which rounds the tip within √ε and changes other angles by no more than rounding.
+    Where an outer atom is at the place of the middle one, θ is not defined: it is taken to be π/2, without a force.
 
     **Arguments:** `angles`, three atoms each, the middle one second; `stiffness` k (kJ/mol/rad²) and `angle` θ₀ (rad),
     scalars or one per kind; `kinds`, the kind of every angle.
@@ -172,10 +180,13 @@ class HarmonicAngle(AbstractBondedPotential):
     def term_energy(self, steps, kind):
         a, b = steps
         normal = cross(a, b)
-        # not arccos, which has half the digits near π and no derivative there
-        tiny = jnp.finfo(a[0].dtype).eps * (dot(a, a) * dot(b, b))
-        sine = jnp.sqrt(dot(normal, normal) + tiny)
-        bend = jnp.arctan2(sine, -dot(a, b)) - of_kind(self.angle, kind)
+        squares = dot(a, a) * dot(b, b)
+        coincide = squares <= _COINCIDE**4
+        # not arccos, which has half the digits near π and no derivative there; the choice comes before square root and
+        # atan2, whose derivatives at the origin are NaN
+        tiny = jnp.finfo(a[0].dtype).eps * squares
+        sine = jnp.sqrt(jnp.where(coincide, 1, dot(normal, normal) + tiny))
+        bend = jnp.arctan2(sine, jnp.where(coincide, 0, -dot(a, b))) - of_kind(self.angle, kind)
         return 0.5 * of_kind(self.stiffness, kind) * bend**2
 
 
@@ -201,7 +212,7 @@ class UreyBradley(AbstractBondedPotential):
 
     def term_energy(self, steps, kind):
         across = tuple(a + b for a, b in zip(*steps, strict=True))
-        stretch = jnp.sqrt(dot(across, across)) - of_kind(self.length, kind)
+        stretch = length_of(across) - of_kind(self.length, kind)
         return 0.5 * of_kind(self.stiffness, kind) * stretch**2
 
 
@@ -276,7 +287,7 @@ def _torsion_angle(steps: tuple[Vector, ...]) -> Float[Array, ""]:
     """φ, rad; zero where three atoms are in line."""
     a, b, c = steps
     before, after = cross(a, b), cross(b, c)
-    x, y = dot(before, after), jnp.sqrt(dot(b, b)) * dot(a, after)
+    x, y = dot(before, after), length_of(b) * dot(a, after)
     scale = dot(a, a) * dot(b, b) * dot(c, c) * dot(b, b)
     in_line = x * x + y * y <= _IN_LINE**2 * scale
     # the choice comes before atan2, whose derivative at the origin is NaN

@@ -121,5 +121,10 @@ def dot(a: Vector, b: Vector) -> Float[Array, ""]:
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
+def length_of(a: Vector) -> Float[Array, ""]:
+    """|a| (nm), which is never zero, but 10⁻¹⁰ nm: its derivatives, and those of a function of it, are finite there."""
+    return jnp.sqrt(dot(a, a) + 1e-20)
+
+
 def cross(a: Vector, b: Vector) -> Vector:
     return (a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0])
