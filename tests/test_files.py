@@ -1,6 +1,5 @@
 """Files: what is written is read back, by others too; and damaged files are refused."""
 
-import functools
 import tempfile
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import BOXES, SEEDS, SHARED, few
-from hypothesis import given, settings
+from hypothesis import given
 
 import reverlet as rv
 
@@ -197,15 +196,6 @@ def test_water_of_a_pdb_file():
     np.testing.assert_allclose(state.positions[0], [0.9762, 0.7345, 0.2343])
 
 
-@functools.cache
-def good(suffix):
-    """The bytes of a file of three frames in a periodic box."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"a{suffix}"
-        rv.io.write(path, TOPOLOGY, trajectory(BOXES["orthorhombic"], 3))
-        return path.read_bytes()
-
-
 def read_bytes(suffix, content):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"damaged{suffix}"
@@ -217,25 +207,6 @@ def read_bytes(suffix, content):
     assert str(path) in message
     assert "Wanted" in message
     return None
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
-@given(st.data())
-@settings(deadline=None, max_examples=30, derandomize=True)
-def test_damaged_files_are_refused_or_have_all_their_atoms(suffix, data):
-    """One error of ours or a trajectory of all atoms, finite: `read_bytes` lets nothing else through."""
-    content = bytearray(good(suffix))
-    if data.draw(st.booleans()):
-        content = content[: data.draw(st.integers(0, len(content) - 1))]
-    if content:
-        for _ in range(data.draw(st.integers(0, 3))):
-            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    got = read_bytes(suffix, bytes(content))
-    if got is not None:
-        assert got.records.positions.shape[1:] == (len(ELEMENTS), 3)
-        assert np.all(np.isfinite(got.records.positions))
-        if suffix in (".dcd", ".h5"):  # these say how many frames there are
-            assert got.records.positions.shape[0] == 3
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -259,8 +230,8 @@ TWO = PDB + ATOM.format(1, 1.0) + ATOM.format(2, 2.0)
         ("a.xyz", "0\n\n", "Line 1 is '0', wanted the number"),
         ("a.xyz", "3\n\nH 0 0 0\nH 1 1 1\n", "frame of 3 atoms follows, but the file ends 2 atoms later"),
         ("a.xyz", "99999999999\n\nH 0 0 0\n", "frame of 99999999999 atoms follows"),
-        ("a.xyz", "1\n\nQq 0 0 0\n", "cannot be read as XYZ"),
-        ("a.xyz", "1\n\nX 0 0 0\n", "'X' is not the symbol of an element"),
+        ("a.xyz", "1\nH 0 0 0\nH 0 0 0\n", "Line 2 is .*, an atom in the place of the comment"),
+        ("a.xyz", "1\n\nX 0 0 0\n", "Line 3: 'X' is not the symbol of an element"),
         ("a.xyz", "1\n\nH 0 0 nan\n", "Line 3, column `pos`, has 'nan'"),
         ("a.xyz", "1\n\nH 0 0\n", "cannot be read"),
         ("a.xyz", "1\n\nH 0 0 0\n1\n\nO 0 0 0\n", "frame 1 are not those of frame 0"),

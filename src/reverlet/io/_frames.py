@@ -1,6 +1,6 @@
 """What all formats have in common, in NumPy: from there to a trajectory and back."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -9,7 +9,7 @@ import numpy as np
 
 from .._box import OpenBox, OrthorhombicBox, TriclinicBox
 from .._dynamics import Trajectory
-from .._elements import SYMBOLS
+from .._elements import SYMBOLS, atomic_number
 from .._misc import is_concrete, require_finite
 from .._state import State
 from .._topology import Topology
@@ -92,8 +92,9 @@ class Frames(NamedTuple):
     def _boxes(self, dtype):
         if self.vectors is None:
             return OpenBox()  # pyright: ignore[reportCallIssue]
-        for one in np.unique(self.vectors, axis=0):
-            TriclinicBox(one)  # refuses what is no box
+        with np.errstate(over="ignore"):  # of what is refused
+            for one in np.unique(self.vectors, axis=0):
+                TriclinicBox(one)  # refuses what is no box
         vectors = jnp.asarray(self.vectors, dtype)
         diagonal = self.vectors * np.eye(3)
         # in text, right angles come out of cosines that are zero to 1e-9
@@ -191,6 +192,15 @@ def topology_of(
         molecules=joined(np.arange(len(elements)) if molecules is None else molecules, bonds).tolist(),
         bonds=sorted({(int(min(b)), int(max(b))) for b in bonds}),  # some files have them in both directions
     )
+
+
+def require_symbols(symbols: Sequence[str], place: Callable[[int], str]) -> None:
+    """Refused where one is not of an element, with its place in the file."""
+    for k, symbol in enumerate(symbols):
+        try:
+            atomic_number(symbol)
+        except ValueError as error:
+            raise ValueError(f"{place(k)}: {error}") from None
 
 
 def symbols_of(atomic_numbers: np.ndarray) -> list[str]:

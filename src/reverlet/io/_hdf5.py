@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_PIECE = 1 << 26
+_PIECE = 1 << 25
 """Bytes at a time."""
 _MOST_SECONDS = 60.0
 """On the clock, where the processor's time is not limited, or does not pass."""
@@ -87,7 +87,7 @@ class HDF5Server:
 
     def _refuse(self):
         self._end()
-        raise ValueError("HDF5 does not come back from it within 2 s and 1 GB, or crashes: it is damaged.")
+        raise ValueError("HDF5 does not come back from it within 2 s of work and 1 GB, or crashes: it is damaged.")
 
     def _end(self):
         if self._process is not None:

@@ -11,7 +11,7 @@ import numpy as np
 from .. import units
 from .._topology import Topology
 from ._cell import vectors_of
-from ._frames import Frames, Request, Snapshot, gathered, require_elements, topology_of
+from ._frames import Frames, Request, Snapshot, gathered, require_elements, require_symbols, topology_of
 from ._numbers import numbers
 from ._pdb_bonds import bonds_of
 
@@ -163,6 +163,7 @@ def _topology(atoms: list[Atom], bonds: list[tuple[int, str]], request: Request)
                 f"Line {atom.line}, atom {atom.name} of {' '.join(atom.residue).strip()}, has no element in columns 77"
                 " and 78, and names are ambiguous; wanted one there, or `topology`."
             )
+    require_symbols([a.element for a in atoms], lambda k: f"Line {atoms[k].line}, columns 77 and 78")
     residues = _residues(atoms)
     return topology_of(
         [a.element for a in atoms], molecules=residues, bonds=np.array(bonds_of(atoms, residues, bonds)).reshape(-1, 2)

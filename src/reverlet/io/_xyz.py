@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import units
 from .._topology import Topology
-from ._frames import Frames, Request, Snapshot, gathered, require_elements, symbols_of, topology_of
+from ._frames import Frames, Request, Snapshot, gathered, require_elements, require_symbols, symbols_of, topology_of
 from ._numbers import numbers, whole_numbers
 from ._xyz_comment import Column, Comment, comment_of
 
@@ -139,6 +139,7 @@ class _Table(NamedTuple):
             return require_elements(request.topology, [None] * self.num_atoms if species is None else species)
         if species is None:
             raise ValueError(f"Line {self.line - 1} has no `species:S:1` among its Properties: give `topology`.")
+        require_symbols(species, lambda k: f"Line {self.line + k}")
         return topology_of(species, masses=self.values(_MASSES, "R", 1), molecules=self.values(_MOLECULES, "I", 1))
 
     def snapshot(self, block: _Block, comment: Comment, topology: Topology, request: Request) -> Snapshot:

@@ -16,6 +16,7 @@ _CP2K = re.compile(r"\s*i\s*=\s*\d+\s*,(?:\s*time\s*=\s*([^\s,]+)\s*,)?", re.ASC
 _IPI = re.compile(r"#\s*CELL\s*[\[(](\w+)[\])]:((?:\s+[^\sA-Za-z{}]+)*)", re.ASCII)
 _IPI_UNIT = re.compile(r"(\w+)\{(\w+)\}", re.ASCII)
 _EXTENDED = re.compile(r"\b((lattice|properties|pbc)\s*=|time=)", re.ASCII | re.IGNORECASE)
+_ROW = re.compile(r"[A-Z][a-z]?(\s+[+-]?\d*\.?\d+([eE][+-]?\d+)?){3}", re.ASCII)
 _PAIR = re.compile(
     r"""\s*([^\s="']+)(?:\s*=\s*(?:"([^"]*)"|'([^']*)'|\{([^}]*)\}|\[([^\]]*)\]|([^\s"'{\[]\S*)))?(?=\s|$)"""
 )
@@ -54,6 +55,8 @@ def comment_of(text: str, line: int, request: Request) -> Comment:
         return Comment(time=None if time is None else units.FEMTOSECOND * float(numbers([time], _place(line))[0]))
     if _EXTENDED.search(text):
         return _extended(_pairs(text, line), line, request)
+    if _ROW.fullmatch(text):
+        raise ValueError(f"Line {line} is {text[:60]!r}, an atom in the place of the comment: is that line missing?")
     return Comment()
 
 
