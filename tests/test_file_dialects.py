@@ -251,3 +251,67 @@ def test_streaming_is_reading_in_parts(tmp_path, suffix):
         np.testing.assert_allclose(got, x[::stride], atol=1e-6)
     with pytest.raises(ValueError, match="`stride` is 0"):
         rv.io.read(tmp_path / f"a{suffix}", stride=0)
+
+
+SPRING = rv.System(ARGON, rv.HarmonicBond([(0, 1)], 100.0, 0.3))
+START = rv.State(jnp.array([[0.1, 0.2, 0.3], [0.5, 0.2, 0.3]]), jnp.ones((2, 3)), rv.OrthorhombicBox(jnp.full(3, 2.0)))
+
+
+def speed(system, state, initial):
+    return jnp.sum(state.velocities * initial.velocities) + 0 * system.kinetic_energy(state.velocities)
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".extxyz"])
+def test_what_is_reported_is_the_trajectory(tmp_path, suffix):
+    run = lambda **more: rv.nve(SPRING, START, dt=0.001, num_steps=500, save_every=2, **more)  # 250 frames: 2.5 pieces
+    whole, path = run(record=lambda *a: (a[1], speed(*a))), tmp_path / f"a{suffix}"
+    with rv.io.reporting(path, ARGON) as reporter:
+        got = run(record=speed, reporter=reporter)
+    np.testing.assert_allclose(got.records, whole.records[1], rtol=1e-10)
+    np.testing.assert_allclose(got.final.positions, whole.final.positions, rtol=1e-10)
+    np.testing.assert_array_equal(got.times, whole.times)
+    _, written = rv.io.read(path)
+    np.testing.assert_allclose(written.times, whole.times, rtol=1e-12)
+    np.testing.assert_allclose(written.records.positions, whole.records[0].positions, atol=1e-9)
+    with pytest.raises(ValueError, match="There is a file"), rv.io.reporting(path, ARGON):
+        pass
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".extxyz", ".dcd", ".pdb", ".xyz"])
+def test_a_run_that_ends_early_leaves_its_frames(tmp_path, suffix):
+    def interrupted():
+        with rv.io.reporting(tmp_path / f"a{suffix}", ARGON) as reporter:
+            for k in range(3):
+                reporter(jnp.array([float(k)]), jax.tree.map(lambda x: x[None], START))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    _, got = rv.io.read(tmp_path / f"a{suffix}", topology=ARGON)
+    np.testing.assert_allclose(got.records.positions, [START.positions] * 3, atol=1e-4)
+
+
+def test_reporters_of_what_cannot_be_reported():
+    run = lambda state, **more: rv.nve(
+        SPRING, state, dt=0.001, num_steps=2, reporter=lambda times, states: None, **more
+    )
+    with pytest.raises(ValueError, match="both directions, or many"):
+        run(START, both_directions=True)
+    with pytest.raises(ValueError, match="both directions, or many"):
+        run(START.repeat(2), batch=1)
+    with pytest.raises(ValueError, match="traced arrays"):
+        jax.jit(lambda x: run(rv.State(x, START.velocities, START.box)).final.positions)(START.positions)
+
+
+@pytest.mark.parametrize("vectors", [2 * np.eye(3), np.array([[2.0, 0, 0], [0.7, 1.8, 0], [-0.5, 0.4, 2.2]])])
+def test_unwrapping_by_minimum_motion(vectors):
+    """Of walks whose steps are short, wrapped and unwrapped: the walks, from where the first frame is."""
+    walk = np.cumsum(np.random.default_rng(0).uniform(-0.3, 0.35, (60, 2, 3)), axis=0)
+    inside = np.linalg.solve(vectors.T, walk.reshape(-1, 3).T).T
+    wrapped = ((inside - np.floor(inside)) @ vectors).reshape(walk.shape)
+    assert np.max(np.abs(wrapped - walk)) > 1.0
+    box = rv.TriclinicBox(jnp.asarray(vectors))
+    states = jax.vmap(lambda x: rv.State(x, None, box))(jnp.asarray(wrapped))
+    got = rv.io.unwrap(rv.Trajectory(np.arange(60.0), states, jax.tree.map(lambda x: x[-1], states)))
+    np.testing.assert_allclose(got.records.positions, walk - walk[0] + wrapped[0], atol=1e-12)
+    np.testing.assert_array_equal(got.final.positions, got.records.positions[-1])

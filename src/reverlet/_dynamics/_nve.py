@@ -12,6 +12,7 @@ from .._state import State
 from .._system import System
 from ._directions import both_ways
 from ._lists import TRIES, with_lists_that_fit, with_room
+from ._reporting import Reporter, run_reported
 from ._solve import frame_times, kick_parts, run_one, run_sample
 from ._trajectory import Record, Trajectory
 
@@ -30,6 +31,7 @@ def nve(
     batch: Batch = None,
     mesh: Mesh | None = None,
     progress_meter: diffrax.AbstractProgressMeter = diffrax.NoProgressMeter(),
+    reporter: Reporter | None = None,
     throw: bool = True,
 ) -> Trajectory:
     """Newton's equations at constant energy, from one configuration; from many with `batch` or `mesh`.
@@ -57,16 +59,22 @@ def nve(
       result.
     - `progress_meter`: of Diffrax, as `diffrax.TqdmProgressMeter()`: how much of the time has passed, or how many of
       the batches are done. On the way back it is silent.
+    - `reporter(times, states)`: what takes the frames, whole states, while the trajectory runs, such as
+      `rv.io.reporting` makes to write a file. The trajectory is then run in pieces of 100 frames, which differ from
+      one run by rounding, and of which one at a time is in memory: without `record`, only the two ends come back. Not
+      differentiable. Steps in messages count from the piece's beginning.
     - `throw`: whether to check the initial energy, and raise when the trajectory explodes or a neighbor list fails,
       instead of going on with NaN or without some pairs. A list that is too small is enlarged and the trajectory
       run again, where values are known; inside `jax.jit` the error says what to raise.
 
     **Errors:** `ValueError` for steps that do not fit, states that do not fit the system, a potential that does not fit
     `Respa`, a batch below one, a memory budget too small for one trajectory (with what that takes) and more devices
-    than states; `SimulationError` for overlapping atoms, for a trajectory that explodes, with step and energy, and
-    for a neighbor list too small or used too long.
+    than states, a reporter of many trajectories or inside of `jax.jit`; `SimulationError` for overlapping atoms, for a
+    trajectory that explodes, with step and energy, and for a neighbor list too small or used too long.
     """
     dynamics = Dynamics(dt, num_steps, save_every, solver, adjoint, both_directions, batch, mesh, progress_meter)
+    if reporter is not None:
+        return run_reported(dynamics, system, state, record, reporter, throw)
     if batch is not None or mesh is not None:
         return dynamics.run_many(system, state, record, throw=throw)
     return dynamics.run(system, state, record, throw=throw)

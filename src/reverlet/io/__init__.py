@@ -1,3 +1,10 @@
 """Files of structures and trajectories. It needs the extra `io`: `pip install 'reverlet[io]'`."""
 
-from ._files import read as read, read_structure as read_structure, stream as stream, write as write
+from ._files import (
+    read as read,
+    read_structure as read_structure,
+    reporting as reporting,
+    stream as stream,
+    write as write,
+)
+from ._unwrap import unwrap as unwrap

@@ -7,9 +7,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from .._dynamics import Trajectory
+from .._dynamics import Reporter, Trajectory
 from .._misc import require_count
 from .._state import State
+from .._timeseries import Times
 from .._topology import Topology
 from ._dcd import dcd_writer, read_dcd
 from ._frames import Frames, Request, merged
@@ -129,6 +130,27 @@ def write(path: Path | str, topology: Topology, trajectory: Trajectory | State) 
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def reporting(path: Path | str, topology: Topology) -> Iterator[Reporter]:
+    """A `reporter` for `nve` that writes the frames while they are made, in the format that the suffix of `path` says.
+
+    What is written is in the file at once, so that it can be looked at, and stays there when the run is killed.
+
+    **Errors:** as of `write`, and `ValueError` for a file that is there already.
+    """
+    path = Path(path)
+    kind = _format(path)
+    _require_folder(path)
+    if path.exists():
+        raise ValueError(f"There is a file {path} already, which `reporting` would write over; wanted another name.")
+    with _naming_the_extra(), kind.writer(path, topology) as append:
+
+        def report(times: Times, states: State) -> None:
+            append(Frames.from_trajectory(topology, Trajectory(times, states, states)))
+
+        yield report
 
 
 def _request(topology, stride, chunk, time_unit, velocity_unit):

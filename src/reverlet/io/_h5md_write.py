@@ -16,32 +16,37 @@ def h5md_writer(path: Path, topology: Topology):
     import h5py
 
     # this version's metadata have checksums, as the arrays have below: a damaged file is refused, not misread
-    with h5py.File(path, "w", libver="latest") as file:
-        particles = _fixed(file, topology)
-        count = 0
+    opened = lambda mode: h5py.File(path, mode, libver="latest")
+    with opened("w") as file:
+        _fixed(file, topology)
+    count = 0
 
-        def append(frames: Frames) -> None:
-            nonlocal count
-            if count == 0:
-                _begin(particles, frames)
-            here = {
-                "position/value": frames.positions,
-                "velocity/value": frames.velocities,
-                "box/edges/value": frames.vectors,
-                "position/step": np.arange(count, count + len(frames.positions)),
-                "position/time": _times(frames, count),
-            }
-            for name, values in here.items():
-                if (values is None) != (name not in particles):
-                    raise ValueError(f"`{name.split('/')[0]}` is in some frames only; wanted the same in all.")
-                if values is not None:
-                    dataset = particles[name]
-                    dataset.resize(count + len(values), axis=0)
-                    dataset[count:] = values
-            count += len(frames.positions)
-            file.flush()
+    def append(frames: Frames) -> None:
+        nonlocal count
+        with opened("r+") as file:  # and closed: one that stays open when a run is killed cannot be opened again
+            _append(file["particles/all"], frames, count)
+        count += len(frames.positions)
 
-        yield append
+    yield append
+
+
+def _append(particles, frames, count):
+    if count == 0:
+        _begin(particles, frames)
+    here = {
+        "position/value": frames.positions,
+        "velocity/value": frames.velocities,
+        "box/edges/value": frames.vectors,
+        "position/step": np.arange(count, count + len(frames.positions)),
+        "position/time": _times(frames, count),
+    }
+    for name, values in here.items():
+        if (values is None) != (name not in particles):
+            raise ValueError(f"`{name.split('/')[0]}` is in some frames only; wanted the same in all.")
+        if values is not None:
+            dataset = particles[name]
+            dataset.resize(count + len(values), axis=0)
+            dataset[count:] = values
 
 
 def _fixed(file, topology):
@@ -60,7 +65,6 @@ def _fixed(file, topology):
     if len(bonds) > 0:
         _put(file.create_group("connectivity"), "bonds", bonds)
         file["connectivity/bonds"].attrs["particles_group"] = particles.ref
-    return particles
 
 
 def _begin(particles, frames):
