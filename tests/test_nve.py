@@ -3,6 +3,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from helpers import (
     SWITCHED,
     argon_box,
@@ -159,3 +160,27 @@ def test_the_bundle_of_arguments():
     run = rv.Dynamics(dt=0.002, num_steps=4, save_every=2).run(SYSTEM, state, velocities)
     wanted = rv.nve(SYSTEM, state, dt=0.002, num_steps=4, save_every=2, record=velocities)
     assert_trees_close(run, wanted, rtol=0)
+
+
+BOND = rv.System(rv.Topology.from_elements(["Ar", "Ar"]), rv.HarmonicBond(np.array([[0, 1]]), 1000.0, 0.3))
+STRETCHED = rv.State(jnp.array([[0, 0, 0], [0.33, 0, 0]], jnp.float32), jnp.zeros((2, 3), jnp.float32), rv.OpenBox())
+
+
+def late(adjoint, num_steps):
+    system = BOND.astype(jnp.float32)
+    return rv.nve(system, STRETCHED, dt=0.005, num_steps=num_steps, save_every=num_steps // 4, adjoint=adjoint).records
+
+
+@pytest.mark.parametrize("num_steps", [4000, pytest.param(8_000_000, marks=pytest.mark.slow)])
+def test_steps_stay_equal_in_single_precision(num_steps):
+    """To the last bit, by counting: differences of times near 20 ps would be longer and shorter by 0.04 %, and by more
+    than a whole step in a run of 8,000,000; the last steps would be made in one."""
+    wanted = late(rv.ReversibleAdjoint(), num_steps)
+    np.testing.assert_array_equal(late(rv.ForwardMode(), num_steps).positions, wanted.positions)
+    separation = wanted.positions[:, 1, 0] - wanted.positions[:, 0, 0]
+    assert jnp.all(jnp.abs(separation - 0.3) < 0.0301)  # the amplitude of an oscillator
+
+
+def test_more_steps_than_can_be_counted():
+    with pytest.raises(ValueError, match=r"`num_steps` is 16777220; wanted at most 16777216, which float32 can count"):
+        late(rv.ReversibleAdjoint(), 2**24 + 4)

@@ -10,7 +10,7 @@ from diffrax._integrate import SaveState, State
 from diffrax._term import WrapTerm
 
 from .._controls import AbstractCotangentControl
-from .._solver import AbstractReversibleSolver, AbstractStagedSolver
+from .._solver import AbstractReversibleSolver, AbstractStagedSolver, CountedTerm
 from ._forward import Progress, solve_any, solve_staged
 from ._functions import explicit
 from ._grid import Grid, equal_steps, interval_of, slots_of
@@ -86,7 +86,8 @@ class ReversibleAdjoint(diffrax.AbstractAdjoint):
         saves = jax.tree.leaves(init_state.save_state, is_leaf=is_save)
         slots = [slots_of(sub, save.ts.shape[0], t0, h, taken) for sub, save in zip(subs, saves, strict=True)]
         wrapped, *_ = jax.tree.leaves(terms, is_leaf=lambda x: isinstance(x, WrapTerm))
-        grid = Grid(t0, h, h * wrapped.direction, taken, slots, [interval_of(sub) for sub in subs])
+        unit = wrapped.term.h if isinstance(wrapped.term, CountedTerm) else 1.0
+        grid = Grid(t0, h, h * wrapped.direction * unit, taken, slots, [interval_of(sub) for sub in subs])
 
         y0, solver_state0 = init_state.y, init_state.solver_state
         functions = explicit(terms, solver, [sub.fn for sub in subs], t0, h, y0, args, solver_state0)

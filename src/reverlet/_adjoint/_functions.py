@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from diffrax._term import WrapTerm
 from jaxtyping import Array, Float, PyTree
 
-from .._solver import AbstractPreparation, AbstractStagedSolver, ConservativeTerm, Kick, power
+from .._solver import AbstractPreparation, AbstractStagedSolver, ConservativeTerm, CountedTerm, Kick, power
 
 
 class _EqualStep(diffrax.AbstractTerm):
@@ -24,10 +24,16 @@ class _EqualStep(diffrax.AbstractTerm):
     direction: Any
     """1, or -1 where time runs backward."""
     h: Float[Array, ""]
+    unit: Any = 1.0
+    """Of the solver's clock, in the term's."""
 
     def vf(self, t, y, args):
         term, args = self.ready(args)
-        return term.vf(t * self.direction, y, args)
+        return term.vf(self.time(t), y, args)
+
+    def time(self, t):
+        """Of the term."""
+        return t * self.direction * self.unit
 
     def ready(self, args):
         """The term with what was prepared for it, and its own args."""
@@ -66,6 +72,8 @@ def _preparation(terms) -> AbstractPreparation | None:
 def _equal_step(wrapped: WrapTerm, h) -> diffrax.AbstractTerm:
     if isinstance(wrapped.term, diffrax.MultiTerm):
         return diffrax.MultiTerm(*(_equal_step(WrapTerm(part, wrapped.direction), h) for part in wrapped.term.terms))
+    if isinstance(wrapped.term, CountedTerm):
+        return _EqualStep(wrapped.term.term, wrapped.direction, h * wrapped.term.h, wrapped.term.h)
     if not isinstance(wrapped.term, diffrax.ODETerm | ConservativeTerm):
         raise ValueError(
             f"`rv.ReversibleAdjoint()` got a `{type(wrapped.term).__name__}`; wanted `diffrax.ODETerm` or"
@@ -149,7 +157,7 @@ def _explicit_flow(flow, t, h, y, args):
 
     def work(t, x, args, w):
         term, args = kick.ready(args)
-        return power(term, t * kick.direction, x, args, w)
+        return power(term, kick.time(t), x, args, w)
 
     x, v, *_ = y
     return eqx.filter_closure_convert(work, t, x, args, v)

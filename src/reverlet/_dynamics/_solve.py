@@ -4,13 +4,18 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from .._adjoint import ReversibleAdjoint
 from .._health import Health
 from .._neighbors import Wear
 from .._potential import AbstractPotential, Sum, energy_of
-from .._solver import AbstractFallibleSolver, AbstractPartwiseSolver, AbstractThermostattedSolver, ConservativeTerm
+from .._solver import (
+    AbstractFallibleSolver,
+    AbstractPartwiseSolver,
+    AbstractThermostattedSolver,
+    ConservativeTerm,
+    CountedTerm,
+)
 from .._state import State
 from ._directions import Directed, directed, join
 from ._lists import Lists
@@ -43,10 +48,13 @@ def _whole_state(system, state, initial):
     return state
 
 
+_SINGLE = diffrax.ODETerm | ConservativeTerm
+
+
 @eqx.filter_jit
 def _solve(dynamics, system, state, record):
     adjoint, num_steps, save_every = dynamics.adjoint, dynamics.num_steps, dynamics.save_every
-    # times in the dtype of the positions, as Diffrax would promote the positions to that of the times
+    # in the dtype of the positions, as Diffrax would promote the positions to that of the times
     time = lambda t: jnp.asarray(t, state.positions.dtype)
     args = (system, state, record)
     by_step = isinstance(adjoint, ReversibleAdjoint)
@@ -70,23 +78,25 @@ def _solve(dynamics, system, state, record):
 
     frames = diffrax.SubSaveAt(t0=True, steps=save_every, fn=frame)
     watched = diffrax.SubSaveAt(t0=True, steps=save_every, fn=watch)
-    length = num_steps * dynamics.dt
-    if by_step:
-        dt0, controller = time(dynamics.dt), diffrax.ConstantStepSize()
-    else:  # Diffrax's own constant steps may be one too many, by rounding
-        # by NumPy: the last fraction must be exactly one, and XLA may multiply by a rounded 1/num_steps
-        grid = time(length) * jnp.asarray(np.arange(num_steps + 1) / num_steps, state.positions.dtype)
-        dt0, controller = None, diffrax.StepTo(grid)
+    most = round(2 / jnp.finfo(state.positions.dtype).eps)
+    if num_steps > most:
+        raise ValueError(
+            f"`num_steps` is {num_steps}; wanted at most {most}, which {state.positions.dtype} can count. Run the"
+            " trajectory in parts, each from the end of the one before: `trajectory.final`."
+        )
+    terms = _terms(dynamics.solver, system)
+    # the clock counts steps. Diffrax's own adjoints jump to an end that is nearer than 100 units of rounding, a dozen
+    # steps after two million in single precision: so it is put further off, and not reached for `max_steps`
+    end = num_steps if by_step else num_steps + 1 + num_steps // 10_000
     solution = diffrax.diffeqsolve(
-        _terms(dynamics.solver, system),
+        jax.tree.map(lambda t: CountedTerm(t, time(dynamics.dt)), terms, is_leaf=lambda t: isinstance(t, _SINGLE)),
         dynamics.solver,
         time(0),
-        time(length),
-        dt0,
+        time(end),
+        time(1),
         (state.positions, state.velocities, *_bath(dynamics.solver, state)),
         args,
         saveat=diffrax.SaveAt(subs=(frames, watched, diffrax.SubSaveAt(t1=True)), solver_state=True),
-        stepsize_controller=controller,
         adjoint=adjoint,
         max_steps=num_steps,
         progress_meter=dynamics.progress_meter,

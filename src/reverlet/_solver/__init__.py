@@ -35,4 +35,5 @@ from ._symplectic import (
 from ._terms import (
     AbstractPreparation as AbstractPreparation,
     ConservativeTerm as ConservativeTerm,
+    CountedTerm as CountedTerm,
 )
