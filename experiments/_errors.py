@@ -1,4 +1,4 @@
-"""Input that no run can be made of."""
+"""How a run ends that cannot be made, or not be written."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,6 +8,10 @@ import reverlet as rv
 
 class BadInput(ValueError):
     """Input that no run can be made of: says what was got, what was wanted, and what would fit."""
+
+
+class NotWritten(RuntimeError):
+    """A file of a run that cannot be written, as on a full disk."""
 
 
 @contextlib.contextmanager

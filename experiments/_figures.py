@@ -1,5 +1,6 @@
 """What all figures look like, and how they come into the folder of a run."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+
+from ._folder import write_atomically
 
 DYNAMICAL, THERMODYNAMIC, TARGET, PATH = "#0072b2", "#d55e00", "#009e73", "#222222"  # told apart by the color-blind
 STYLE: dict[Any, Any] = {
@@ -28,9 +31,14 @@ def save_figures(folder: Path, figures: dict[str, Callable[[], Any]]) -> list[Pa
     with plt.rc_context(STYLE):
         for name, function in figures.items():
             figure = function()
-            path, part = folder / f"{name}.png", folder / f"{name}.png.part"
-            figure.savefig(part, format="png")
-            part.replace(path)
-            plt.close(figure)
-            files.append(path)
+            save_figure(folder / f"{name}.png", figure)
+            files.append(folder / f"{name}.png")
     return files
+
+
+def save_figure(path: Path, figure: Any) -> None:
+    """Writes one figure in one piece, and closes it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    plt.close(figure)
+    write_atomically(path, buffer.getvalue())

@@ -21,21 +21,32 @@ import numpy as np
 
 import reverlet as rv
 
-from ._errors import BadInput
+from ._errors import BadInput, NotWritten
 from ._processes import agreed, leads, meet
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Writes a file in one piece: a kill leaves the old one or the new one, never half of it. Of several processes, the
-    first does."""
+    """Writes a file in one piece: a kill or a full disk leaves the old one or the new one, never half of it. Of several
+    processes, the first does.
+
+    **Errors:** `NotWritten`.
+    """
     if not leads():
         return
+    content = content.encode() if isinstance(content, str) else content
     part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise NotWritten(
+            f"{path} cannot be written ({error}); wanted a folder that is there, with room for {len(content)} bytes."
+        ) from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -47,13 +58,14 @@ def read_json(path: Path) -> Any:
     """A JSON file of a run; a damaged one is bad input."""
     try:
         return json.loads(path.read_text())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise BadInput(
             f"{path} cannot be read as JSON ({error}); wanted the file that the run wrote. {_RESTORE}"
         ) from error
 
 
 _RESTORE = "Restore a copy, or start again in another folder."
+_SUMS = "checksums.json"
 
 
 class Folder:
@@ -67,7 +79,7 @@ class Folder:
 
     def __init__(self, path: Path, config: dict[str, Any], *, resume: bool):
         self.path = path
-        config = json.loads(json.dumps(config))  # as it will be read back
+        self.config = config = json.loads(json.dumps(config))  # as it will be read back
         if path.exists() and not path.is_dir():
             raise BadInput(f"The output folder {path} is a file; wanted a folder, or a name that is free.")
         files = sorted(p.name for p in path.iterdir() if p.suffix != ".part") if path.is_dir() else []
@@ -80,12 +92,9 @@ class Folder:
                     " checkpoint of a run. Start without --resume, or name the folder of the run."
                 )
             _require_same(path, known.get("config") if isinstance(known, dict) else None, config)
-            lines = (self / "history.jsonl").read_text().splitlines() if "history.jsonl" in files else []
-            if lines and not self.checkpoint.exists():
-                raise BadInput(
-                    f"The checkpoint {self.checkpoint} is missing, although history.jsonl has {len(lines)} updates;"
-                    f" wanted the file that the run wrote. {_RESTORE}"
-                )
+            for name in files:
+                if name.startswith("history") and name.endswith(".jsonl"):
+                    _require_checkpoint(self / name)
             return
         if known is not None:
             raise BadInput(
@@ -101,7 +110,7 @@ class Folder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             write_json(self / "config.json", {"config": config, "environment": environment()})
-        except OSError as error:
+        except (OSError, NotWritten) as error:
             raise BadInput(f"The output folder {path} cannot be written ({error}); wanted one that can.") from error
 
     def __truediv__(self, name: str) -> Path:
@@ -114,19 +123,47 @@ class Folder:
 
     def json_stage(self, name: str, compute: Callable[[], Any]) -> Any:
         """What the stage `name` of the run computed, from its file where the stage is done already."""
-        if not agreed((self / name).exists()):
-            write_json(self / name, compute())
-            meet(f"{name} is written")
+        self._stage(name, lambda: json.dumps(compute(), indent=2).encode() + b"\n")
         return read_json(self / name)
 
     def array_stage(self, name: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """The same with arrays."""
-        if not agreed((self / name).exists()):
+
+        def content() -> bytes:
             buffer = io.BytesIO()
             np.savez(buffer, **compute())  # pyright: ignore[reportArgumentType]
-            write_atomically(self / name, buffer.getvalue())
-            meet(f"{name} is written")
+            return buffer.getvalue()
+
+        self._stage(name, content)
         return read_arrays(self / name)
+
+    def _stage(self, name: str, content: Callable[[], bytes]) -> None:
+        """Sees to it that the file of a stage is there, and that it is the one that this run wrote."""
+        # without a checksum, a kill came between the two: the stage is made anew, the same
+        if not agreed((self / name).exists() and name in self._sums()):
+            write_atomically(self / name, content())
+            if leads():
+                write_json(self / _SUMS, {**self._sums(), name: self._sum(name)})
+            meet(f"{name} is written")
+        if self._sums().get(name) != self._sum(name):
+            raise BadInput(
+                f"{self / name} is damaged or of another run: its checksum is not that of {_SUMS}; wanted the file that"
+                " the run wrote. Restore a copy, or delete it, to have it computed again."
+            )
+
+    def _sums(self) -> dict[str, str]:
+        sums = read_json(self / _SUMS) if (self / _SUMS).exists() else {}
+        if not isinstance(sums, dict):
+            raise BadInput(f"{self / _SUMS} is not a run's; wanted the file that the run wrote. {_RESTORE}")
+        return sums
+
+    def _sum(self, name: str) -> str:
+        """The SHA-256 of a file together with what it belongs to: its name and the configuration of the run."""
+        belongs = json.dumps([name, self.config], sort_keys=True).encode()
+        try:
+            return hashlib.sha256(belongs + (self / name).read_bytes()).hexdigest()
+        except OSError as error:
+            raise BadInput(f"{self / name} cannot be read ({error}); wanted the file that the run wrote.") from error
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -146,11 +183,19 @@ class History:
 
     def __init__(self, path: Path):
         self.path = path
-        self.seconds: dict[int, float] = {}
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            for line in path.read_text().splitlines():
+        self.seconds: dict[int, float | None] = {}
+        try:
+            for line in path.read_text().splitlines() if path.exists() else ():
                 entry = json.loads(line)
-                self.seconds[entry["update"]] = entry["wall_time"]
+                seconds = entry["wall_time"]
+                self.seconds[int(entry["update"])] = None if seconds is None else float(seconds)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            if leads():
+                print(
+                    f"{path} is torn after {len(self.seconds)} lines ({error}): the times of later updates are lost,"
+                    " and written as null. All else is in the checkpoint.",
+                    file=sys.stderr,
+                )
         self.clock = time.perf_counter()
 
     def tick(self, update: int) -> None:
@@ -212,6 +257,17 @@ def _git_revision() -> str | None:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _require_checkpoint(history: Path) -> None:
+    """Refuses a history whose checkpoint is gone: the fit would silently begin anew."""
+    checkpoint = history.with_name(history.name.replace("history", "checkpoint")).with_suffix(".eqx")
+    if history.stat().st_size and not checkpoint.exists():
+        lines = history.read_bytes().count(b"\n")
+        raise BadInput(
+            f"The checkpoint {checkpoint} is missing, although {history.name} has {lines} updates; wanted the file"
+            f" that the run wrote. {_RESTORE}"
+        )
 
 
 def _require_same(path: Path, known: Any, config: dict[str, Any]) -> None:

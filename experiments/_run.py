@@ -13,7 +13,7 @@ import tyro
 
 import reverlet as rv
 
-from ._errors import BadInput
+from ._errors import BadInput, NotWritten
 
 
 def exit_status(run: Callable[[], None]) -> int:
@@ -28,6 +28,13 @@ def exit_status(run: Callable[[], None]) -> int:
         return _leave(2)
     except rv.SimulationError as error:
         print(f"The run failed: {error}\nAll files written so far were kept.", file=sys.stderr)
+        return _leave(1)
+    except NotWritten as error:
+        print(
+            f"The run stopped: {error}\nAll files written so far were kept: make room, and the same command with"
+            " --resume goes on.",
+            file=sys.stderr,
+        )
         return _leave(1)
     except KeyboardInterrupt:
         print(

@@ -21,7 +21,7 @@ import reverlet as rv
 
 from . import _run
 from ._fields import Check, above_zero, at_least, check_fields, not_negative
-from ._figures import DYNAMICAL, STYLE, TARGET, THERMODYNAMIC
+from ._figures import DYNAMICAL, STYLE, TARGET, THERMODYNAMIC, save_figure
 from ._folder import Folder, free_folder, write_json
 from ._goals import Goal, at_least as no_less, at_most, judged, told
 
@@ -152,8 +152,7 @@ def run(command: Command) -> None:
     summary["goals"] = judged(goals(summary), config.preset)
     write_json(folder / "summary.json", summary)
     figure = draw(config, summary)
-    figure.savefig(folder / "reversal_error.png", format="png")
-    plt.close(figure)
+    save_figure(folder / "reversal_error.png", figure)
     for line in [*report(summary, folder.path), told(summary["goals"], config.preset)]:
         print(line)
 
