@@ -1,5 +1,7 @@
 """Files as other programs write them: each read as it was meant, or refused by name."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -315,3 +317,34 @@ def test_unwrapping_by_minimum_motion(vectors):
     got = rv.io.unwrap(rv.Trajectory(np.arange(60.0), states, jax.tree.map(lambda x: x[-1], states)))
     np.testing.assert_allclose(got.records.positions, walk - walk[0] + wrapped[0], atol=1e-12)
     np.testing.assert_array_equal(got.final.positions, got.records.positions[-1])
+
+
+def test_hdf5_of_mdtraj(tmp_path):
+    """As MDTraj's own source lays it out; its reader and writer need PyTables, which need not be here."""
+    atom = lambda k, element: {"index": k, "name": element, "element": element}
+    residues = [{"index": 0, "name": "HOH", "resSeq": 1, "atoms": [atom(0, "O"), atom(1, "H"), atom(2, "H")]}]
+    residues.append({"index": 1, "name": "AR", "resSeq": 2, "atoms": [atom(3, "Ar")]})
+    found = {"chains": [{"index": 0, "residues": residues}], "bonds": [[0, 1], [0, 2]]}
+    x = np.random.default_rng(0).normal(size=(2, 4, 3)).astype("f4")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name, values, unit in (
+            ("coordinates", x, "nanometers"),
+            ("time", np.array([1.0, 1.5], "f4"), "picoseconds"),
+            ("cell_lengths", np.full((2, 3), 3.0, "f4"), "nanometers"),
+            ("cell_angles", np.full((2, 3), 90.0, "f4"), "degrees"),
+        ):
+            file[name] = values
+            file[name].attrs["units"] = np.bytes_(unit)
+        file["topology"] = np.array([json.dumps(found)], "S")
+    topology, got = rv.io.read(tmp_path / "a.h5")
+    assert topology.elements == ("O", "H", "H", "Ar")
+    assert topology.bonds.tolist() == [[0, 1], [0, 2]]
+    assert topology.molecules.tolist() == [0, 0, 0, 1]
+    np.testing.assert_array_equal(got.records.positions, x)
+    np.testing.assert_array_equal(got.times, [1.0, 1.5])
+    np.testing.assert_allclose(got.records.box.lengths, 3.0)
+    assert not got.records.has_velocities
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file["coordinates"].attrs["units"] = np.bytes_("angstroms")
+    with pytest.raises(ValueError, match="units of `/coordinates` are 'angstroms'"):
+        rv.io.read(tmp_path / "a.h5")

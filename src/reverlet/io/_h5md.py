@@ -13,6 +13,7 @@ from .._elements import ISOTOPES, MASSES
 from .._topology import Topology
 from ._frames import Frames, Request, parts, require_elements, symbols_of, topology_of
 from ._hdf5 import HDF5File, opened
+from ._mdtraj_h5 import frames_of_mdtraj
 
 _LENGTHS = {"nm": 1.0, "Angstrom": units.ANGSTROM}
 _TIMES = {"ps": 1.0, "fs": units.FEMTOSECOND}
@@ -27,6 +28,9 @@ def read_h5md(path: Path, request: Request) -> Iterator[Frames]:
 
 def frames_of(file: HDF5File, request: Request) -> Iterator[Frames]:
     """Of an open file."""
+    if "/particles" not in file and "/coordinates" in file:
+        yield from frames_of_mdtraj(file, request)
+        return
     groups = file.children("/particles") if "/particles" in file else []
     if len(groups) != 1:
         raise ValueError(f"It has {len(groups)} groups of particles ({', '.join(groups)}), wanted one.")
