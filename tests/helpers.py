@@ -281,7 +281,7 @@ SAMPLERS = {
 _WAVENUMBERS = np.array([0.0, 500.0, 2000.0])
 _CHARGES = rv.PointCharges(jnp.asarray(np.where(np.arange(32) % 2 == 0, 0.1, -0.1)))
 OBSERVABLES = {
-    "RDF": rv.RDF(0.55, 11),
+    "RDF": rv.RDF(0.55, 11, 0.05),
     "VACF": rv.VACF(),
     "MSD": rv.MSD(),
     "Green-Kubo": rv.SelfDiffusion(),

@@ -1,3 +1,5 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,12 +44,93 @@ def test_ideal_gas_rdf_is_one(box):
 
 
 def test_rdf_is_differentiable():
-    state, rdf = argon_state(), rv.RDF(0.55, 11)
+    state, rdf = argon_state(), rv.RDF(0.55, 11, 0.05)
     value = jax.jit(lambda x: jnp.sum(jnp.sin(rdf.record(None, rv.State(x, x, state.box), None))))
     w = random_like(state.positions, 0)
     slope = jnp.sum(jax.grad(value)(state.positions) * w)
     # truncation: step² over width² of the slope
     np.testing.assert_allclose(slope, central_difference(value, state.positions, w, 1e-6), rtol=1e-6)
+
+
+def test_rdf_of_a_pair_of_elements_is_a_histogram():
+    """Against NumPy's, of like and unlike pairs, in a triclinic box."""
+    rng = np.random.default_rng(3)
+    topology = rv.Topology.from_elements(["O", "H", "H"] * 20)
+    box = rv.TriclinicBox(2 * jnp.asarray(SKEWED))
+    x = rng.uniform(size=(60, 3)) @ np.asarray(box.vectors)
+    r_max = 0.8
+    shells = 4 / 3 * np.pi * np.diff(np.linspace(0, r_max, 9) ** 3)
+    images = np.array(list(itertools.product((-1, 0, 1), repeat=3))) @ np.asarray(box.vectors)
+    distances = np.min(np.linalg.norm(x[:, None, None] - x[None, :, None] + images, axis=-1), axis=2)
+    for pair in (None, ("O", "O"), ("O", "H"), ("H", "O")):
+        chosen = [np.array([pair is None or e == pair[k] for e in topology.elements]) for k in range(2)]
+        pairs = np.outer(*chosen) & ~np.eye(60, dtype=bool)
+        wanted = np.histogram(distances[pairs], 8, (0, r_max))[0] * float(box.volume) / (np.sum(pairs) * shells)
+        system = rv.System(topology, well(0.0))
+        got = rv.RDF(r_max, 8, pair=pair).record(system, rv.State(jnp.asarray(x), jnp.zeros((60, 3)), box), None)
+        np.testing.assert_allclose(got, wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("width", [None, 0.03])
+def test_a_smeared_rdf_is_what_two_atoms_at_its_distances_have(width):
+    rdf = rv.RDF(0.8, 8, width)
+    fine = (np.arange(4000) + 0.5) * 1e-3 / 4  # to 1 nm, with a share of the ideal gas's pairs in each shell
+    g = 1 + np.exp(-(((fine - 0.4) / 0.05) ** 2))
+    box = rv.OrthorhombicBox(jnp.full(3, 4.0))
+    record = lambda r: rdf.record(None, rv.State(jnp.zeros((2, 3)).at[1, 0].set(r), jnp.zeros((2, 3)), box), None)
+    shells = 4 * np.pi * fine**2 * (fine[1] - fine[0]) / float(box.volume)
+    wanted = (shells * g) @ np.asarray(jax.lax.map(jax.jit(record), jnp.asarray(fine)))
+    np.testing.assert_allclose(rdf.smeared(fine, g), wanted, rtol=2e-3)  # the bins' edges in a grid of 0.25 pm
+    np.testing.assert_allclose(rdf.smeared(fine, np.ones(4000)), 1, rtol=1e-12)
+    assert abs(float(rdf.smeared(fine, g)[3]) - 2) > 0.1  # of bins of 0.1 nm the peak is flat
+
+
+def test_what_an_rdf_refuses():
+    state = argon_state()
+    system = rv.System(argon_topology(), well(0.0))
+    with pytest.raises(ValueError, match=r"histogram, which has no derivative.*wanted a `width`"):
+        jax.grad(lambda x: jnp.sum(rv.RDF(0.5, 5).record(system, rv.State(x, x, state.box), None)))(state.positions)
+    with pytest.raises(rv.SimulationError, match=r"is 0\.7 nm; wanted at most half"), rv.SimulationError.unwrapped():
+        jax.block_until_ready(jax.jit(lambda state: rv.RDF(0.7, 5).record(system, state, None))(state))
+    with pytest.raises(ValueError, match="OpenBox"):
+        rv.RDF(0.5, 5).record(system, rv.State(state.positions, state.velocities, rv.OpenBox()), None)
+    for pair in (("O", "Xx"), ("O",)):
+        with pytest.raises(ValueError, match=r"Xx|two elements"):
+            rv.RDF(0.5, 5, pair=pair)
+    with pytest.raises(ValueError, match=r"wanted increasing ones to at least 0\.5 nm"):
+        rv.RDF(0.5, 5).smeared(np.array([0.1, 0.4]), np.ones(2))
+
+
+def test_one_atom_keeps_its_motion():
+    """In an outer field, with three degrees of freedom: against the closed form of an oscillator."""
+    system = rv.System(rv.Topology.from_elements(["Ar"]), well(K))
+    v = jnp.array([[0.3, -0.2, 0.5]])
+    state = rv.State(jnp.zeros((1, 3)), v, rv.OpenBox())
+    squared, mass = float(jnp.sum(v**2)), float(system.topology.masses[0])
+    temperature = mass * squared / (3 * units.BOLTZMANN)
+    np.testing.assert_allclose(rv.Temperature().record(system, state, state), temperature, rtol=1e-12)
+    times, msd = records_of(rv.MSD(), system, state, 1e-3, 200)
+    omega = np.sqrt(K / mass)
+    np.testing.assert_allclose(msd, squared / omega**2 * np.sin(omega * times) ** 2, rtol=1e-4, atol=1e-9)
+    drawn = jax.vmap(lambda k: rv.maxwell_boltzmann(system.topology, 300.0, key=k))(
+        jax.random.split(jax.random.key(0), 4000)
+    )
+    np.testing.assert_allclose(jnp.mean(drawn**2) * mass / units.BOLTZMANN, 300, rtol=5 * np.sqrt(2 / 12000))
+
+
+def test_a_net_charge_in_a_moving_frame_carries_no_current():
+    topology = rv.Topology.from_elements(["Na", "Cl", "Na"])
+    system = rv.System(topology, well(0.0), rv.PointCharges(jnp.array([1.0, -1.0, 1.0])))
+    rng = np.random.default_rng(0)
+    x, v = jnp.asarray(rng.normal(size=(2, 3, 3)))
+    spectrum = rv.InfraredSpectrum(jnp.array([0.0, 1.0]), rv.spectra.CutoffWindow(1.0))
+    for observable in (spectrum, rv.Conductivity(1.0)):
+        rest, moving = (
+            observable.record(system, rv.State(x, v + frame, CUBE), rv.State(x, v + frame, CUBE))
+            for frame in (jnp.zeros(3), jnp.array([2.0, -1.0, 3.0]))
+        )
+        np.testing.assert_allclose(moving, rest, rtol=1e-12)
+        assert np.all(np.abs(rest) > 0)
 
 
 def test_free_particles():

@@ -104,7 +104,10 @@ def center_of_mass(masses: Float[Array, " atoms"], values: Float[Array, "atoms 3
 
 
 def relative_to_center_of_mass(topology: Topology, values: Float[Array, "atoms 3"]) -> Float[Array, "atoms 3"]:
-    """Positions (nm) or velocities (nm/ps) without those of the center of mass."""
+    """Positions (nm) or velocities (nm/ps) without those of the center of mass; of one atom, which nothing but an outer
+    field could hold, as they are."""
+    if topology.num_atoms == 1:
+        return values
     return values - center_of_mass(topology.masses.astype(values.dtype), values)
 
 
@@ -114,7 +117,8 @@ def maxwell_boltzmann(
     """Velocities drawn from the Maxwell–Boltzmann distribution, nm/ps, in the dtype of the masses.
 
     With the motion of the center of mass removed (the default) they are exactly the distribution of a system at rest,
-    with 3N-3 degrees of freedom; no rescaling is done, so the kinetic temperature fluctuates as it should.
+    with 3N-3 degrees of freedom; no rescaling is done, so the kinetic temperature fluctuates as it should. One atom
+    keeps its velocity.
 
     **Arguments:** `temperature` in K.
 

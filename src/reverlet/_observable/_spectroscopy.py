@@ -23,7 +23,7 @@ from .._misc import (
 )
 from .._potential import AbstractPotential
 from .._spectra import AbstractQuadrature, AbstractWindow, Trapezoid, correlation_of_density, spectral_density
-from .._state import State
+from .._state import State, relative_to_center_of_mass
 from .._statistics import weighted_mean
 from .._system import System
 from .._timeseries import Times, correlation_all_origins, correlation_first_origins
@@ -64,10 +64,14 @@ def dipole_of(dipole: DipoleOrRule, system: System) -> AbstractDipole:
 
 
 def current_density(dipole: DipoleOrRule, system: System, state: State) -> Float[Array, "3"]:
-    """The current over the square root of the volume, e nm^-½/ps: all that a spectrum needs of an instant."""
+    """The current over the square root of the volume, e nm^-½/ps: all that a spectrum needs of an instant.
+
+    Relative to the center of mass, which of a system with a net charge would carry a current of its own.
+    """
     volume = require_volume(state)
     neighbors = system.find_neighbors(state.positions, state.box)
-    current = dipole_of(dipole, system).current(state.positions, state.velocities, state.box, neighbors=neighbors)
+    velocities = relative_to_center_of_mass(system.topology, state.velocities)
+    current = dipole_of(dipole, system).current(state.positions, velocities, state.box, neighbors=neighbors)
     return current / jnp.sqrt(volume)
 
 

@@ -9,12 +9,13 @@ from ._base import AbstractObservable
 class Temperature(AbstractObservable):
     """The kinetic temperature 2K / (k N_f), K, averaged over samples and frames.
 
-    The motion of the center of mass is left out, and with it three degrees of freedom: N_f = 3N-3.
+    The motion of the center of mass is left out, and with it three degrees of freedom: N_f = 3N-3. One atom, in an
+    outer field, has all three.
     """
 
     def record(self, system, state, initial):
         del initial
-        degrees = 3 * system.topology.num_atoms - 3
+        degrees = max(3 * system.topology.num_atoms - 3, 3)
         kinetic = system.kinetic_energy(relative_to_center_of_mass(system.topology, state.velocities))
         return 2 * kinetic / (units.BOLTZMANN * degrees)
 

@@ -35,7 +35,7 @@ def _squared_displacement(system: System, state: State, initial: State) -> Float
 class VACF(AbstractObservable):
     """The velocity autocorrelation function ⟨v(0)·v(t)⟩ per atom, nm²/ps², with a fixed time origin; one value a frame.
 
-    The motion of the center of mass is removed.
+    The motion of the center of mass is removed, but of one atom.
     """
 
     def record(self, system, state, initial):
@@ -49,7 +49,7 @@ class VACF(AbstractObservable):
 class MSD(AbstractObservable):
     """The mean squared displacement ⟨|x(t) - x(0)|²⟩ per atom, nm², with a fixed time origin; one value a frame.
 
-    The motion of the center of mass is removed.
+    The motion of the center of mass is removed, but of one atom.
     """
 
     def record(self, system, state, initial):
