@@ -267,7 +267,7 @@ EXTXYZ = '2\nLattice="20 0 0 0 20 0 0 0 20" Properties=species:S:1:pos:R:3\n{} 0
         ("two.extxyz", EXTXYZ.format("Kr"), ("1 Ar, 1 Kr", "one element")),
         ("open.xyz", "2\n\nAr 0 0 0\nAr 4 0 0\n", ("no periodic box", "CRYST1")),
         ("broken.extxyz", "2\nArgon\n", ("cannot be read",)),
-        ("nan.extxyz", EXTXYZ.format("Ar").replace("4 0 0", "nan 0 0"), ("not finite",)),
+        ("nan.extxyz", EXTXYZ.format("Ar").replace("4 0 0", "nan 0 0"), ("Line 4", "finite number")),
         ("overlap.extxyz", EXTXYZ.format("Ar").replace("4 0 0", "0 0 0"), ("nearest two atoms", "overlap")),
         ("small.extxyz", EXTXYZ.format("Ar").replace("20", "10"), ("cutoff is 0.9", "0.5 nm")),
     ],
