@@ -290,6 +290,15 @@ def test_a_kill_at_any_moment_leaves_a_whole_file(tmp_path, monkeypatch):
     assert checkpoint.read(checkpoint.before(path))[0]["step"] == 2
 
 
+def test_a_fit_killed_at_any_moment_ends_in_the_same_bits(tmp_path, monkeypatch):
+    """Between any two calls of the system, of which some are tried; for kills of processes see `test_kills.py`."""
+    whole = fit(3)
+    states = states_of_the_disk(tmp_path, monkeypatch, lambda: fit(2, checkpoint=tmp_path / "c"))
+    for state in states[:: len(states) // 3]:
+        assert eqx.tree_equal(fit(3, checkpoint=state / "c", resume="auto"), whole)
+        assert sorted(p.name for p in state.iterdir()) == ["c", "c.previous"]
+
+
 NONSENSE = (b"9", b"9" * 40, b"[", b"[" * 5000, b"-1", b"null", b"1e999", b"\n", b"\xff")
 
 
