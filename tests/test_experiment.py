@@ -133,6 +133,7 @@ def test_killed_run_resumes_to_the_same_numbers(smoke, tmp_path, after):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(5400)
 def test_run_killed_at_random_moments(smoke, tmp_path):
     """At 30, twice in a row at 5 of them: each goes on to the same numbers. All that is compiled is kept, for speed."""
     log, env = tmp_path / "log", {**environment(), "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}

@@ -59,6 +59,7 @@ def test_killed_twice_in_a_row(tmp_path, whole):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_killed_at_random_moments(tmp_path, whole):
     """At 30, twice in a row at 5 of them."""
     process, begun = start(tmp_path / "c"), time.perf_counter()
