@@ -175,7 +175,7 @@ def test_bad_batch(without_type_checks, batch):
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, True])
 def test_bad_budget(without_type_checks, size):
-    with pytest.raises(ValueError, match=f"memory budget is {size}; wanted a whole number of bytes"):
+    with pytest.raises(ValueError, match=f"`bytes` is {size}; wanted a whole number, at least 1"):
         rv.MemoryBudget(size)
 
 

@@ -29,10 +29,9 @@ def test_fixed_origin():
     np.testing.assert_allclose(single, series[:, 0, 0] * series[0, 0, 0], atol=1e-15)
 
 
-@pytest.mark.parametrize("num_lags", [0, 6, -1])
-def test_refuses_lags_there_are_not(num_lags):
+def test_refuses_lags_there_are_not():
     with pytest.raises(ValueError, match="wanted 1 to 5"):
-        rv.statistics.correlation_all_origins(jnp.ones(5), jnp.ones(5), num_lags)
+        rv.statistics.correlation_all_origins(jnp.ones(5), jnp.ones(5), 6)
 
 
 def test_precision():

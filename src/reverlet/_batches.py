@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from ._fields import AbstractChecked, Rule
+from ._fields import AbstractChecked, Rule, checked, count
 from ._misc import as_count
 
 
@@ -26,14 +26,7 @@ class MemoryBudget(AbstractChecked):
     **Errors:** `ValueError` for less than one byte, when made; where not even one sample at a time fits, when used.
     """
 
-    bytes: int = eqx.field(static=True)
-
-    def __check_init__(self):
-        if isinstance(self.bytes, bool) or not isinstance(self.bytes, int | np.integer) or self.bytes < 1:
-            raise ValueError(
-                f"`bytes` of a memory budget is {self.bytes!r}; wanted a whole number of bytes, at least 1: two GiB are"
-                " `rv.MemoryBudget(2 * 2**30)`."
-            )
+    bytes: int = checked(count(), static=True)
 
 
 Batch = int | MemoryBudget | None

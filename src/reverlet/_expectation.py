@@ -8,9 +8,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PyTree
 
-from ._batches import Batch, map_samples, replicate
+from ._batches import Batch, batch_rule, map_samples, replicate
 from ._dynamics import Dynamics
 from ._ensemble import AbstractEnsemble
+from ._fields import AbstractChecked, checked
+from ._misc import require_flag, require_instance
 from ._observable import AbstractObservable
 from ._sampler import Samples
 from ._statistics import effective_sample_size, entropy_sample_size, infinitesimal_jackknife
@@ -81,6 +83,9 @@ def expectation(
     **Reference:** R. W. Zwanzig, J. Chem. Phys. 22, 1420 (1954); S. Thaler and J. Zavadlav, Nat. Commun. 12, 6884
     (2021); M. R. Shirts and J. D. Chodera, J. Chem. Phys. 129, 124105 (2008).
     """
+    require_instance("system", system, System)
+    require_flag("thermodynamic", thermodynamic)
+    require_flag("dynamical", dynamical)
     measurement = Measurement.of(observable, samples, ensemble, dynamics, batch, mesh, throw)
     weights = jax.nn.softmax(measurement.log_weights(system))
     if not thermodynamic:
@@ -91,20 +96,22 @@ def expectation(
     return replicate(measurement.judged(weights, estimate), measurement.mesh)
 
 
-class Measurement(eqx.Module):
+class Measurement(AbstractChecked):
     """What is measured, on what, and how."""
 
     observable: AbstractObservable
     samples: Samples
     ensemble: AbstractEnsemble
     dynamics: Dynamics | None
-    batch: Batch = eqx.field(static=True)
-    mesh: Mesh | None = eqx.field(static=True)
-    throw: bool = eqx.field(static=True)
+    batch: Batch = checked(batch_rule(), static=True, default=None)
+    mesh: Mesh | None = eqx.field(static=True, default=None)
+    throw: bool = eqx.field(static=True, default=True)
 
     @classmethod
     def of(cls, observable, samples, ensemble, dynamics, batch, mesh, throw) -> "Measurement":
         """With defaults from the samples and the dynamics."""
+        require_instance("samples", samples, Samples)
+        require_instance("dynamics", dynamics, Dynamics | None)
         ensemble = _fitting(ensemble, samples)
         if dynamics is not None:
             batch = dynamics.batch if batch is None else batch

@@ -53,8 +53,11 @@ if TYPE_CHECKING:
 
         def __set__(self, instance: object, value: ArrayLike | None) -> None: ...
 
+    OptionalParameter = Kinds
+
 else:
     Parameter = Shaped[Array, "..."]
+    OptionalParameter = Shaped[Array, "..."] | None
     Indices = Int[Array, "..."]
     Pairs = Int[Array, "pairs 2"]
     Kinds = Int[Array, "..."] | None

@@ -26,7 +26,7 @@ from ._checkpoint import (
     tree_in,
 )
 from ._fingerprint import Fingerprint
-from ._misc import require_count
+from ._misc import require_callable, require_count, require_flag, require_instance
 from ._per_parameter import mapped, positive_leaves
 from ._verdict import SimulationError
 
@@ -96,6 +96,11 @@ def fit(
     fit, values that `positive` picks and that are none, and a loss function that returns something else.
     """
     require_count("num_steps", num_steps)
+    require_callable("loss_fn", loss_fn, "`lambda model, carry, key: (loss, (carry, report))`")
+    require_instance("optimizer", optimizer, optax.GradientTransformation)
+    require_flag("accept_changes", accept_changes)
+    if callback is not None:
+        require_callable("callback", callback, "`lambda state: print(state.step)`")
     kept_positive = positive_leaves(positive, model)
     parameters, rest = eqx.partition(mapped(jnp.log, kept_positive, model), eqx.is_inexact_array)
     if not jax.tree.leaves(parameters):

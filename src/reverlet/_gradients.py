@@ -14,7 +14,7 @@ from ._batches import Batch, replicate
 from ._dynamics import Dynamics
 from ._ensemble import AbstractEnsemble
 from ._expectation import Estimate, Measurement, with_parameters
-from ._misc import tree_dot
+from ._misc import require_flag, require_instance, tree_dot
 from ._observable import AbstractObservable
 from ._sampler import Samples
 from ._statistics import infinitesimal_jackknife
@@ -70,6 +70,8 @@ def expectation_gradients(
 
     **Errors:** `ValueError` unless the observable reduces to a scalar; as of `nve`.
     """
+    require_instance("system", system, System)
+    require_flag("keep_samples", keep_samples)
     measurement = Measurement.of(observable, samples, ensemble, dynamics, batch, mesh, throw)
     parameters = eqx.filter(system.surfaces, eqx.is_inexact_array)
     forward = dynamics is not None and isinstance(dynamics.adjoint, diffrax.ForwardMode)

@@ -13,7 +13,7 @@ from ._dynamics import Dynamics, nve
 from ._ensemble import AbstractEnsemble
 from ._expectation import Measurement
 from ._gradients import along, dynamical_part, slopes_of, thermodynamic_part
-from ._misc import require_positive, tree_dot
+from ._misc import require_count, require_flag, require_instance, require_number, require_positive, tree_dot
 from ._observable import VACF, AbstractObservable, Joint
 from ._sampler import Samples
 from ._state import State
@@ -110,6 +110,12 @@ def gradient_horizon(
     **Reference:** B. Han and K. Yu, "Refining potential energy surface through dynamical properties via differentiable
     molecular simulation" (2025), for truncation; G. Benettin et al., Meccanica 15, 9 (1980), for the exponent.
     """
+    require_instance("system", system, System)
+    require_instance("observable", observable, AbstractObservable)
+    require_instance("correlation", correlation, AbstractObservable)
+    require_instance("samples", samples, Samples)
+    require_instance("dynamics", dynamics, Dynamics)
+    require_flag("thermodynamic", thermodynamic)
     num_frames = dynamics.num_steps // dynamics.save_every
     _check(samples, num_frames, num_horizons, threshold, tail, beyond)
     parameters, rest = eqx.partition(system.surfaces, eqx.is_inexact_array)
@@ -285,9 +291,12 @@ def _directions(parameters, directions):
 
 
 def _check(samples, num_frames, num_horizons, threshold, tail, beyond):
+    for name, value in (("threshold", threshold), ("tail", tail), ("beyond", beyond)):
+        require_number(name, value)
     require_positive("threshold", threshold, "units of the standard error")
     require_positive("tail", tail, "units of the correlation at time zero")
     require_positive("beyond", beyond, "units of the decay time")
+    require_count("num_horizons", num_horizons)
     if len(samples) < 2:
         raise ValueError(f"`samples` has {len(samples)}; wanted at least 2, of which a spread can be taken.")
     if num_horizons < 4 or num_frames % num_horizons != 0:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ._health import check_energies, check_forces, check_wear
-from ._misc import require_count, require_positive
+from ._misc import require_count, require_instance, require_number, require_positive
 from ._neighbors import Neighbors, Wear
 from ._potential import energy_of
 from ._state import State
@@ -63,6 +63,10 @@ def minimize(
     **Reference:** E. Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006).
     """
     require_count("max_steps", max_steps)
+    require_instance("system", system, System)
+    require_instance("state", state, State)
+    require_number("tolerance", tolerance)
+    require_number("max_move", max_move)
     require_positive("tolerance", tolerance, "kJ/mol/nm")
     require_positive("max_move", max_move, "nm")
     state = system.check_shape_and_cutoff(state)

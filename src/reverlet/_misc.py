@@ -70,6 +70,12 @@ def require_callable(name: str, x: Any, example: str) -> None:
         raise TypeError(f"`{name}` is {_described(x)}; wanted a function, such as {example}.")
 
 
+def require_flag(name: str, x: Any) -> None:
+    """Refuses what is neither true nor false, such as the word "no"."""
+    if not isinstance(x, bool | np.bool):
+        raise TypeError(f"`{name}` is {_described(x)}; wanted True or False.")
+
+
 def require_array(name: str, x: Any) -> None:
     """Refuses what is no array of numbers, nor would become one."""
     try:
@@ -140,6 +146,13 @@ def require_number(name: str, x: Any) -> None:
     require_array(name, x)
     if isinstance(x, bool) or np.ndim(x) != 0:
         raise TypeError(f"`{name}` is {_described(x)}; wanted a single number.")
+
+
+def require_weights(name: str, x: Any) -> None:
+    """Refuses what are no weights: one number for every sample, none of them negative. NaN goes through, as NaN."""
+    require_shape(name, x, (None,), "One for every sample.")
+    if is_concrete(x) and np.any(np.asarray(x) < 0):
+        raise ValueError(f"`{name}` has {np.min(np.asarray(x))}; wanted numbers that are not negative.")
 
 
 def require_count(name: str, value: Any, *, least: int = 1) -> None:

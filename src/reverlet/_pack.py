@@ -1,5 +1,6 @@
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -9,7 +10,16 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ._box import AbstractBox, OpenBox, OrthorhombicBox
 from ._minimize import minimize
-from ._misc import require_count, require_finite, require_float, require_positive, require_shape
+from ._misc import (
+    as_array,
+    require_count,
+    require_finite,
+    require_float,
+    require_instance,
+    require_number,
+    require_positive,
+    require_shape,
+)
 from ._neighbors import CellList
 from ._potential import AbstractPairPotential, AbstractTruncation, Excluding, HarmonicBond, PlainCutoff
 from ._state import State
@@ -54,20 +64,23 @@ def pack(
     **Errors:** `ValueError` for numbers and shapes that do not fit together, unless exactly one of `density` and `box`
     is given, and where some atoms of different molecules stay nearer than 0.8 contacts, as at too high a density.
     """
+    if not isinstance(molecule, Sequence):
+        require_instance("molecule", molecule, Topology)
     topologies = [molecule] if isinstance(molecule, Topology) else list(molecule)
     shapes = [positions] if isinstance(molecule, Topology) else list(positions)
-    numbers = list(num) if isinstance(num, Sequence) else [num]
+    numbers: list[Any] = list(num) if isinstance(num, list | tuple) else [num]
     if not len(topologies) == len(shapes) == len(numbers) > 0:
         raise ValueError(
             f"`pack` got {len(topologies)} molecules, {len(shapes)} arrays of positions and {len(numbers)} numbers;"
             " wanted one of each for every kind of molecule."
         )
-    shapes = [jnp.asarray(x) for x in shapes]
+    shapes = [as_array(x) for x in shapes]
     for one, x, n in zip(topologies, shapes, numbers, strict=True):
         require_count("num", n)
         require_float("positions", x)
         require_shape("positions", x, (one.num_atoms, 3), "Of one molecule.")
         require_finite("positions", x)
+    require_number("contact", contact)
     require_positive("contact", contact, "nm")
     topology = Topology.concatenate([one.repeat(n) for one, n in zip(topologies, numbers, strict=True)])
     box = _box_for(topology, density, box).astype(shapes[0].dtype)

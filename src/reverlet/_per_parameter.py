@@ -10,6 +10,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, PyTree
 
+from ._misc import require_callable
+
 M = TypeVar("M", bound=PyTree)
 _STAYS = -1
 """The label of parameters without a rate."""
@@ -42,6 +44,7 @@ def mapped(function: Callable[[Array], Array], names: set[str], tree: M) -> M:
 def positive_leaves(positive: Callable[[Any], Any] | None, model: PyTree) -> set[str]:
     if positive is None:
         return set()
+    require_callable("positive", positive, "`lambda model: model.sigma`")
     names = picked(positive, model, "`positive`")
     for path, leaf in jax.tree_util.tree_leaves_with_path(model):
         name = jax.tree_util.keystr(path)
@@ -78,6 +81,7 @@ def per_parameter(
     parameter without one; for rates that are negative, not finite, or of nothing that is a parameter; and for pairs
     that pick nothing or one parameter twice.
     """
+    require_callable("optimizer", optimizer, "`optax.adam`")
     pairs = isinstance(rates, list | tuple) and all(isinstance(r, tuple) and callable(r[0]) for r in rates)
     tree = {} if pairs else _by_name(rates)
     speeds = [rate for _, rate in rates] if pairs else [rate for rate in tree.values() if _is_number(rate)]

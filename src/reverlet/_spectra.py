@@ -5,10 +5,12 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from equinox import AbstractVar
 from jaxtyping import Array, Float
 
 from ._fields import AbstractChecked, positive_scalar
+from ._misc import is_concrete, require_array, require_count, require_instance, require_number, require_positive
 
 
 class AbstractWindow(AbstractChecked):
@@ -206,7 +208,15 @@ def spectral_density(
     **Arguments:** `correlation` at lags 0, `step` (ps), …; `frequencies` ω, rad/ps.
 
     **Returns:** S in the unit of C times ps.
+
+    **Errors:** `ValueError` for a step that is not positive.
     """
+    require_array("correlation", correlation)
+    require_array("frequencies", frequencies)
+    require_number("step", step)
+    require_positive("step", step, "ps")
+    require_instance("window", window, AbstractWindow)
+    require_instance("quadrature", quadrature, AbstractQuadrature)
     lags = step * jnp.arange(len(correlation), dtype=correlation.dtype)
     return 2 * quadrature.cosine_integral(window(lags) * correlation, step, frequencies)
 
@@ -222,7 +232,16 @@ def correlation_of_density(
 
     By the trapezoid rule, on any increasing frequencies. S counts as zero outside. Exactly the inverse of the
     trapezoid rule on the frequencies of a Fourier transform, kπ/(n-1)/step for k = 0 … n-1.
+
+    **Errors:** `ValueError` for a step that is not positive, and frequencies that decrease.
     """
+    require_array("frequencies", frequencies)
+    require_array("density", density)
+    require_number("step", step)
+    require_positive("step", step, "ps")
+    require_count("num_lags", num_lags)
+    if is_concrete(frequencies) and np.any(np.diff(np.asarray(frequencies)) < 0):
+        raise ValueError("`frequencies` decrease somewhere; wanted increasing ones, in rad/ps.")
     gaps = jnp.diff(frequencies)
     weights = 0.5 * (jnp.pad(gaps, (0, 1)) + jnp.pad(gaps, (1, 0)))
     return _dot(_cosines(num_lags, step, frequencies).T, weights * density) / jnp.pi

@@ -3,6 +3,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from . import units
@@ -12,8 +13,10 @@ from ._fields import AbstractChecked
 from ._misc import (
     as_array,
     as_float_array,
+    is_concrete,
     require_count,
     require_finite,
+    require_flag,
     require_float,
     require_instance,
     require_positive,
@@ -49,6 +52,7 @@ class State(AbstractChecked):
         hint = "One configuration; lift with `jax.vmap(lambda x, v: State(x, v, box))` for many."
         require_shape("positions", self.positions, (None, 3), hint)
         require_finite("positions", self.positions)
+        _require_resolved(self.positions)
         if self._velocities is None:
             return
         require_float("velocities", self._velocities)
@@ -97,6 +101,24 @@ class State(AbstractChecked):
         return jax.tree.map(lambda x: jnp.repeat(x[None], num, axis=0), self)
 
 
+_COARSE = 5e-5
+"""Where neighboring numbers are further apart than this (nm), bonds of 1e5 kJ/mol/nm² have forces wrong by percents."""
+
+
+def _require_resolved(positions: Array) -> None:
+    """Refuses positions so far out that their floating-point numbers cannot hold distances."""
+    if not is_concrete(positions) or positions.size == 0:
+        return
+    furthest = np.max(np.abs(np.asarray(positions)))
+    apart = np.spacing(furthest) if furthest.dtype.kind == "f" else float(jnp.finfo(positions.dtype).eps * furthest)
+    if apart > _COARSE:
+        raise ValueError(
+            f"`positions` reach {furthest:.6g} nm, where numbers of {positions.dtype} are {apart:.2g} nm apart, too far"
+            f" for forces; wanted at most {_COARSE:g} nm. Before they are made {positions.dtype}, wrap them into the"
+            " box or subtract their mean, or use float64."
+        )
+
+
 def center_of_mass(masses: Float[Array, " atoms"], values: Float[Array, "atoms 3"]) -> Float[Array, "3"]:
     """The mass-weighted mean of positions (nm) or velocities (nm/ps)."""
     # written as an elementwise sum: a matrix product may run in lower precision on a GPU
@@ -125,6 +147,7 @@ def maxwell_boltzmann(
     **Errors:** `ValueError` for a negative or non-finite temperature.
     """
     require_instance("topology", topology, Topology)
+    require_flag("remove_center_of_mass", remove_center_of_mass)
     require_positive("temperature", temperature, "K", zero=True)
     masses = topology.masses
     thermal = jnp.sqrt(units.BOLTZMANN * as_float_array(temperature).astype(masses.dtype) / masses)

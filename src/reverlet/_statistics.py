@@ -6,20 +6,29 @@ from typing import TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PyTree
+
+from ._misc import is_concrete, require_array, require_callable, require_weights, require_whole
 
 T = TypeVar("T", bound=PyTree)
 
 
 def effective_sample_size(weights: Float[Array, " samples"]) -> Float[Array, ""]:
-    """Kish's effective number of samples, (Σw)²/Σw² (Kish, Survey Sampling, Wiley 1965): from 1 to `samples`."""
+    """Kish's effective number of samples, (Σw)²/Σw² (Kish, Survey Sampling, Wiley 1965): from 1 to `samples`.
+
+    **Errors:** `ValueError` for weights that are negative, here and wherever there are weights.
+    """
+    require_weights("weights", weights)
     return jnp.sum(weights) ** 2 / jnp.sum(weights**2)
 
 
 def weighted_mean(weights: Float[Array, " samples"], values: Float[Array, "samples *shape"]) -> Float[Array, "*shape"]:
     """Σ w·x / Σ w over the samples. Weights that sum to one are divided by one: the estimator stays a ratio, so that
     its derivative with respect to the weights is that of a normalized mean."""
+    require_weights("weights", weights)
+    require_array("values", values)
     return jnp.tensordot(weights / jnp.sum(weights), values, axes=1, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -27,6 +36,8 @@ def weighted_mean_error(
     weights: Float[Array, " samples"], values: Float[Array, "samples *shape"]
 ) -> Float[Array, "*shape"]:
     """The standard error of `weighted_mean` over independent samples: sqrt(n/(n-1) Σ w²(x - x̄)²)."""
+    require_weights("weights", weights)
+    require_array("values", values)
     w = weights / jnp.sum(weights)
     deviations = values - weighted_mean(w, values)
     return standard_error_of_sum(jnp.expand_dims(w, tuple(range(1, values.ndim))) * deviations)
@@ -81,6 +92,11 @@ def blocks_of(chain: Int[Array, " samples"], stratum: Int[Array, " samples"] | N
 
     **Arguments:** `chain`, which chain drew each; `stratum`, how it was drawn, the same for all of a chain.
     """
+    require_whole("chain", chain)
+    if is_concrete(chain) and np.min(np.asarray(chain), initial=0) < 0:
+        raise ValueError(f"`chain` has {np.min(np.asarray(chain))}; wanted numbers of chains, from 0.")
+    if stratum is not None:
+        require_whole("stratum", stratum)
     n = len(chain)
     stratum = jnp.zeros(n, jnp.int32) if stratum is None else stratum.astype(jnp.int32)
     order = jnp.lexsort((chain, stratum))
@@ -115,8 +131,10 @@ def entropy_sample_size(weights: Float[Array, " samples"]) -> Float[Array, ""]:
     Never less than Kish's, which a few large weights lower more (S. Thaler and J. Zavadlav, Nat. Commun. 12, 6884
     (2021), eq. 5).
     """
+    require_weights("weights", weights)
     w = weights / jnp.sum(weights)
-    return jnp.exp(-jnp.sum(jnp.where(w > 0, w * jnp.log(jnp.where(w > 0, w, 1)), 0)))
+    # zero has no logarithm, and NaN is not to become zero
+    return jnp.exp(-jnp.sum(jnp.where(w == 0, 0, w * jnp.log(jnp.where(w == 0, 1, w)))))
 
 
 def infinitesimal_jackknife(
@@ -136,6 +154,8 @@ def infinitesimal_jackknife(
 
     **Returns:** a tree like the estimator's result.
     """
+    require_callable("estimator", estimator, "`lambda weights: weights @ values`")
+    require_weights("weights", weights)
     n = len(weights)
     if sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(estimator, weights))) < n:
         value, pull = jax.vjp(estimator, weights)

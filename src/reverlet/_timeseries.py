@@ -4,6 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ._misc import is_concrete, require_array, require_count
+
 Times = Float[Array | np.ndarray, " frames"]
 """ps. Of files they are NumPy's, in double precision: in JAX's default one, 1 µs and 1 fs do not go together."""
 
@@ -17,6 +19,8 @@ def correlation_fixed_origin(
 
     **Returns:** one number per frame, in the product of the two units.
     """
+    require_array("origin", origin)
+    require_array("series", series)
     return jnp.sum(series * origin, axis=tuple(range(1, series.ndim)))
 
 
@@ -32,9 +36,12 @@ def correlation_all_origins(
 
     **Errors:** `ValueError` if more lags are asked for than there are frames.
     """
+    require_array("a", a)
+    require_array("b", b)
     n = a.shape[0]
     lags = n if num_lags is None else num_lags
-    if not 1 <= lags <= n:
+    require_count("num_lags", lags)
+    if lags > n:
         raise ValueError(f"`num_lags` is {lags}; wanted 1 to {n}, the number of frames.")
     return (_lagged_sums(a, b)[:lags] / (n - jnp.arange(lags))).astype(a.dtype)
 
@@ -51,10 +58,13 @@ def correlation_first_origins(
 
     **Errors:** `ValueError` for more origins than frames.
     """
+    require_array("a", a)
+    require_array("b", b)
+    require_count("num_origins", num_origins)
     n = a.shape[0]
-    if not 1 <= num_origins <= n:
+    if num_origins > n:
         raise ValueError(f"`num_origins` is {num_origins}; wanted 1 to {n}, the number of frames.")
-    sums = _lagged_sums(a.at[num_origins:].set(0), b)
+    sums = _lagged_sums(jnp.asarray(a).at[num_origins:].set(0), b)
     return (sums[: n - num_origins + 1] / num_origins).astype(a.dtype)
 
 
@@ -66,6 +76,13 @@ def _lagged_sums(a, b):
 
 
 def running_integral(times: Times, values: Float[Array, "*batch frames"]) -> Float[Array, "*batch frames"]:
-    """The cumulative integral of `values` from `times[0]`, by the trapezoid rule; its first entry is zero."""
+    """The cumulative integral of `values` from `times[0]`, by the trapezoid rule; its first entry is zero.
+
+    **Errors:** `ValueError` for times that decrease.
+    """
+    require_array("times", times)
+    require_array("values", values)
+    if is_concrete(times) and np.any(np.diff(np.asarray(times)) < 0):
+        raise ValueError("`times` decrease somewhere; wanted those of frames one after the other, in ps.")
     pieces = 0.5 * (values[..., 1:] + values[..., :-1]) * jnp.diff(times - times[0])
     return jnp.concatenate([jnp.zeros_like(values[..., :1]), jnp.cumsum(pieces, axis=-1)], axis=-1)

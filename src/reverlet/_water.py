@@ -7,6 +7,7 @@ import numpy as np
 
 from . import units
 from ._box import AbstractBox, half_height
+from ._misc import require_count
 from ._potential import (
     AbstractTruncation,
     Among,
@@ -138,8 +139,7 @@ def _three_sites(
     sigma,
     epsilon,
 ):
-    if num_molecules < 1:
-        raise ValueError(f"`num_molecules` is {num_molecules}; wanted at least 1.")
+    require_count("num_molecules", num_molecules)
     if cutoff is None:
         cutoff = min(0.9, half_height(box))
     truncation = SmoothSwitch(0.85 * cutoff) if truncation is None else truncation

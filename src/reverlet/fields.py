@@ -4,6 +4,7 @@ from ._fields import (
     AbstractChecked as AbstractChecked,
     Indices as Indices,
     Kinds as Kinds,
+    OptionalParameter as OptionalParameter,
     Parameter as Parameter,
     Rule as Rule,
     checked as checked,

@@ -7,6 +7,7 @@ from jaxtyping import PyTree
 from .._adjoint import ReversibleAdjoint
 from .._batches import Batch, batch_rule, map_samples, replicate
 from .._fields import AbstractChecked, checked, count, positive_scalar
+from .._misc import require_callable, require_flag, require_instance
 from .._solver import AbstractFallibleSolver, VelocityVerlet
 from .._state import State
 from .._system import System
@@ -106,6 +107,7 @@ class Dynamics(AbstractChecked):
 
     def run(self, system: System, state: State, record: Record | None, *, throw: bool = True) -> Trajectory:
         """The trajectory from one configuration."""
+        _require(system, state, record, throw)
         if state.positions.ndim != 2:
             raise ValueError(
                 f"`state` has positions of shape {state.positions.shape}; wanted (atoms, 3), one configuration. For"
@@ -133,6 +135,7 @@ class Dynamics(AbstractChecked):
         **Arguments:** `states`, whose leaves lead with `samples`; `copies`, arrays to put in the place of those of the
         potential, one for each sample: a tree like the potential with `None` for what stays.
         """
+        _require(system, states, record, throw)
         if states.positions.ndim != 3:
             raise ValueError(
                 f"`state` has positions of shape {states.positions.shape}; with `batch` or `mesh` wanted (samples,"
@@ -173,3 +176,11 @@ class Dynamics(AbstractChecked):
                 system.search, states, self.solver, self.dt, self.save_every, guard=out, mesh=self.mesh
             )
         return out
+
+
+def _require(system, state, record, throw):
+    require_instance("system", system, System)
+    require_instance("state", state, State)
+    require_flag("throw", throw)
+    if record is not None:
+        require_callable("record", record, "`lambda system, state, initial: state`")

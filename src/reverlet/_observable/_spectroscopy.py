@@ -15,9 +15,11 @@ from .._fields import Parameter, Rule, checked, count, instance, optional
 from .._misc import (
     as_float_array,
     is_concrete,
+    require_array,
     require_callable,
     require_count,
     require_finite,
+    require_instance,
     require_positive,
     require_shape,
 )
@@ -209,6 +211,9 @@ def filter_spectrum(
     else at most 1/(8cT), since the integral is a sum over the table: measured ones are best interpolated first, to a
     few 1/cm.
     """
+    require_instance("window", window, AbstractWindow)
+    require_instance("quadrature", quadrature, AbstractQuadrature)
+    require_array("intensities", intensities)
     require_reference(wavenumbers, intensities)
     known, values = as_float_array(wavenumbers), as_float_array(intensities)
     at = known if at is None else as_float_array(at)

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._ensemble import AbstractEnsemble, require_ensemble
 from .._fields import AbstractChecked
+from .._misc import require_count, require_instance
 from .._state import State, maxwell_boltzmann
 from .._statistics import Blocks, blocks_of
 from .._system import System
@@ -204,6 +205,8 @@ class AbstractSampler(AbstractChecked):
 
 def as_chains(chains: State | Chains, num_samples: int) -> tuple[Chains, int]:
     """The chains, and how many samples each has to give; refuses numbers that do not fit."""
+    require_instance("chains", chains, State | Chains)
+    require_count("num_samples", num_samples)
     chains = Chains(chains) if isinstance(chains, State) else chains
     shape = chains.states.positions.shape
     if len(shape) != 3:
@@ -211,7 +214,7 @@ def as_chains(chains: State | Chains, num_samples: int) -> tuple[Chains, int]:
             f"The chains have positions of shape {shape}; wanted (chains, atoms, 3). For chains that all start from one"
             " configuration: `state.repeat(chains)`."
         )
-    if num_samples < 1 or num_samples % shape[0] != 0:
+    if num_samples % shape[0] != 0:
         raise ValueError(
             f"`num_samples` is {num_samples} of {shape[0]} chains; wanted a multiple of the chains, such as"
             f" {max(1, round(num_samples / shape[0])) * shape[0]}."

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from .._batches import Batch, map_samples, replicate, require_samples
 from .._ensemble import AbstractEnsemble
 from .._health import check_energies, check_wear, explosion_limit
+from .._misc import require_instance
 from .._neighbors import Wear
 from .._solver import Drift, Kick
 from .._state import State
@@ -60,6 +61,7 @@ class AbstractMarkovSampler(AbstractSampler):
         """Runs all chains for so many rounds of `num_steps`. Nothing of it carries a derivative."""
 
     def sample(self, system, chains, num_samples, *, key):
+        require_instance("system", system, System)
         chains, rounds = as_chains(chains, num_samples)
         if self.mesh is not None and require_samples(chains.states, self.mesh) % self.mesh.size != 0:
             size = self.mesh.size

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, PyTree, UInt32
 
-from .._misc import tree_add
+from .._fields import AbstractChecked, Rule, checked
+from .._misc import as_number, require_number, tree_add
 from ._base import AbstractReversibleSolver
 from ._roles import AbstractFallibleSolver
 
@@ -35,7 +36,19 @@ class BitReversibleState(eqx.Module):
     """What did not fit into the numbers first, as a code for `describe`; zero if everything did."""
 
 
-class BitReversibleVerlet(AbstractReversibleSolver, AbstractFallibleSolver):
+def _power_of_two() -> Any:
+    def require(name, r):
+        require_number(name, r)
+        if not (r > 0 and np.isfinite(r) and np.frexp(r)[0] == 0.5 and 2.0**-90 <= r <= 1):
+            near = 2.0 ** np.clip(np.round(np.log2(r)), -90, 0) if r > 0 and np.isfinite(r) else 2.0**-48
+            raise ValueError(
+                f"`{name}` is {r}; wanted a power of two from 2**-90 to 1, in nm, such as 2**{int(np.log2(near))}."
+            )
+
+    return Rule(as_number, require)
+
+
+class BitReversibleVerlet(AbstractReversibleSolver, AbstractFallibleSolver, AbstractChecked):
     """Velocity Verlet whose steps are undone exactly, to the last bit, however many there are.
 
     Positions and velocities are 64-bit integers X and V, in units of the resolution r (so x = rX, v = rV), and every
@@ -68,18 +81,10 @@ class BitReversibleVerlet(AbstractReversibleSolver, AbstractFallibleSolver):
     **Reference:** D. Levesque and L. Verlet, J. Stat. Phys. 72, 519 (1993).
     """
 
-    resolution: float = eqx.field(static=True, default=2.0**-48)
+    resolution: float = checked(_power_of_two(), static=True, default=2.0**-48)
 
     term_structure: ClassVar = (diffrax.AbstractTerm, diffrax.AbstractTerm)
     interpolation_cls: ClassVar = diffrax.LocalLinearInterpolation
-
-    def __check_init__(self):
-        r = self.resolution
-        if not (r > 0 and np.isfinite(r) and np.frexp(r)[0] == 0.5 and 2.0**-90 <= r <= 1):
-            near = 2.0 ** np.clip(np.round(np.log2(r)), -90, 0) if r > 0 and np.isfinite(r) else 2.0**-48
-            raise ValueError(
-                f"`resolution` is {r}; wanted a power of two from 2**-90 to 1, in nm, such as 2**{int(np.log2(near))}."
-            )
 
     def order(self, terms):
         del terms

@@ -9,12 +9,12 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from .. import units
 from .._bath import Bath
-from .._misc import as_float_array, require_count, require_positive, require_shape
+from .._fields import AbstractChecked, OptionalParameter, Parameter, Rule, checked, count, optional, positive
+from .._misc import as_count, require_shape
 from ._flows import AbstractFlow, Drift, Kick
 from ._roles import AbstractThermostattedSolver
 from ._staged import AbstractStagedSolver, Stage
@@ -88,7 +88,15 @@ def _one_part(kt, q, freedom, twice, chain, h):
     return scale, eta, speed
 
 
-class NoseHooverChain(AbstractStagedSolver, AbstractThermostattedSolver):
+def _parts() -> Any:
+    def require(name, parts):
+        if isinstance(parts, bool) or parts not in _SUZUKI_YOSHIDA:
+            raise ValueError(f"`{name}` is {parts!r}; wanted 1, 3, 5 or 7.")
+
+    return Rule(as_count, require)
+
+
+class NoseHooverChain(AbstractStagedSolver, AbstractThermostattedSolver, AbstractChecked):
     """Velocity Verlet with a chain of Nosé–Hoover thermostats: constant temperature, without noise.
 
     The first thermostat drags the atoms, each of the others the one before it:
@@ -118,52 +126,27 @@ class NoseHooverChain(AbstractStagedSolver, AbstractThermostattedSolver):
     **Reference:** G. J. Martyna, M. E. Tuckerman, D. J. Tobias and M. L. Klein, Mol. Phys. 87, 1117 (1996).
     """
 
-    temperature: Float[Array, ""]
-    period: Float[Array, ""] | None
-    masses: Float[Array, " chain"] | None
-    length: int = eqx.field(static=True)
-    suzuki_yoshida: int = eqx.field(static=True)
-    num_substeps: int = eqx.field(static=True)
-    num_fixed: int = eqx.field(static=True)
+    temperature: Parameter = positive("K")
+    period: OptionalParameter = checked(optional(positive("ps")), default=None)
+    masses: OptionalParameter = checked(optional(positive("kJ/mol ps²")), default=None, kw_only=True)
+    length: int = checked(count(), static=True, default=3, kw_only=True)
+    suzuki_yoshida: int = checked(_parts(), static=True, default=3, kw_only=True)
+    num_substeps: int = checked(count(), static=True, default=1, kw_only=True)
+    num_fixed: int = checked(count(0), static=True, default=3, kw_only=True)
 
     term_structure: ClassVar = (diffrax.AbstractTerm, diffrax.AbstractTerm, diffrax.AbstractTerm)
 
-    def __init__(
-        self,
-        temperature: ArrayLike,
-        period: ArrayLike | None = None,
-        *,
-        masses: ArrayLike | None = None,
-        length: int = 3,
-        suzuki_yoshida: int = 3,
-        num_substeps: int = 1,
-        num_fixed: int = 3,
-    ):
-        self.temperature = as_float_array(temperature)
-        self.period = None if period is None else as_float_array(period)
-        self.masses = None if masses is None else as_float_array(masses)
-        self.length, self.suzuki_yoshida, self.num_substeps = length, suzuki_yoshida, num_substeps
-        self.num_fixed = num_fixed
-
     def __check_init__(self):
-        require_positive("temperature", self.temperature, "K")
-        require_count("length", self.length)
-        require_count("num_substeps", self.num_substeps)
+        require_shape("temperature", self.temperature, ())
         if (self.period is None) == (self.masses is None):
             raise ValueError(
                 f"`period` is {self.period} and `masses` are {self.masses}; wanted one of them, such as"
                 " `period=0.5` ps."
             )
         if self.period is not None:
-            require_positive("period", self.period, "ps")
+            require_shape("period", self.period, ())
         if self.masses is not None:
             require_shape("masses", self.masses, (self.length,), "One for every thermostat of the chain.")
-            require_positive("masses", self.masses, "kJ/mol ps²")
-        if self.suzuki_yoshida not in _SUZUKI_YOSHIDA:
-            raise ValueError(f"`suzuki_yoshida` is {self.suzuki_yoshida!r}; wanted 1, 3, 5 or 7.")
-        fixed = self.num_fixed
-        if isinstance(fixed, bool) or not isinstance(fixed, int | np.integer) or fixed < 0:
-            raise ValueError(f"`num_fixed` is {fixed!r}; wanted a whole number, 3 or 0 in most cases.")
 
     def order(self, terms):
         del terms

@@ -1,11 +1,21 @@
-import equinox as eqx
 import numpy as np
 
+from .._fields import AbstractChecked, Rule, checked, count
 from ._roles import AbstractPartwiseSolver
 from ._splitting import AbstractSplittingSolver
 
 
-class Respa(AbstractSplittingSolver, AbstractPartwiseSolver):
+def _require_parts(name, fast):
+    whole = lambda k: isinstance(k, int | np.integer) and not isinstance(k, bool)
+    fine = isinstance(fast, tuple) and all(whole(k) and k >= 0 for k in fast)
+    if not fine or len(fast) == 0 or len(set(fast)) != len(fast):
+        raise ValueError(
+            f"`{name}` is {fast!r}; wanted a tuple of different indices from 0, at least one, of the parts of the"
+            " potential that are fast, such as (0,)."
+        )
+
+
+class Respa(AbstractSplittingSolver, AbstractPartwiseSolver, AbstractChecked):
     """Multiple time steps: a slow force kicks at both ends of a step, a fast one `num_steps` times within it.
 
     With n = `num_steps`, a step of length h is half a kick of the slow force, n velocity Verlet steps of length h/n
@@ -29,24 +39,12 @@ class Respa(AbstractSplittingSolver, AbstractPartwiseSolver):
     **Reference:** M. Tuckerman, B. J. Berne and G. J. Martyna, J. Chem. Phys. 97, 1990 (1992).
     """
 
-    num_steps: int = eqx.field(static=True)
-    fast: tuple[int, ...] = eqx.field(static=True, default=(0,))
-
-    def __check_init__(self):
-        whole = lambda k: isinstance(k, int | np.integer) and not isinstance(k, bool)
-        if not whole(self.num_steps) or self.num_steps < 1:
-            raise ValueError(f"`num_steps` is {self.num_steps!r}; wanted a whole number, at least 1.")
-        fast = self.fast
-        fine = isinstance(fast, tuple) and all(whole(k) and k >= 0 for k in fast)
-        if not fine or len(fast) == 0 or len(set(fast)) != len(fast):
-            raise ValueError(
-                f"`fast` is {fast!r}; wanted a tuple of different indices from 0, at least one, of the parts of the"
-                " potential that are fast, such as (0,)."
-            )
+    num_steps: int = checked(count(), static=True)
+    fast: tuple[int, ...] = checked(Rule(lambda fast: fast, _require_parts), static=True, default=(0,))
 
     @property
     def kicks(self) -> tuple[tuple[float, float], ...]:
-        n = int(self.num_steps)
+        n = self.num_steps
         end, within = (0.5, 0.5 / n), (0.0, 1 / n)
         return (end, *[within] * (n - 1), end)
 

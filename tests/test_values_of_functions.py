@@ -1,0 +1,124 @@
+"""What no argument of a function may be, as of fields in test_values: nothing bad becomes a finite number."""
+
+import inspect
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from test_values import BOX, KEY, STATE, SYSTEM, TOPOLOGY, WINDOW, X, bad_values
+
+import reverlet as rv
+
+pytestmark = pytest.mark.usefixtures("without_type_checks")
+
+SAMPLES = rv.Samples.of(SYSTEM, rv.NVT(300.0), STATE.repeat(4))
+MEASURED = {"observable": rv.Temperature(), "system": SYSTEM, "samples": SAMPLES, "ensemble": rv.NVT(300.0),
+            "dynamics": rv.Dynamics(1e-3, 8), "throw": True}  # fmt: skip
+WATER = rv.Topology.from_elements(["O", "H", "H"], molecules=[0, 0, 0], bonds=[(0, 1), (0, 2)])
+WEIGHTS, SERIES = jnp.array([0.5, 0.25, 0.25]), jnp.arange(1.0, 13.0).reshape(4, 3)
+WATERS = {"num_molecules": 8, "box": BOX, "cutoff": 0.8, "truncation": rv.PlainCutoff(), "accuracy": 1e-4}
+CALLS = {  # arguments that are fine, of functions that run something
+    rv.nve: {"system": SYSTEM, "state": STATE, "solver": rv.VelocityVerlet(), "dt": 1e-3, "num_steps": 2,
+             "save_every": 1, "record": lambda *_: 0, "adjoint": rv.ReversibleAdjoint(), "both_directions": False,
+             "throw": True},
+    rv.minimize: {"system": SYSTEM, "state": STATE, "max_steps": 2, "tolerance": 10.0, "max_move": 0.01},
+    rv.pack: {"molecule": WATER, "num": 4, "density": 600.0, "contact": 0.2, "positions": X[:3]},
+    rv.qspcfw: WATERS, rv.spcfw: WATERS, rv.flexible_tip3p: WATERS,
+    rv.fit: {"loss_fn": lambda m, c, k: (m["a"] ** 2, (c, None)), "model": {"a": jnp.array(1.0)},
+             "optimizer": optax.adam(1e-3), "num_steps": 1, "positive": lambda m: m["a"], "callback": lambda s: None,
+             "accept_changes": False},
+    rv.per_parameter: {"optimizer": optax.adam, "rates": {"a": 1e-3}},
+    rv.expectation: {**MEASURED, "thermodynamic": True, "dynamical": True},
+    rv.expectation_gradients: {**MEASURED, "keep_samples": True},
+    rv.gradient_horizon: {**MEASURED, "thermodynamic": False, "num_horizons": 4, "threshold": 2.0, "tail": 0.1,
+                          "beyond": 1.0},
+    rv.maxwell_boltzmann: {"topology": TOPOLOGY, "temperature": 300.0, "remove_center_of_mass": True},
+    rv.statistics.blocks_of: {"chain": np.array([0, 0, 1])},
+}  # fmt: skip
+SERIES_OF = {  # of functions of series, whose good values cost no more than bad ones
+    rv.statistics.effective_sample_size: {"weights": WEIGHTS},
+    rv.statistics.entropy_sample_size: {"weights": WEIGHTS},
+    rv.statistics.weighted_mean: {"weights": WEIGHTS, "values": SERIES[:3]},
+    rv.statistics.weighted_mean_error: {"weights": WEIGHTS, "values": SERIES[:3]},
+    rv.statistics.infinitesimal_jackknife: {"estimator": lambda w: w @ SERIES[:3], "weights": WEIGHTS},
+    rv.statistics.correlation_all_origins: {"a": SERIES, "b": SERIES, "num_lags": 2},
+    rv.statistics.correlation_first_origins: {"a": SERIES, "b": SERIES, "num_origins": 2},
+    rv.statistics.correlation_fixed_origin: {"origin": SERIES[0], "series": SERIES},
+    rv.statistics.running_integral: {"times": jnp.arange(4.0), "values": SERIES[:, 0]},
+    rv.spectra.spectral_density: {"correlation": SERIES[:, 0], "step": 0.1, "frequencies": jnp.array([0.0, 1.0]),
+                                  "window": WINDOW, "quadrature": rv.spectra.Trapezoid()},
+    rv.spectra.correlation_of_density: {"frequencies": jnp.array([0.0, 1.0]), "density": jnp.ones(2), "step": 0.1,
+                                        "num_lags": 3},
+    rv.spectra.filter_spectrum: {"wavenumbers": jnp.linspace(0, 100.0, 51), "intensities": jnp.ones(51),
+                                 "window": WINDOW, "step": 0.01, "num_lags": 101, "at": jnp.array([0.0, 50.0]),
+                                 "quadrature": rv.spectra.Trapezoid()},
+}  # fmt: skip
+SIGNED = "values a b origin series times correlation frequencies density".split()
+FINE = {  # legitimate, with the reason
+    "negative": SIGNED,  # series have signs
+    "zero": [*SIGNED, "weights", "wavenumbers", "intensities", "at", "temperature", "positions", "chain"],
+    "nan inf -inf": ["weights", *SIGNED],  # come out as NaN, which `test_series` sees
+}
+
+
+def is_fine(kind, name):
+    return any(kind in kinds.split() and name in names for kinds, names in FINE.items())
+
+
+@pytest.mark.parametrize("call", [*CALLS, *SERIES_OF], ids=lambda f: f.__name__)
+def test_bad_arguments_are_refused_by_name(call):
+    good, wrong = {**CALLS, **SERIES_OF}[call], []
+    key = {"key": KEY} if "key" in inspect.signature(call).parameters else {}
+    for name, value in good.items():
+        for kind, bad in bad_values(value).items():
+            # where atoms of a molecule are is theirs; a molecule that is turned inside out is one
+            if is_fine(kind, name) or (kind == "negative" and name == "positions"):
+                continue
+            try:
+                call(**{**good, **key, name: bad})
+            except (TypeError, ValueError) as error:
+                if f"`{name}`" not in str(error):
+                    wrong.append(f"{name}={kind}: unnamed {type(error).__name__}: {str(error)[:90]}")
+            except Exception as error:
+                wrong.append(f"{name}={kind}: {type(error).__name__}: {str(error)[:90]}")
+            else:
+                wrong.append(f"{name}={kind}: accepted")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("call", SERIES_OF, ids=lambda f: f.__name__)
+def test_what_is_not_finite_in_a_series_is_not_finite_in_the_result(call):
+    good = SERIES_OF[call]
+    assert np.all(np.isfinite(call(**good)))
+    for name, value in good.items():
+        if name in FINE["nan inf -inf"]:
+            assert not np.all(np.isfinite(call(**{**good, name: jnp.asarray(value).at[0].set(jnp.nan)}))), name
+
+
+def test_samples_are_counted():
+    sampler = rv.LangevinBAOAB(300.0, 1.0, dt=1e-3, num_steps=1)
+    for bad in (np.nan, np.inf, -2, 0, 2.0, "wrong"):
+        with pytest.raises(ValueError, match="`num_samples` is"):
+            sampler.sample(SYSTEM, STATE.repeat(2), bad, key=KEY)
+    for name, (system, chains) in {"system": (3.5, STATE.repeat(2)), "chains": (SYSTEM, 3.5)}.items():
+        with pytest.raises(TypeError, match=f"`{name}` is 3.5"):
+            sampler.sample(system, chains, 2, key=KEY)
+
+
+@pytest.mark.parametrize("far", [[1e4, 0, 0], [0, -1e4, 0], [1e9, 1e9, 1e9]])
+def test_positions_too_far_out_for_their_precision(far):
+    x = np.asarray(X) + np.array(far)
+    with pytest.raises(ValueError, match=r"`positions` reach 1(e\+09|0000|0000.5) nm.*float32"):
+        rv.State(jnp.asarray(x, jnp.float32), None, rv.OpenBox())
+    rv.State(jnp.asarray(x, jnp.float64), None, rv.OpenBox())
+
+
+def test_positions_that_are_accepted_have_their_forces():
+    """At the furthest place that float32 is taken from: numbers there are 3e-5 nm apart, and bonds as wrong."""
+    bond = rv.HarmonicBond(np.array([[0, 1]]), 1e5, 0.09)
+    x = np.asarray(X[:2]) + 511.0
+    box = rv.OpenBox()
+    far = rv.State(jnp.asarray(x, jnp.float32), None, box)
+    wanted = 1e5 * 0.01  # kJ/mol/nm
+    np.testing.assert_allclose(bond.forces(far.positions, box)[0, 0], wanted, atol=1e5 * 3.1e-5)
