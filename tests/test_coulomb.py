@@ -295,6 +295,31 @@ def test_special_pairs_beyond_the_cutoff():
 
 
 @pytest.mark.parametrize(
+    ("make", "scale"), [(ewald, 0.0), *(pytest.param(*x, marks=pytest.mark.slow) for x in [(ewald, 0.5), (p3m, 0.0)])]
+)
+def test_special_pairs_at_one_place(make, scale):
+    """Charges ±1 near one another: with the pair left out they feel their images only, a field 4π/3V times the dipole.
+
+    The lattice of dipoles: H. A. Lorentz's field, which conducting surroundings leave alone in a cubic crystal.
+    """
+    box = rv.OrthorhombicBox(jnp.full(3, 2.0))
+    pair = {"scaled": np.array([[0, 1]]), "scale": scale} if scale else {"exclusions": np.array([[0, 1]])}
+    potential = make(box, accuracy=1e-6, q=jnp.array([1.0, -1.0]), **pair)
+
+    along = lambda r: energy(potential, jnp.outer(jnp.array([0.0, r]), jnp.array([1.0, 0, 0])).astype(r.dtype), box)
+    slopes = jax.jit(lambda r: (jax.grad(along)(r), jax.grad(jax.grad(along))(r)))
+    unit = rv.units.COULOMB
+    for r in (1e-6, 1e-4, 0.01, 0.1):
+        lorentz = -4 * np.pi / 3 / 8 * unit
+        expected = scale * unit / r**2 + lorentz * r, -2 * scale * unit / r**3 + lorentz
+        # what single precision keeps of the waves; the next term of the lattice's field, by the distance cubed
+        allowed = 0.01 + 100 * r**3, 1.0 + 300 * r**2
+        for got, wanted, most in zip(slopes(jnp.float32(r)), expected, allowed, strict=True):
+            assert got.dtype == jnp.float32
+            np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=most)
+
+
+@pytest.mark.parametrize(
     "name", ["ReactionField", *(pytest.param(n, marks=pytest.mark.slow) for n in ("Ewald, triclinic", "P3M"))]
 )
 def test_neighbor_lists_change_nothing(name):

@@ -3,7 +3,6 @@
 import itertools
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from helpers import SHARED
 
 import reverlet as rv
 from reverlet import units
-from reverlet._potential._coulomb import Screened, constants, corrections, reduced
+from reverlet._potential._coulomb import constants, named_energy, reduced, screened
 from reverlet._potential._waves import waves_energy
 
 FOLDER = SHARED / "reference" / "nist"
@@ -65,17 +64,14 @@ def water_parts(name, box, alpha, waves, within_cut, cutoff=10.0):
     dispersion = rv.LennardJones(SIGMA, EPSILON, cutoff=cutoff)
     ewald = rv.Ewald(charges, cutoff=cutoff, alpha=alpha, waves=waves, exclusions=within)
     q = reduced(ewald.charges, x)
-    pairs = Screened(charges=q, alpha=alpha, cutoff=cutoff)
-    r = jnp.linalg.norm(jnp.stack(box.minimum_image(*(x[within[:, 0]] - x[within[:, 1]]).T)), axis=0)
-    named = jnp.sum(q[within[:, 0]] * q[within[:, 1]] * jax.lax.erfc(alpha * r) / r)
     lj = energy(rv.Among(dispersion, oxygens), x, box)
     parts = {
         "dispersion": lj,
         "tail": energy(rv.Among(rv.TailCorrected(dispersion), oxygens), x, box) - lj,
-        "real": energy(pairs, x, box) - named,
+        "real": energy(screened(ewald, q, alpha, cutoff), x, box),
         "Fourier": waves_energy(q, x, box, alpha, waves),
         "self": constants(q, alpha, box),
-        "intra": corrections(pairs, ewald, x, box) + named,
+        "intra": named_energy(ewald, q, alpha, x, box),
     }
     total = energy(ewald, x, box)
     np.testing.assert_allclose(sum(parts[k] for k in ("real", "Fourier", "self", "intra")), total, rtol=1e-12)

@@ -39,13 +39,6 @@ if TYPE_CHECKING:
 
     Indices = Parameter
 
-    class Pairs:
-        """The same of a field whose default is made an array as well."""
-
-        def __get__(self, instance: object, owner: Any) -> Array: ...
-
-        def __set__(self, instance: object, value: ArrayLike | None) -> None: ...
-
     class Kinds:
         """The same of a field that may be left out."""
 
@@ -59,7 +52,6 @@ else:
     Parameter = Shaped[Array, "..."]
     OptionalParameter = Shaped[Array, "..."] | None
     Indices = Int[Array, "..."]
-    Pairs = Int[Array, "pairs 2"]
     Kinds = Int[Array, "..."] | None
 
 

@@ -12,13 +12,14 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from .. import units
 from .._box import AbstractBox, OpenBox, half_height, require_one_image
-from .._fields import Pairs, Rule, checked, counts, finite_number, positive_number
+from .._fields import Rule, checked, counts, finite_number, positive_number
 from .._misc import as_number, cast_floats, is_concrete, require_instance, require_number, require_positive
 from ._base import AbstractPotential
 from ._charges import AbstractCharges, Charges, charges_rule
 from ._pair import AbstractPairPotential
 from ._pair_sum import one_if_usable, pair_sum
-from ._terms import AbstractAtomIndexed, named_pairs, require_indices, steps_between
+from ._partners import AbstractSparing, Named, NamedPairs, named_pairs
+from ._terms import AbstractAtomIndexed, require_indices, steps_between
 from ._truncation import AbstractTruncation, PlainCutoff, truncation_rule
 from ._waves import waves_energy
 
@@ -33,16 +34,16 @@ class AbstractElectrostatics(AbstractPotential, AbstractAtomIndexed):
     """Point charges that all interact, but for some pairs of atoms."""
 
     charges: AbstractVar[AbstractCharges]
-    exclusions: AbstractVar[Int[Array, "exclusions 2"]]
+    exclusions: AbstractVar[NamedPairs]
     """Pairs that do not interact."""
-    scaled: AbstractVar[Int[Array, "scaled 2"]]
+    scaled: AbstractVar[NamedPairs]
     """Pairs whose interaction is multiplied by `scale`."""
     scale: AbstractVar[float]
 
     def require_atoms(self, num_atoms):
         self.charges.require_atoms(num_atoms)
-        require_indices(self, self.exclusions, num_atoms)
-        require_indices(self, self.scaled, num_atoms)
+        require_indices(self, self.exclusions.pairs, num_atoms)
+        require_indices(self, self.scaled.pairs, num_atoms)
 
 
 class Coulomb(AbstractElectrostatics):
@@ -59,8 +60,8 @@ class Coulomb(AbstractElectrostatics):
     """
 
     charges: Charges = charges_rule()
-    exclusions: Pairs = checked(named_pairs(), default=None, kw_only=True)
-    scaled: Pairs = checked(named_pairs(), default=None, kw_only=True)
+    exclusions: Named = checked(named_pairs(), default=None, kw_only=True)
+    scaled: Named = checked(named_pairs(), default=None, kw_only=True)
     scale: float = checked(finite_number("units of 1"), static=True, default=1.0, kw_only=True)
 
     def __check_init__(self):
@@ -77,8 +78,9 @@ class Coulomb(AbstractElectrostatics):
                 f"`Coulomb` got a periodic box, `{type(box).__name__}`; wanted an `OpenBox`. For periodic boxes use"
                 " `Ewald.fit(charges, box, cutoff=...)`, or `ReactionField`."
             )
-        pairs = Screened(charges=reduced(self.charges, positions), alpha=0.0, cutoff=_EVERYTHING)
-        return pairs.energy(positions, box) + corrections(pairs, self, positions, box)
+        q = reduced(self.charges, positions)
+        pairs = screened(self, q, 0.0, _EVERYTHING)
+        return pairs.energy(positions, box) + named_energy(self, q, 0.0, positions, box)
 
 
 def _dielectric() -> Any:
@@ -144,8 +146,8 @@ class Ewald(AbstractElectrostatics):
     """
 
     charges: Charges = charges_rule()
-    exclusions: Pairs = checked(named_pairs(), default=None, kw_only=True)
-    scaled: Pairs = checked(named_pairs(), default=None, kw_only=True)
+    exclusions: Named = checked(named_pairs(), default=None, kw_only=True)
+    scaled: Named = checked(named_pairs(), default=None, kw_only=True)
     cutoff: float = checked(positive_number("nm"), static=True, kw_only=True)
     alpha: float = checked(positive_number("1/nm"), static=True, kw_only=True)
     waves: tuple[int, int, int] = checked(counts(1), static=True, kw_only=True)
@@ -162,8 +164,8 @@ class Ewald(AbstractElectrostatics):
         *,
         cutoff: float | None = None,
         accuracy: float = 1e-5,
-        exclusions: ArrayLike | None = None,
-        scaled: ArrayLike | None = None,
+        exclusions: ArrayLike | NamedPairs | None = None,
+        scaled: ArrayLike | NamedPairs | None = None,
         scale: float = 1.0,
     ) -> "Ewald":
         """Finds α and the number of waves for a box, such that both sums leave out less than `accuracy`.
@@ -205,10 +207,10 @@ class Ewald(AbstractElectrostatics):
         require_box(self, self.cutoff, box)
         box = box.astype(positions.dtype)
         q = reduced(self.charges, positions)
-        pairs = Screened(charges=q, alpha=self.alpha, cutoff=self.cutoff)
+        pairs = screened(self, q, self.alpha, self.cutoff)
         return (
             pairs.energy(positions, box, neighbors=neighbors)
-            + corrections(pairs, self, positions, box)
+            + named_energy(self, q, self.alpha, positions, box)
             + waves_energy(q, positions, box, self.alpha, self.waves)
             + constants(q, self.alpha, box)
         )
@@ -234,10 +236,10 @@ def constants(q: Float[Array, " atoms"], alpha: float, box: AbstractBox) -> Floa
     return -alpha / math.sqrt(math.pi) * jnp.sum(q**2) - 0.5 * math.pi / alpha**2 * jnp.sum(q) ** 2 / box.volume
 
 
-def require_special_pairs(exclusions: Int[Array, "exclusions 2"], scaled: Int[Array, "scaled 2"]) -> None:
+def require_special_pairs(exclusions: NamedPairs, scaled: NamedPairs) -> None:
     """Refuses pairs that are named twice."""
     if is_concrete((exclusions, scaled)):
-        both = np.sort(np.concatenate([np.asarray(exclusions), np.asarray(scaled)]), axis=1)
+        both = np.sort(np.concatenate([np.asarray(exclusions.pairs), np.asarray(scaled.pairs)]), axis=1)
         unique, counts = np.unique(both, axis=0, return_counts=True)
         if np.any(counts > 1):
             raise ValueError(
@@ -246,21 +248,36 @@ def require_special_pairs(exclusions: Int[Array, "exclusions 2"], scaled: Int[Ar
             )
 
 
-def corrections(
-    pairs: "Screened", potential: AbstractElectrostatics, positions: Float[Array, "atoms 3"], box: AbstractBox
-) -> Float[Array, ""]:
-    """What is to be added for the pairs of atoms that do not interact fully, kJ/mol.
+def screened(
+    potential: AbstractElectrostatics, charges: Float[Array, " atoms"], alpha: float, cutoff: float
+) -> "Screened":
+    """The sum over pairs of a potential, without those that it names."""
+    left_out = (potential.exclusions.partners, potential.scaled.partners)
+    return Screened(charges, left_out, alpha=alpha, cutoff=cutoff)
 
-    The sum over pairs has erfc(αr)/r of each within its cutoff, the waves erf(αr)/r of all.
+
+def named_energy(
+    potential: AbstractElectrostatics,
+    q: Float[Array, " atoms"],
+    alpha: float,
+    positions: Float[Array, "atoms 3"],
+    box: AbstractBox,
+) -> Float[Array, ""]:
+    """What the pairs that do not interact fully have, kJ/mol: f/r, less the erf(αr)/r that the waves have of all pairs.
+
+    Not erfc(αr)/r of the sum over pairs taken away from it: of atoms near one another both are large, and nothing but
+    rounding would be left.
     """
     total = jnp.zeros((), positions.dtype)
-    for special, missing in ((potential.exclusions, 1.0), (potential.scaled, 1 - potential.scale)):
-        if len(special) > 0 and missing != 0:
-            ((x, y, z),) = steps_between(positions, special, box)
+    for named, factor in ((potential.exclusions.pairs, 0.0), (potential.scaled.pairs, potential.scale)):
+        if len(named) > 0:
+            ((x, y, z),) = steps_between(positions, named, box)
             r2 = x * x + y * y + z * z
-            q = pairs.charges[special]
-            beyond = jnp.where(r2 < pairs.cutoff**2, 0, _inverse_distance(r2, pairs.alpha, 0))
-            total = total - missing * jnp.sum(q[:, 0] * q[:, 1] * (jax.lax.rsqrt(r2) - beyond))
+            # NaN for an atom that there is not
+            products = jnp.prod(q.at[named].get(mode="fill", fill_value=jnp.nan), axis=1)
+            direct = factor * jax.lax.rsqrt(r2) if factor != 0 else 0.0
+            clouds = _within_clouds(r2, alpha, 0) if alpha > 0 else 0.0
+            total = total + jnp.sum(products * (direct - clouds))
     return total
 
 
@@ -269,28 +286,58 @@ _EVERYTHING = 1e6
 
 
 class Screened(AbstractPotential):
-    """Σ_{i<j} q_i q_j erfc(αr)/r of reduced charges, up to a cutoff."""
+    """Σ_{i<j} q_i q_j erfc(αr)/r of reduced charges, up to a cutoff, without pairs of partners."""
 
     charges: Float[Array, " atoms"]
-    alpha: float = eqx.field(static=True)
-    cutoff: float = eqx.field(static=True)  # pyright: ignore[reportIncompatibleVariableOverride]
+    left_out: tuple[Int[Array, "_ _"], ...]
+    alpha: float = eqx.field(static=True, kw_only=True)
+    cutoff: float = eqx.field(static=True, kw_only=True)
 
     def energy(self, positions, box, *, neighbors=None):
-        formula = _ScreenedPair(self.alpha, self.cutoff)
+        formula = _ScreenedPair(self.left_out, alpha=self.alpha, cutoff=self.cutoff)
         energy = pair_sum(formula, self.charges, positions, box, neighbors)
         return energy * one_if_usable(self, positions, box, neighbors)
 
 
-class _ScreenedPair(eqx.Module):
+class _ScreenedPair(AbstractSparing):
     """erfc(αr)/r, what a unit of charge has with another."""
 
-    alpha: float = eqx.field(static=True)
-    cutoff: float = eqx.field(static=True)
+    left_out: tuple[Int[Array, "_ _"], ...]
+    alpha: float = eqx.field(static=True, kw_only=True)
+    cutoff: float = eqx.field(static=True, kw_only=True)
     truncation: AbstractTruncation = PlainCutoff()
 
     def pair_energy(self, r2, i, j):
         del i, j
         return _inverse_distance(r2, self.alpha, 0)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _within_clouds(r2, alpha, order):
+    """E_n(r²), where E_0 = erf(αr)/r: finite and with all its digits from r = 0 on.
+
+    E_n = (2α/√π) (2α²)ⁿ F_n(α²r²) by Boys' functions F_n(t) = ∫ u²ⁿ exp(-tu²) du from 0 to 1: by their series for
+    t < 1, and by recurrence from there. The derivative of E_n with respect to r² is -E_{n+1}/2.
+
+    **Reference:** S. F. Boys, Proc. R. Soc. A 200, 542 (1950).
+    """
+    t = alpha**2 * r2
+    small, large = jnp.minimum(t, 1), jnp.maximum(t, 1)
+    series = jnp.ones_like(t)
+    for k in range(20, 0, -1):  # to 1e-19 at t = 1
+        series = 1 + 2 * small / (2 * order + 1 + 2 * k) * series
+    series = jnp.exp(-small) / (2 * order + 1) * series
+    root = jnp.sqrt(large)
+    boys = 0.5 * math.sqrt(math.pi) * jax.lax.erf(root) / root
+    for n in range(1, order + 1):
+        boys = ((2 * n - 1) * boys - jnp.exp(-large)) / (2 * large)
+    return 2 * alpha / math.sqrt(math.pi) * (2 * alpha**2) ** order * jnp.where(t < 1, series, boys)
+
+
+@_within_clouds.defjvp
+def _within_clouds_jvp(alpha, order, primals, tangents):
+    (r2,), (dot,) = primals, tangents
+    return _within_clouds(r2, alpha, order), -0.5 * _within_clouds(r2, alpha, order + 1) * dot
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))

@@ -8,17 +8,16 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Int
 
 from .._fields import Indices, Kinds, Parameter, checked, finite, finite_number, indices, optional
-from .._misc import cast_floats, is_concrete, require_count, require_shape
+from .._misc import cast_floats, is_concrete, require_shape
 from ._base import AbstractPotential
 from ._charges import AbstractCharges
 from ._forms import AbstractSpeciesPairPotential
 from ._pair import AbstractPairPotential
+from ._partners import is_partner, partner_table
 from ._terms import (
     AbstractAtomIndexed,
-    as_pairs,
     require_atoms,
     require_indices,
-    require_terms,
     steps_between,
     terms,
 )
@@ -59,12 +58,7 @@ class AbstractPartnered(AbstractPairPotential, AbstractAtomIndexed):
 
     def is_exception(self, i: Int[Array, ""], j: Int[Array, ""]) -> Bool[Array, ""]:
         """Whether atoms i and j are one of the pairs."""
-        # an atom beyond the table has no partners; one by one, which the compiler fuses with the formula
-        row = self.partners.at[i].get(mode="fill", fill_value=-1)
-        found = jnp.zeros((), bool)
-        for k in range(self.partners.shape[1]):
-            found |= row[k] == j
-        return found
+        return is_partner(self.partners, i, j)
 
 
 class Excluding(AbstractPartnered):
@@ -85,7 +79,7 @@ class Excluding(AbstractPartnered):
 
     def __init__(self, potential: AbstractPairPotential, pairs: ArrayLike, num_atoms: int | None = None):
         self.potential = potential
-        self.partners = _partner_table(pairs, num_atoms)
+        self.partners = partner_table(pairs, num_atoms)
 
     def pair_energy(self, r2, i, j):
         excluded = self.is_exception(i, j)
@@ -113,35 +107,12 @@ class Rescaling(AbstractPartnered):
 
     def __init__(self, potential: AbstractPairPotential, pairs: ArrayLike, factor: float, num_atoms: int | None = None):
         self.potential = potential
-        self.partners = _partner_table(pairs, num_atoms)
+        self.partners = partner_table(pairs, num_atoms)
         self.factor = factor
 
     def pair_energy(self, r2, i, j):
         factor = jnp.where(self.is_exception(i, j), self.factor, 1).astype(r2.dtype)
         return factor * self.potential.pair_energy(r2, i, j)
-
-
-def _partner_table(pairs: ArrayLike, num_atoms: int | None) -> Int[Array, "atoms width"]:
-    if not is_concrete(pairs):
-        raise ValueError("`pairs` are traced; wanted known indices, since an array is laid out by them.")
-    with jax.ensure_compile_time_eval():  # parameters may be traced, in a loss that is compiled
-        pairs = as_pairs(pairs)
-        require_terms("pairs", pairs, 2)
-        return jnp.asarray(_partners(np.asarray(pairs), num_atoms))
-
-
-def _partners(pairs: np.ndarray, num_atoms: int | None) -> np.ndarray:
-    """The table of every atom's partners, as wide as the longest row."""
-    if num_atoms is not None:
-        require_count("num_atoms", num_atoms)
-    needed = int(np.max(pairs, initial=-1)) + 1
-    if num_atoms is not None and needed > num_atoms:
-        raise ValueError(f"`pairs` name atom {needed - 1}; wanted indices from 0 to {num_atoms - 1}.")
-    both = np.unique(np.concatenate([pairs, pairs[:, ::-1]]), axis=0)
-    counts = np.bincount(both[:, 0], minlength=max(1, num_atoms or needed))
-    table = np.full((len(counts), np.max(counts, initial=0)), -1)
-    table[both[:, 0], np.arange(len(both)) - np.repeat(np.cumsum(counts) - counts, counts)] = both[:, 1]
-    return table
 
 
 class ListedPairs(AbstractPotential, AbstractAtomIndexed):

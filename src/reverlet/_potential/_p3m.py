@@ -8,19 +8,19 @@ import numpy as np
 from jaxtyping import ArrayLike
 
 from .._box import AbstractBox, reciprocal_vectors
-from .._fields import Pairs, checked, counts, finite_number, positive_number
+from .._fields import checked, counts, finite_number, positive_number
 from ._charges import AbstractCharges, Charges, charges_rule
 from ._coulomb import (
     AbstractElectrostatics,
     Ewald,
-    Screened,
     constants,
-    corrections,
+    named_energy,
     reduced,
     require_box,
     require_special_pairs,
+    screened,
 )
-from ._terms import named_pairs
+from ._partners import Named, NamedPairs, named_pairs
 from ._waves import square
 
 _NODES = 5
@@ -42,8 +42,8 @@ class P3M(AbstractElectrostatics):
     """
 
     charges: Charges = charges_rule()
-    exclusions: Pairs = checked(named_pairs(), default=None, kw_only=True)
-    scaled: Pairs = checked(named_pairs(), default=None, kw_only=True)
+    exclusions: Named = checked(named_pairs(), default=None, kw_only=True)
+    scaled: Named = checked(named_pairs(), default=None, kw_only=True)
     cutoff: float = checked(positive_number("nm"), static=True, kw_only=True)
     alpha: float = checked(positive_number("1/nm"), static=True, kw_only=True)
     mesh: tuple[int, int, int] = checked(counts(_NODES), static=True, kw_only=True)
@@ -61,8 +61,8 @@ class P3M(AbstractElectrostatics):
         *,
         cutoff: float,
         accuracy: float = 1e-4,
-        exclusions: ArrayLike | None = None,
-        scaled: ArrayLike | None = None,
+        exclusions: ArrayLike | NamedPairs | None = None,
+        scaled: ArrayLike | NamedPairs | None = None,
         scale: float = 1.0,
     ) -> "P3M":
         """Finds α and the mesh for a box, with errors of forces as of `Ewald.fit`.
@@ -91,10 +91,10 @@ class P3M(AbstractElectrostatics):
         require_box(self, self.cutoff, box)
         box = box.astype(positions.dtype)
         q = reduced(self.charges, positions)
-        pairs = Screened(charges=q, alpha=self.alpha, cutoff=self.cutoff)
+        pairs = screened(self, q, self.alpha, self.cutoff)
         return (
             pairs.energy(positions, box, neighbors=neighbors)
-            + corrections(pairs, self, positions, box)
+            + named_energy(self, q, self.alpha, positions, box)
             + self._waves(q, positions, box)
             + constants(q, self.alpha, box)
         )

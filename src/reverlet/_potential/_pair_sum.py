@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from .._box import reciprocal_vectors
 from .._misc import tree_dot
 from .._neighbors import Neighbors
+from ._partners import AbstractSparing
 
 
 def one_if_usable(potential, positions, box, neighbors):
@@ -63,8 +64,17 @@ class Tile(NamedTuple):
         r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
         if self.padded:
             r2 = r2 + self._far(r2.dtype)
-        counts = (r2 < potential.cutoff**2) & (r2 > 0)
+        counts = (r2 < potential.cutoff**2) & (r2 > 0) & self._interact(potential)
         return d, jnp.where(counts, r2, potential.cutoff**2), counts
+
+    def _interact(self, potential):
+        """Which pairs are none of those that are left out."""
+        interact = jnp.ones((), bool)
+        for partners in potential.left_out if isinstance(potential, AbstractSparing) else ():
+            of_rows = partners.at[self.i].get(mode="clip", wrap_negative_indices=False)
+            for k in range(partners.shape[1]):
+                interact = interact & (of_rows[:, k, None] != self.j)
+        return interact
 
     def _far(self, dtype):
         far = lambda k: jnp.where(k == self.num_atoms, jnp.asarray(1e30, dtype), 0)
@@ -101,7 +111,7 @@ class Tile(NamedTuple):
         if self.padded:
             r2 = r2 + self._far(r2.dtype)
         # negated, so that a distance that is not a number counts, and the energy says so
-        counts = ~(r2 >= potential.cutoff**2) & (self.i[:, None] != self.j)
+        counts = ~(r2 >= potential.cutoff**2) & (self.i[:, None] != self.j) & self._interact(potential)
         energies = self.pair_function(potential)(jnp.where(counts, r2, potential.cutoff**2))
         return self.sums(jnp.where(counts, energies, 0), charges)
 

@@ -67,11 +67,6 @@ def of_kind(parameter: Array, kind: Int[Array, ""] | None) -> Array:
     return parameter if parameter.ndim == 0 or kind is None else parameter[kind]
 
 
-def named_pairs() -> Any:
-    """Pairs of atoms, none by default."""
-    return Rule(as_pairs, lambda name, x: require_terms(name, x, 2))
-
-
 def terms(each: int) -> Any:
     """Index arrays of terms of so many atoms each."""
     return Rule(as_array, lambda name, x: require_terms(name, x, each))

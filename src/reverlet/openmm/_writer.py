@@ -166,8 +166,8 @@ class Nonbonded:
         self = cls(np.zeros(num), np.ones(num), np.zeros(num))
         for part in parts_of(system.potential):
             if isinstance(part, AbstractElectrostatics):
-                special = [(p, 0.0) for p in _pairs(part.exclusions)] + [(p, part.scale) for p in _pairs(part.scaled)]
-                self._charged(part, dict(special))
+                excluded = dict.fromkeys(_pairs(part.exclusions.pairs), 0.0)
+                self._charged(part, excluded | dict.fromkeys(_pairs(part.scaled.pairs), part.scale))
             elif isinstance(part, ListedPairs) and isinstance(part.potential, LennardJones):
                 self._listed(part)
             elif not isinstance(part, AbstractBondedPotential):
