@@ -11,6 +11,7 @@ import platform
 import subprocess
 import sys
 import time
+import weakref
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,11 @@ import reverlet as rv
 from ._errors import BadInput, NotWritten
 from ._processes import agreed, leads, meet
 
+try:
+    import fcntl
+except ImportError:  # not on Windows: two runs in one folder are not noticed
+    fcntl = None
+
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Writes a file in one piece: a kill or a full disk leaves the old one or the new one, never half of it. Of several
@@ -34,7 +40,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     if not leads():
         return
     content = content.encode() if isinstance(content, str) else content
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with open(part, "wb") as file:
             file.write(content)
@@ -69,12 +75,13 @@ _SUMS = "checksums.json"
 
 
 class Folder:
-    """The output folder of one run, and nobody else's.
+    """The output folder of one run, and nobody else's as long as this object lives.
 
     **Arguments:** `path`; `config`, everything that makes the run what it is, as JSON; `resume`, whether to go on with
     the run that is there.
 
-    **Errors:** `BadInput` when there is something else in the folder, or nothing to resume.
+    **Errors:** `BadInput` when there is something else in the folder, another run that still runs, or nothing to
+    resume.
     """
 
     def __init__(self, path: Path, config: dict[str, Any], *, resume: bool):
@@ -92,6 +99,7 @@ class Folder:
                     " checkpoint of a run. Start without --resume, or name the folder of the run."
                 )
             _require_same(path, known.get("config") if isinstance(known, dict) else None, config)
+            self._hold()
             for name in files:
                 if name.startswith("history") and name.endswith(".jsonl"):
                     _require_checkpoint(self / name)
@@ -109,9 +117,28 @@ class Folder:
         meet("the folder is free")
         try:
             path.mkdir(parents=True, exist_ok=True)
+            self._hold()
             write_json(self / "config.json", {"config": config, "environment": environment()})
         except (OSError, NotWritten) as error:
             raise BadInput(f"The output folder {path} cannot be written ({error}); wanted one that can.") from error
+
+    def _hold(self) -> None:
+        """Keeps other runs out, and removes what a killed one had half written."""
+        if fcntl is None or not leads():
+            return
+        descriptor = os.open(self.path, os.O_RDONLY)
+        weakref.finalize(self, os.close, descriptor)  # which lets go of it, as the end of the process does
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(
+                f"Another run is writing to the output folder {self.path}; wanted one at a time. Wait until it has"
+                " ended or stop it, or name another folder."
+            ) from None
+        except OSError:  # a file system without locks
+            return
+        for part in self.path.glob("*.part"):
+            part.unlink(missing_ok=True)
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name

@@ -59,6 +59,19 @@ def test_stage_files_that_are_not_the_runs(tmp_path, name):
         stages(again(tmp_path / "run"))
 
 
+def test_two_runs_in_one_folder(tmp_path):
+    """The second is told; what a killed one had half written is removed by the next."""
+    path = tmp_path / "run"
+    first = new(path)
+    (path / "a.npz.123.part").write_bytes(b"half")
+    for _ in range(2):
+        with pytest.raises(BadInput, match=r"Another run is writing to the output folder .*wanted one at a time"):
+            again(path)
+    del first
+    assert stages(again(path)) == (3.0, 4)
+    assert not list(path.glob("*.part"))
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b"[" * 100_000, b'{"a.npz": 1'])
 def test_damaged_checksums(tmp_path, content):
     new(tmp_path)
