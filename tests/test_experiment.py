@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+import resource
 import signal
 import subprocess
 import sys
@@ -125,6 +127,56 @@ def test_killed_run_resumes_to_the_same_numbers(smoke, tmp_path, after):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (folder / "summary.json").exists()
+    done = launch(*SMOKE, "--out", folder, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert numbers(folder) == numbers(smoke)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(5400)
+def test_run_killed_at_random_moments(smoke, tmp_path):
+    """At 30, twice in a row at 5 of them: each goes on to the same numbers. All that is compiled is kept, for speed."""
+    log, env = tmp_path / "log", {**environment(), "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
+
+    def begin(folder):
+        flags = ("--resume",) if (folder / "config.json").exists() else ()
+        with open(log, "w") as err:
+            return subprocess.Popen(command(*SMOKE, "--out", folder, *flags), cwd=ROOT, env=env, stderr=err)
+
+    for name in ("first", "whole"):  # the second compiles nothing
+        begun = time.perf_counter()
+        assert begin(tmp_path / name).wait() == 0
+    rng, duration, stages = random.Random(0), time.perf_counter() - begun, []
+    for k in range(30):
+        folder = tmp_path / str(k)
+        for _ in range(2 if k % 6 == 0 else 1):
+            process = begin(folder)
+            time.sleep(duration * rng.random())
+            process.kill()
+            process.wait()
+        stages.append(sum((folder / name).exists() for name in STAGES))
+        assert begin(folder).wait() == 0, (k, log.read_text())
+        assert numbers(folder) == numbers(smoke), (k, stages)
+    assert len(set(stages)) > 3, f"kills came after almost the same stages: {stages}"
+
+
+STAGES = (
+    *("config.json", "start.npz", "reference.json", "history.jsonl", "final.npz", "gradient.npz", "path.png"),
+    "summary.json",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["start.npz", "checkpoint.eqx", "path.png"])
+def test_run_on_a_full_disk(smoke, tmp_path, name):
+    """No file may be as large as that of this name: the run says so, and goes on to the same when there is room."""
+    size, folder = (smoke / name).stat().st_size - 1, tmp_path / "run"
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    arguments = {"cwd": ROOT, "env": environment(), "capture_output": True, "text": True}
+    done = subprocess.run(command(*SMOKE, "--out", folder), preexec_fn=limit, **arguments)
+    assert done.returncode in (1, 2)
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
     done = launch(*SMOKE, "--out", folder, "--resume")
     assert done.returncode == 0, done.stderr
     assert numbers(folder) == numbers(smoke)

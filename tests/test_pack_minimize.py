@@ -239,7 +239,18 @@ def test_energies_that_are_not_finite():
     broken = eqx.tree_at(lambda p: p.epsilon, SWITCHED, jnp.array(jnp.nan))
     with pytest.raises(FloatingPointError, match=r"energy is nan.*parameters must be finite"):
         rv.minimize(rv.System(argon_topology(), broken), state)
-    # two atoms at the very same place have no direction to part in
-    same = eqx.tree_at(lambda s: s.positions, state, state.positions.at[7].set(state.positions[3]))
-    with pytest.raises(FloatingPointError, match="nearest two atoms are 3 and 7, 0 nm apart"):
-        rv.minimize(rv.System(argon_topology(), SWITCHED), same, max_steps=5)
+
+
+def test_atoms_at_the_same_place_are_moved_apart():
+    """Where springs do not pull and other forces have no direction: bonded ones, with and without repulsion."""
+    three = rv.Topology.from_elements(["Ar"] * 3)
+    start = rv.State(jnp.ones((3, 3)), jnp.zeros((3, 3)), rv.OpenBox())
+    springs = rv.HarmonicBond([[0, 1], [1, 2], [0, 2]], 1000.0, 0.15)
+    for potential in (springs, springs + rv.LennardJones(0.1, 0.1, cutoff=1.0)):
+        minimum = rv.minimize(rv.System(three, potential), start)
+        assert minimum.converged
+        sides = minimum.state.positions - jnp.roll(minimum.state.positions, 1, 0)
+        np.testing.assert_allclose(jnp.linalg.norm(sides, axis=1), 0.15, atol=0.01)
+    # a spring whose length is zero keeps its atoms together, as that of a Drude particle
+    together = rv.System(three, rv.HarmonicBond([[0, 1], [1, 2]], 1000.0, 0.0))
+    assert rv.minimize(together, start, tolerance=1e-3).energy < 1e-6

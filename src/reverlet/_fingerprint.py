@@ -15,6 +15,16 @@ from jaxtyping import PRNGKeyArray, PyTree
 _GRADIENTS = (1.0, -0.5, 0.25)
 _UPDATES = (10, 100, 1_000, 10_000, 100_000)
 """At which an optimizer is looked at as well, for schedules."""
+_STEEP = 1e4
+"""A gradient with which it is looked at last, for limits. Its square is a number in half precision no more, and told
+alike."""
+
+
+_PROBES = [
+    *(f"a gradient near one in update {k + 1}" for k in range(len(_GRADIENTS))),
+    *(f"a gradient near one in update {k}" for k in _UPDATES),
+    f"a gradient of {_STEEP:g}",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +57,8 @@ class Fingerprint:
             a, b = np.array(here), np.array(there.optimizer.get(name, []))
             if a.shape != b.shape or not np.allclose(a, b, rtol=1e-5, atol=0, equal_nan=True):
                 k = int(np.argmax(~np.isclose(a, b, rtol=1e-5, atol=0))) if a.shape == b.shape else 0
-                at = k + 1 if k < len(_GRADIENTS) else _UPDATES[k - len(_GRADIENTS)]
                 other = f"{b[k]:.4g}" if k < len(b) else "not at all"
-                found.append(
-                    f"the optimizer moves `{name}` otherwise (a gradient near one by {a[k]:.4g} in update {at}, there"
-                    f" {other})"
-                )
+                found.append(f"the optimizer moves `{name}` otherwise ({_PROBES[k]} by {a[k]:.4g}, there {other})")
         if self.key != there.key:
             found.append("`key` is another")
         return found
@@ -77,6 +83,7 @@ def _moves(optimizer: optax.GradientTransformation, parameters: PyTree) -> dict[
     for count in _UPDATES:
         later = jax.tree.map(lambda x, n=count: jnp.full_like(x, n) if is_count(x) else x, state)
         update(1.0, later)
+    update(_STEEP, state)
     names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(ones)]
     return {name: [m[k] for m in moves] for k, name in enumerate(names)}
 

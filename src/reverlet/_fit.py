@@ -113,7 +113,7 @@ def fit(
     strong = lambda x: jax.lax.convert_element_type(x, x.dtype) if getattr(x, "weak_type", False) else x
     parameters, carry = jax.tree.map(strong, (parameters, carry))
     report = _checked_report(loss_fn, model, carry, key)
-    update = _update(loss_fn, optimizer, to_model)
+    update = _update(loss_fn, optimizer, to_model, kept_positive)
     state = FitState(model, parameters, optimizer.init(parameters), carry, 0, None)
 
     path = None if checkpoint is None else Path(checkpoint)
@@ -140,7 +140,10 @@ def fit(
     return state
 
 
-def _update(loss_fn: LossFn, optimizer: optax.GradientTransformation, to_model: Callable[[PyTree], Any]):
+def _update(loss_fn: LossFn, optimizer: optax.GradientTransformation, to_model, kept_positive: set[str]):
+    # a logarithm that has become too small makes zero
+    checkable = lambda model: mapped(lambda x: jnp.where(x > 0, x, jnp.nan), kept_positive, model)
+
     @eqx.filter_jit
     def update(parameters, optimizer_state, carry, key):
         loss = lambda p: loss_fn(to_model(p), carry, key)
@@ -152,7 +155,7 @@ def _update(loss_fn: LossFn, optimizer: optax.GradientTransformation, to_model: 
         fine = _Fine(
             jnp.isfinite(value),
             _finite(gradient),
-            _finite(to_model(moved)),
+            _finite(checkable(to_model(moved))),
             _as_finite(optimizer_state, moments),
             _as_finite(carry, new),
         )
@@ -196,9 +199,9 @@ def _next(state: FitState, update, to_model, key: PRNGKeyArray) -> FitState:
         names = ", ".join(f"`{name.removeprefix('.')}`" for name in bad[:4])
         raise SimulationError(
             f"Update {number}: loss {value}; {names}{' and more' if len(bad) > 4 else ''} is not finite, at"
-            f" {eqx.tree_pformat(state.model, short_arrays=False)}; wanted finite numbers. Nothing of this update was"
-            " kept. Try a shorter time of integration, or smaller learning rates, which with `accept_changes=True` may"
-            " go on from a checkpoint."
+            f" {eqx.tree_pformat(state.model, short_arrays=False)}; wanted finite numbers, and of what `positive` picks"
+            " more than zero. Nothing of this update was kept. Try a shorter time of integration, or smaller learning"
+            " rates, which with `accept_changes=True` may go on from a checkpoint."
         )
     report = jax.tree.map(lambda r: np.asarray(r)[None], report)
     join = lambda h, r: np.concatenate([h, r])
@@ -223,10 +226,12 @@ def _checked_report(loss_fn: LossFn, model, carry, key):
             f"`loss_fn` returns another kind of carry than it was given: {difference} where it was given; {wanted} with"
             " the same arrays, since the next update starts from it. Give `carry` as the loss function returns it."
         )
-    keys = [name for name, kind in kinds_of(report).items() if kind[0] == "key"]
-    if keys:
-        raise ValueError(f"`loss_fn` reports a random key, `{keys[0]}`; wanted `jax.random.key_data` of it.")
-    return report
+    for name, kind in kinds_of(report).items():
+        if kind[0] == "key":
+            raise ValueError(f"`loss_fn` reports a random key, `{name}`; wanted `jax.random.key_data` of it.")
+        if kind[0] == "other":
+            raise ValueError(f"`loss_fn` reports `{name}`, of type {kind[1]}; wanted arrays and numbers.")
+    return jax.tree.map(lambda x: x if hasattr(x, "shape") else np.asarray(x), report)
 
 
 def _short(kinds: dict[str, list[Any]]) -> str:

@@ -51,7 +51,8 @@ def minimize(
     """Moves atoms downhill in energy until all forces are small (FIRE), in the box that is given.
 
     Atoms may overlap at the start: none moves further than `max_move` in a step, however large the force. Every step
-    evaluates the forces once, in one compiled loop. The result has no derivative.
+    evaluates the forces once, in one compiled loop. Of atoms at the very same place all but one are moved by `max_move`
+    before the first. The result has no derivative.
 
     **Arguments:** `tolerance`, the largest force on an atom that is small enough, kJ/mol/nm; `max_move`, nm.
 
@@ -108,7 +109,8 @@ def _descend(system, state, max_steps, tolerance, max_move):
         wear = walk.wear if neighbors is None else walk.wear.and_of(x, box, neighbors)
         return _Walk(x, v, forces(x, neighbors), neighbors, wear, dt, mixing, downhill, walk.num_steps + 1)
 
-    x, neighbors = state.positions, system.find_neighbors(state.positions, box)
+    x = _apart(state.positions, max_move)
+    neighbors = system.find_neighbors(x, box)
     number = lambda value: jnp.asarray(value, dtype)
     wear = Wear.none(dtype) if neighbors is None else Wear.none(dtype).and_of(x, box, neighbors)
     start = _Walk(
@@ -117,6 +119,17 @@ def _descend(system, state, max_steps, tolerance, max_move):
     )  # fmt: skip
     end = jax.lax.while_loop(goes_on, step, start)
     return end, energy_of(system.potential, end.positions, box, end.neighbors), _largest(end.forces)
+
+
+def _apart(x: Float[Array, "atoms 3"], distance: Float[Array, ""]) -> Float[Array, "atoms 3"]:
+    """Moves atoms that are at the place of another one so far, each in a direction of its own: there they would stay,
+    since springs of no length do not pull, whatever their energy, and other forces have no direction."""
+    order = jnp.lexsort(x.T)
+    same = jnp.all(x[order][1:] == x[order][:-1], axis=1)
+    doubled = jnp.zeros(len(x), bool).at[order[1:]].set(same)
+    directions = jax.random.normal(jax.random.key(0), x.shape, x.dtype)
+    moves = distance * directions / jnp.linalg.norm(directions, axis=1, keepdims=True)
+    return jnp.where(doubled[:, None], x + moves, x)
 
 
 def _largest(vectors: Float[Array, "atoms 3"]) -> Float[Array, ""]:

@@ -56,11 +56,12 @@ def positive_leaves(positive: Callable[[Any], Any] | None, model: PyTree) -> set
                 " are fitted."
             )
         values = np.asarray(leaf, float)
-        if not np.all((values > 0) & np.isfinite(values)):
-            worst = values[~((values > 0) & np.isfinite(values))].ravel()[0]
+        # the compiler takes numbers that are too small for all digits for zero
+        fine = (values >= float(jnp.finfo(leaf.dtype).tiny)) & np.isfinite(values)
+        if not np.all(fine):
             raise ValueError(
-                f"`positive` picks `{name}`, which holds {worst}; wanted finite values more than zero to start from,"
-                " since their logarithms are moved."
+                f"`positive` picks `{name}`, which holds {values[~fine].ravel()[0]}; wanted finite values more than"
+                " zero to start from, since their logarithms are moved."
             )
     return names
 
@@ -76,28 +77,22 @@ def per_parameter(
     what has a rate of zero. Or a tree like the model, with a number in the place of every array, or `None` where it
     stays.
 
-    **Errors:** `ValueError` for an array among the rates, which would be no rate but a parameter without one, for rates
-    that are negative or not finite, and for pairs that pick nothing or one parameter twice.
+    **Errors:** `ValueError` for an array or anything else but a number among the rates, which would be no rate but a
+    parameter without one; for rates that are negative, not finite, or of nothing that is a parameter; and for pairs
+    that pick nothing or one parameter twice.
     """
     require_callable("optimizer", optimizer, "`optax.adam`")
     pairs = isinstance(rates, list | tuple) and all(isinstance(r, tuple) and callable(r[0]) for r in rates)
-    speeds = [rate for _, rate in rates] if pairs else list(_rates_of(rates).values())  # pyright: ignore
+    tree = {} if pairs else _by_name(rates)
+    speeds = [rate for _, rate in rates] if pairs else [rate for rate in tree.values() if _is_number(rate)]
     for rate in speeds:
-        if not (isinstance(rate, int | float | np.number) and not isinstance(rate, bool) and 0 <= rate < np.inf):
+        if not (_is_number(rate) and 0 <= rate < np.inf):
             raise ValueError(f"`rates` has {rate!r}; wanted finite numbers, zero or more.")
     if not speeds:
         raise ValueError("`rates` has no learning rate; wanted at least one, such as `[(lambda m: m.sigma, 2e-4)]`.")
 
     def labels(parameters):
-        if not pairs:
-            numbers = {name: k for k, name in enumerate(_rates_of(rates))}
-        else:
-            numbers = {}
-            for k, (pick, _) in enumerate(rates):
-                for name in picked(pick, parameters, f"Pair {k} of `rates`"):
-                    if name in numbers:
-                        raise ValueError(f"Pairs {numbers[name]} and {k} of `rates` both pick `{name}`; wanted one.")
-                    numbers[name] = k
+        numbers = _numbers_of_pairs(rates, parameters) if pairs else _numbers_of_tree(tree, parameters)
         label = lambda path, _: numbers.get(jax.tree_util.keystr(path), _STAYS)
         return jax.tree_util.tree_map_with_path(label, parameters)
 
@@ -105,16 +100,40 @@ def per_parameter(
     return optax.partition({**moving, _STAYS: optax.set_to_zero()}, labels)
 
 
-def _rates_of(rates: PyTree) -> dict[str, Any]:
-    """The numbers in a tree like a model, by their names."""
-    found = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(rates):
-        name = jax.tree_util.keystr(path)
-        if eqx.is_inexact_array(leaf) or (isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f"):
+def _numbers_of_pairs(rates, parameters) -> dict[str, int]:
+    """Which pair each parameter is in, if in any."""
+    numbers = {}
+    for k, (pick, _) in enumerate(rates):
+        for name in picked(pick, parameters, f"Pair {k} of `rates`"):
+            if name in numbers:
+                raise ValueError(f"Pairs {numbers[name]} and {k} of `rates` both pick `{name}`; wanted one.")
+            numbers[name] = k
+    return numbers
+
+
+def _numbers_of_tree(rates: dict[str, Any], parameters) -> dict[str, int]:
+    """Which rate each parameter has, if it has one: the how manieth of the numbers."""
+    names = set(_by_name(parameters))
+    for name in names:
+        if not _is_number(rates.get(name, 0.0)):
             raise ValueError(
-                f"`rates` has an array at `{name}`, {leaf}: a parameter without a learning rate; wanted a number there,"
+                f"`rates` has {rates[name]!r} at `{name}`: a parameter without a learning rate; wanted a number there,"
                 " or None to keep it. To name only what moves: `[(lambda m: m.sigma, 2e-4)]`."
             )
-        if isinstance(leaf, int | float | np.number) and not isinstance(leaf, bool):
-            found[name] = leaf
-    return found
+    found = [name for name, rate in rates.items() if _is_number(rate)]
+    for name in found:
+        if name not in names:
+            raise ValueError(
+                f"`rates` has {rates[name]} at `{name}`, where the model has no parameter; wanted None there, or the"
+                f" place of a parameter: there are {', '.join(sorted(names))}. To name only what moves:"
+                " `[(lambda m: m.sigma, 2e-4)]`."
+            )
+    return {name: k for k, name in enumerate(found)}
+
+
+def _by_name(tree: PyTree) -> dict[str, Any]:
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, int | float | np.integer | np.floating) and not isinstance(x, bool)

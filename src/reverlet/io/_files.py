@@ -14,10 +14,13 @@ from .._timeseries import Times
 from .._topology import Topology
 from ._dcd import dcd_writer, read_dcd
 from ._frames import Frames, Request, merged
+from ._gro import gro_writer, read_gro
 from ._h5md import read_h5md
 from ._h5md_write import h5md_writer
 from ._pdb import read_pdb
 from ._pdb_write import pdb_writer
+from ._trr import read_trr, trr_writer
+from ._xtc import read_xtc, xtc_writer
 from ._xyz import extxyz_writer, read_xyz, xyz_writer
 
 _Writer = Callable[[Path, Topology], contextlib.AbstractContextManager[Callable[[Frames], None]]]
@@ -36,6 +39,9 @@ _FORMATS = {
     ".dcd": _Format("DCD", read_dcd, dcd_writer),
     ".h5": _Format("HDF5 (H5MD)", read_h5md, h5md_writer),
     ".h5md": _Format("HDF5 (H5MD)", read_h5md, h5md_writer),
+    ".xtc": _Format("XTC", read_xtc, xtc_writer),
+    ".trr": _Format("TRR", read_trr, trr_writer),
+    ".gro": _Format("GRO", read_gro, gro_writer),
 }
 _CHUNK = 1000
 """Frames at a time, where all are wanted."""
@@ -49,16 +55,17 @@ def read(
     time_unit: float | None = None,
     velocity_unit: float | None = None,
 ) -> tuple[Topology, Trajectory]:
-    """A structure or trajectory from a file: extxyz, XYZ, PDB, DCD or HDF5 (H5MD), by its suffix.
+    """A structure or trajectory from a file: extxyz, XYZ, PDB, DCD, HDF5 (H5MD), XTC, TRR or GRO, by its suffix.
 
     The records of the trajectory are one `State` whose arrays lead with `frames`. Velocities that a file does not have
     are absent; where it has no times they are 0, 1, 2, … frames instead of ps. Numbers have JAX's default precision,
-    from HDF5 that of the file; times are NumPy's, in double precision. Molecules are
-    what bonds hold together, in a PDB file every residue besides.
+    from HDF5 that of the file; times are NumPy's, in double precision. Molecules are what bonds hold together, in a PDB
+    file every residue besides.
 
-    **Arguments:** `topology`, what the atoms are; needed for DCD, and for files that do not name elements. With it the
-    atoms in the file are checked against it, and it is returned. `stride`: every how many frames, from the first on.
-    `time_unit` (ps) and `velocity_unit` (nm/ps): those of times and velocities whose units the file does not say.
+    **Arguments:** `topology`, what the atoms are; needed for DCD, XTC, TRR and GRO, and for files that do not name
+    elements. With it the atoms in the file are checked against it, and it is returned. `stride`: every how many frames,
+    from the first on. `time_unit` (ps) and `velocity_unit` (nm/ps): those of times and velocities whose units the file
+    does not say.
 
     **Errors:** `ValueError`, which names the file, for one that is missing, damaged, of another format or suffix, or
     does not fit `topology`; `ImportError` if the package that reads it is missing.
@@ -119,13 +126,12 @@ def write(path: Path | str, topology: Topology, trajectory: Trajectory | State) 
     there; `ImportError` if the package that writes it is missing.
     """
     path = Path(path)
-    kind = _format(path)
-    _require_folder(path)
+    writer = _writer(path)
     frames = Frames.from_trajectory(topology, trajectory)
     # in the same folder, since only there renaming is one step; with the same suffix, which some writers go by
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        with _naming_the_extra(), kind.writer(unfinished, topology) as append:
+        with _naming_the_extra(), writer(unfinished, topology) as append:
             append(frames)
         os.replace(unfinished, path)
     finally:
@@ -141,11 +147,10 @@ def reporting(path: Path | str, topology: Topology) -> Iterator[Reporter]:
     **Errors:** as of `write`, and `ValueError` for a file that is there already.
     """
     path = Path(path)
-    kind = _format(path)
-    _require_folder(path)
+    writer = _writer(path)
     if path.exists():
         raise ValueError(f"There is a file {path} already, which `reporting` would write over; wanted another name.")
-    with _naming_the_extra(), kind.writer(path, topology) as append:
+    with _naming_the_extra(), writer(path, topology) as append:
 
         def report(times: Times, states: State) -> None:
             append(Frames.from_trajectory(topology, Trajectory(times, states, states)))
@@ -190,9 +195,11 @@ def _naming_the_file(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _require_folder(path: Path) -> None:
+def _writer(path: Path) -> _Writer:
+    kind = _format(path)
     if not path.parent.is_dir():
         raise ValueError(f"There is no folder {path.parent} to write {path.name} to; wanted one that exists.")
+    return kind.writer
 
 
 def _format(path: Path) -> _Format:

@@ -230,8 +230,3 @@ def joined(molecules: np.ndarray, bonds: np.ndarray) -> np.ndarray:
     roots = np.array([find(k) for k in parent])
     _, first, inverse = np.unique(roots, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse.reshape(-1)]
-
-
-def runs_of(molecules: np.ndarray) -> list[np.ndarray]:
-    """The runs of neighboring atoms of one molecule: what other formats know as residues."""
-    return np.split(np.arange(len(molecules)), np.flatnonzero(np.diff(molecules)) + 1)

@@ -23,7 +23,7 @@ def main():
 
     file: Any = None
     out = sys.stdout.buffer
-    allow = _limits()
+    allow = limits()
     out.write(b"{}\n")
     out.flush()
     for line in sys.stdin:
@@ -46,7 +46,7 @@ def main():
         out.flush()
 
 
-def _limits():
+def limits():
     """Memory once, and processor time (waiting for a slow disk is no fault) for every request."""
     try:
         import resource

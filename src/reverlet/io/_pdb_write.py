@@ -9,11 +9,11 @@ import numpy as np
 from .. import units
 from .._topology import Topology
 from ._cell import lengths_and_angles
-from ._frames import Frames, joined, runs_of
+from ._frames import Frames, joined
+from ._labels import labels, runs_of
 
 _MOST_ATOMS = 99_998
 """Serial numbers have five digits, and the end of the chain takes one."""
-_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @contextlib.contextmanager
@@ -29,7 +29,7 @@ def pdb_writer(path: Path, topology: Topology):
             "A PDB file would lose a molecule whose atoms neither follow one another nor are bonded; wanted `.extxyz`"
             " or `.h5`."
         )
-    before, after = zip(*_rows(topology, runs), strict=True)
+    before, after = zip(*_rows(topology), strict=True)
     cell, count = None, 0
     with open(path, "w", encoding="ascii") as file:
 
@@ -75,32 +75,15 @@ def _cryst1(vectors):
     return f"CRYST1{edges}{corners} P 1           1\n"
 
 
-def _rows(topology, runs):
-    """What stands before and behind the coordinates of every atom. A run of atoms of one molecule is a residue: HOH if
-    it is water, MOL if not."""
-    elements = topology.elements
-    for number, run in enumerate(runs):
-        water = sorted(elements[k] for k in run) == ["H", "H", "O"]
-        seen: dict[str, int] = {}
-        for k in run:
-            symbol = elements[k]
-            seen[symbol] = seen.get(symbol, 0) + 1
-            name = "O" if water and symbol == "O" else symbol + _short(seen[symbol], 4 - len(symbol))
-            name = name if len(name) == 4 else f"{' ' * (2 - len(symbol))}{name:<{2 + len(symbol)}}"
-            yield (
-                f"ATOM  {k + 1:5d} {name} {'HOH' if water else 'MOL'} A{number % 9999 + 1:4d}    ",
-                f"  1.00  0.00          {symbol.upper():>2}  \n",
-            )
-
-
-def _short(number, width):
-    """A number in so many characters, with letters for digits where there are many."""
-    if number < 10**width:
-        return str(number)
-    number += 10 * 36 ** (width - 1) - 10**width  # behind the decimal ones, with a letter first
-    if number >= 36**width:
-        raise ValueError("PDB has no names for so many atoms of one element in a molecule; wanted `.extxyz` or `.h5`.")
-    return "".join(_DIGITS[number // 36**k % 36] for k in reversed(range(width)))
+def _rows(topology):
+    """What stands before and behind the coordinates of every atom."""
+    for k, label in enumerate(labels(topology)):
+        name = label.name
+        name = name if len(name) == 4 else f"{' ' * (2 - len(label.symbol))}{name:<{2 + len(label.symbol)}}"
+        yield (
+            f"ATOM  {k + 1:5d} {name} {label.residue_name} A{label.residue % 9999 + 1:4d}    ",
+            f"  1.00  0.00          {label.symbol.upper():>2}  \n",
+        )
 
 
 def _conect(bonds):
