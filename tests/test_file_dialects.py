@@ -1,6 +1,7 @@
 """Files as other programs write them: each read as it was meant, or refused by name."""
 
 import json
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 import reverlet as rv
+from reverlet.io._files import _FORMATS
+from reverlet.io._frames import Request
 
 pytest.importorskip("mdtraj")
 h5py = pytest.importorskip("h5py")
@@ -122,7 +125,7 @@ def test_xyz_of_cp2k(tmp_path):
     text = "".join(f"2\n i = {5 * k:8d}, time = {2.5 * k:12.3f}, E =   -17.16\n{rows}" for k in range(3))
     np.testing.assert_allclose(read(tmp_path, text, ".xyz")[1].times, [0, 0.0025, 0.005], rtol=1e-12)
     _, plain = read(tmp_path, f"2\n i = 1, E = -17.16\n{rows}", ".xyz")
-    np.testing.assert_array_equal(plain.times, [0.0])
+    assert np.all(np.isnan(plain.times))
 
 
 @pytest.mark.parametrize(("unit", "nm"), [("atomic_unit", 0.0529177210544), ("angstrom", 0.1)])  # CODATA 2022
@@ -348,3 +351,59 @@ def test_hdf5_of_mdtraj(tmp_path):
         file["coordinates"].attrs["units"] = np.bytes_("angstroms")
     with pytest.raises(ValueError, match="units of `/coordinates` are 'angstroms'"):
         rv.io.read(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("suffix", [".dcd", ".pdb", ".xyz", ".extxyz", ".h5"])
+def test_times_that_a_file_lacks_are_absent(tmp_path, suffix):
+    """Not 0, 1, 2 ps: a spectrum would be of other wavenumbers."""
+    path = tmp_path / f"a{suffix}"
+    states = jax.vmap(lambda x: rv.State(x, None, rv.OrthorhombicBox(jnp.full(3, 9.0))))(jnp.ones((7, 2, 3)))
+    rv.io.write(path, ARGON, states)
+    _, got = rv.io.read(path, topology=ARGON)
+    assert np.all(np.isnan(got.times))
+    for needs in (rv.GreenKubo().diffusion, rv.Einstein().diffusion, rv.statistics.running_integral):
+        with pytest.raises(ValueError, match=r"no times.* wanted `rv.io.read\(..., interval=...\)`"):
+            needs(got.times, jnp.ones(7))
+    _, got = rv.io.read(path, topology=ARGON, interval=0.5, stride=2)
+    np.testing.assert_array_equal(got.times, [0, 1, 2, 3])
+    parts = [p.times for _, p in rv.io.stream(path, topology=ARGON, interval=0.5, stride=2, chunk=3)]
+    np.testing.assert_array_equal(np.concatenate(parts), [0, 1, 2, 3])
+    rv.io.write(tmp_path / "b.h5", ARGON, got)
+    with pytest.raises(ValueError, match="It has times, and `interval` says others"):
+        rv.io.read(tmp_path / "b.h5", interval=0.5)
+
+
+def test_boxes_of_other_frames_are_refused(tmp_path):
+    """As many as the positions, or few of them: which belong together would be a guess."""
+    path = tmp_path / "a.h5"
+    states = jax.vmap(lambda a: rv.State(jnp.ones((2, 3)), None, rv.OrthorhombicBox(a * jnp.ones(3))))(
+        jnp.arange(3.0, 6)
+    )
+    rv.io.write(path, ARGON, states)
+    with h5py.File(path, "a") as file:
+        edges = file["particles/all/box/edges"]
+        del edges["step"]
+        edges["step"] = [0, 2, 4]
+    with pytest.raises(ValueError, match="box/edges` is of other steps than the positions"):
+        rv.io.read(path)
+    with h5py.File(path, "a") as file:
+        edges = file["particles/all/box/edges/value"]
+        edges.resize(1, axis=0)
+    with pytest.raises(ValueError, match=r"edges of shape \(1, 3, 3\) for 3 frames|of other steps"):
+        rv.io.read(path)
+
+
+@pytest.mark.parametrize("suffix", [s for s in _FORMATS if s != ".h5md"])
+def test_long_trajectories_are_never_all_in_memory(tmp_path, suffix):
+    """Five times as many frames take no more memory: less than a twentieth of what they hold."""
+    state = rv.State(jnp.ones((50, 3)), None, rv.OrthorhombicBox(jnp.full(3, 9.0)))
+    topology, peaks = rv.Topology.from_elements(["Ar"] * 50), []
+    for frames in (40, 40, 200):  # the first has what is loaded once
+        states = jax.tree.map(lambda x, n=frames: np.broadcast_to(x, (n, *x.shape)), state)
+        rv.io.write(tmp_path / f"a{suffix}", topology, rv.Trajectory(np.arange(float(frames)), states, state))
+        tracemalloc.start()
+        parts = _FORMATS[suffix].read(tmp_path / f"a{suffix}", Request(topology, 1, 10, None, None, None))
+        assert sum(len(p.positions) for p in parts) == frames
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] - peaks[1] < 160 * 50 * 3 * 8 / 20

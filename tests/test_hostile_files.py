@@ -83,7 +83,7 @@ def require_right(suffix, trajectory, original, places):
 def fuzz(suffix, num, seed, folder):
     content = good(suffix, folder)
     rng, path = np.random.default_rng(seed), folder / f"damaged{suffix}"
-    request = Request(TOPOLOGY, 1, 1000, None, None)
+    request = Request(TOPOLOGY, 1, 1000, None, None, None)
     refused, slowest = 0, 0.0
     with hdf5_server() as hdf5, xtc_server() as xtc:  # as `read` does, but in one process for all
 
@@ -169,7 +169,7 @@ def test_hdf5_of_other_files_and_of_nothing(tmp_path):
         ({"data": np.ones((1, 1))}, r"positions have shape \(1, 1\)"),
     ]
     with hdf5_server() as server:
-        read = lambda path: merged(list(frames_of(hdf5_file(server, path), Request(None, 1, 9, None, None))))
+        read = lambda path: merged(list(frames_of(hdf5_file(server, path), Request(None, 1, 9, None, None, None))))
         assert read(tmp_path / "other.h5").positions.tolist() == [[[0.1, 0.2, 0.3]]]
         for k, (storage, message) in enumerate(cases):
             with pytest.raises(ValueError, match=message):

@@ -7,7 +7,17 @@ from jaxtyping import Array, Float
 from ._misc import is_concrete, require_array, require_count
 
 Times = Float[Array | np.ndarray, " frames"]
-"""ps. Of files they are NumPy's, in double precision: in JAX's default one, 1 µs and 1 fs do not go together."""
+"""ps. Of files they are NumPy's, in double precision: in JAX's default one, 1 µs and 1 fs do not go together.
+Not a number where a file has none."""
+
+
+def require_times(times: Times) -> None:
+    """Refused where there are none."""
+    if is_concrete(times) and np.any(np.isnan(np.asarray(times))):
+        raise ValueError(
+            "The frames have no times, since the file they come from has none; wanted `rv.io.read(..., interval=...)`,"
+            " in ps between its frames."
+        )
 
 
 def correlation_fixed_origin(
@@ -84,5 +94,6 @@ def running_integral(times: Times, values: Float[Array, "*batch frames"]) -> Flo
     require_array("values", values)
     if is_concrete(times) and np.any(np.diff(np.asarray(times)) < 0):
         raise ValueError("`times` decrease somewhere; wanted those of frames one after the other, in ps.")
+    require_times(times)
     pieces = 0.5 * (values[..., 1:] + values[..., :-1]) * jnp.diff(times - times[0])
     return jnp.concatenate([jnp.zeros_like(values[..., :1]), jnp.cumsum(pieces, axis=-1)], axis=-1)

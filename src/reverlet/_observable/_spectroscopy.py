@@ -28,7 +28,7 @@ from .._spectra import AbstractQuadrature, AbstractWindow, Trapezoid, correlatio
 from .._state import State, relative_to_center_of_mass
 from .._statistics import weighted_mean
 from .._system import System
-from .._timeseries import Times, correlation_all_origins, correlation_first_origins
+from .._timeseries import Times, correlation_all_origins, correlation_first_origins, require_times
 from .._verdict import raise_if
 from ._base import AbstractObservable
 from ._quantum import AbstractQuantumCorrection, HarmonicQuantumCorrection
@@ -298,6 +298,7 @@ def step_of(times, wavenumbers, window, num_lags):
 def require_equal_steps(times: Times) -> Times:
     """The times, from zero on, unless frames are not equally far apart, or so far from time zero that in the precision
     of the times this cannot be told: no correlation is made of these. (`FloatingPointError` where times are traced.)"""
+    require_times(times)
     times = np.asarray(times) if is_concrete(times) else times
     from_zero, rounding = times - times[0], 4 * float(jnp.finfo(times.dtype).eps) * abs(times).max()
     if not isinstance(from_zero, np.ndarray):

@@ -11,7 +11,7 @@ from .._misc import as_number, require_number
 from .._state import State, relative_to_center_of_mass
 from .._statistics import weighted_mean
 from .._system import System
-from .._timeseries import Times, running_integral
+from .._timeseries import Times, require_times, running_integral
 from ._base import AbstractObservable
 
 
@@ -109,6 +109,8 @@ class Einstein(AbstractDiffusionRoute):
         return _squared_displacement(system, state, initial)
 
     def diffusion(self, times, curve):
+        require_times(times)
+
         def slope(times, curve):
             first = min(int(self.start * len(times)), len(times) - 2)
             t = times[first:] - times[first:].mean()

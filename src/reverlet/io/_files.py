@@ -54,23 +54,24 @@ def read(
     stride: int = 1,
     time_unit: float | None = None,
     velocity_unit: float | None = None,
+    interval: float | None = None,
 ) -> tuple[Topology, Trajectory]:
     """A structure or trajectory from a file: extxyz, XYZ, PDB, DCD, HDF5 (H5MD), XTC, TRR or GRO, by its suffix.
 
     The records of the trajectory are one `State` whose arrays lead with `frames`. Velocities that a file does not have
-    are absent; where it has no times they are 0, 1, 2, … frames instead of ps. Numbers have JAX's default precision,
+    are absent, and so are times (not a number), unless `interval` says them. Numbers have JAX's default precision,
     from HDF5 that of the file; times are NumPy's, in double precision. Molecules are what bonds hold together, in a PDB
     file every residue besides.
 
     **Arguments:** `topology`, what the atoms are; needed for DCD, XTC, TRR and GRO, and for files that do not name
     elements. With it the atoms in the file are checked against it, and it is returned. `stride`: every how many frames,
     from the first on. `time_unit` (ps) and `velocity_unit` (nm/ps): those of times and velocities whose units the file
-    does not say.
+    does not say. `interval` (ps): between the frames of a file that has no times, whatever the stride.
 
     **Errors:** `ValueError`, which names the file, for one that is missing, damaged, of another format or suffix, or
     does not fit `topology`; `ImportError` if the package that reads it is missing.
     """
-    request = _request(topology, stride, _CHUNK, time_unit, velocity_unit)
+    request = _request(topology, stride, _CHUNK, time_unit, velocity_unit, interval)
     chunks = list(_frames(Path(path), request))
     with _naming_the_file(Path(path)):
         frames = merged(chunks)
@@ -85,15 +86,12 @@ def stream(
     stride: int = 1,
     time_unit: float | None = None,
     velocity_unit: float | None = None,
+    interval: float | None = None,
 ) -> Iterator[tuple[Topology, Trajectory]]:
-    """The same as `read` in parts of `chunk` frames, of which one at a time is in memory. Times without any go on."""
-    request = _request(topology, stride, chunk, time_unit, velocity_unit)
+    """The same as `read` in parts of `chunk` frames, of which one at a time is in memory."""
+    request = _request(topology, stride, chunk, time_unit, velocity_unit, interval)
     require_count("chunk", chunk)
-    count = 0
     for frames in _frames(Path(path), request):
-        if frames.times is None:
-            frames = frames._replace(times=np.arange(count, count + len(frames.positions), dtype=float))
-        count += len(frames.positions)
         with _naming_the_file(Path(path)):
             found = frames.topology, frames.trajectory()
         yield found
@@ -158,12 +156,12 @@ def reporting(path: Path | str, topology: Topology) -> Iterator[Reporter]:
         yield report
 
 
-def _request(topology, stride, chunk, time_unit, velocity_unit):
+def _request(topology, stride, chunk, time_unit, velocity_unit, interval):
     require_count("stride", stride)
-    for name, value in (("time_unit", time_unit), ("velocity_unit", velocity_unit)):
+    for name, value in (("time_unit", time_unit), ("velocity_unit", velocity_unit), ("interval", interval)):
         if value is not None and not (isinstance(value, (int, float)) and np.isfinite(value) and value > 0):
             raise ValueError(f"`{name}` is {value!r}; wanted a positive number, such as `rv.units.FEMTOSECOND`.")
-    return Request(topology, stride, chunk, time_unit, velocity_unit)
+    return Request(topology, stride, chunk, time_unit, velocity_unit, interval)
 
 
 def _frames(path, request):
@@ -171,13 +169,25 @@ def _frames(path, request):
     if not path.is_file():
         raise ValueError(f"There is no file {path}; wanted one of {kind.name}.")
     with _naming_the_extra():
-        chunks = kind.read(path, request)
+        chunks, count = kind.read(path, request), 0
         while True:
             with _naming_the_file(path):  # not around the caller's code
                 frames = next(chunks, None)
-            if frames is None:
-                return
+                if frames is None:
+                    return
+                frames = _timed(frames, count, request)
+                count += len(frames.positions)
             yield frames
+
+
+def _timed(frames, count, request):
+    """With the times that `interval` says, from those before on."""
+    if request.interval is None:
+        return frames
+    if frames.times is not None:
+        raise ValueError("It has times, and `interval` says others: leave it out.")
+    every = request.stride * request.interval
+    return frames._replace(times=every * np.arange(count, count + len(frames.positions)))
 
 
 @contextlib.contextmanager

@@ -28,6 +28,8 @@ class Request(NamedTuple):
     """ps, of times whose unit the file does not say."""
     velocity_unit: float | None
     """nm/ps, of velocities whose unit the file does not say."""
+    interval: float | None
+    """ps between the frames of a file that has no times."""
 
 
 class Frames(NamedTuple):
@@ -47,9 +49,10 @@ class Frames(NamedTuple):
         if isinstance(trajectory, State):
             one = trajectory.positions.ndim == 2
             states = jax.tree.map(lambda x: x[None], trajectory) if one else trajectory
-            times = np.arange(states.positions.shape[0], dtype=float)
+            times = None
         else:
             states, times = trajectory.records, np.asarray(trajectory.times)
+            times = None if np.all(np.isnan(times)) else times  # as of a file without
         if not isinstance(states, State):
             raise ValueError(
                 f"The records of the trajectory are of type `{type(states).__name__}`; wanted whole states, as `nve`"
@@ -80,10 +83,10 @@ class Frames(NamedTuple):
         if positions.ndim != 3 or 0 in positions.shape:
             raise ValueError(f"It has no atoms or no frames: its positions have shape {positions.shape}.")
         velocities = None if self.velocities is None else jnp.asarray(self.velocities, positions.dtype)
-        times = np.arange(len(positions), dtype=float) if self.times is None else np.asarray(self.times, float)
-        for name, values in (("positions", positions), ("velocities", velocities), ("times", times)):
+        for name, values in (("positions", positions), ("velocities", velocities), ("times", self.times)):
             if values is not None:
                 require_finite(name, values)
+        times = np.full(len(positions), np.nan) if self.times is None else np.asarray(self.times, float)
         boxes = self._boxes(positions.dtype)
         # not traced states, which would not be checked: their arrays have been
         states = jax.vmap(State)(positions, velocities, boxes)

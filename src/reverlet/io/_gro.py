@@ -99,13 +99,11 @@ def gro_writer(path: Path, topology: Topology):
         f"{(label.residue + 1) % 100_000:5d}{label.residue_name:<5}{label.name:>5}{(k + 1) % 100_000:5d}"
         for k, label in enumerate(labels(topology))
     ]
-    count = 0
     with open(path, "w", encoding="ascii") as file:
 
         def append(frames: Frames) -> None:
-            nonlocal count
             for k, vectors in enumerate(boxes_to_write(frames)):
-                time = count if frames.times is None else frames.times[k]
+                title = "reverlet" if frames.times is None else f"reverlet t= {float(frames.times[k])!r}"
                 values = frames.positions[k].astype(float)
                 _require_room("positions", values, 999.9)
                 rows = ["".join(f"{x:8.3f}" for x in row) for row in values]
@@ -116,10 +114,9 @@ def gro_writer(path: Path, topology: Topology):
                     ]
                 upright = np.all(vectors == vectors * np.eye(3))
                 box = "".join(f"{vectors[i, j]:15.9f}" for i, j in _ORDER[: 3 if upright else 9])
-                file.write(f"reverlet t= {float(time)!r}\n{topology.num_atoms:5d}\n")
+                file.write(f"{title}\n{topology.num_atoms:5d}\n")
                 file.writelines(f"{b}{row}\n" for b, row in zip(before, rows, strict=True))
                 file.write(box + "\n")
-                count += 1
             file.flush()
 
         yield append

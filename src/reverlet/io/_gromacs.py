@@ -66,6 +66,18 @@ def times_of(headers: np.ndarray, width: int) -> np.ndarray:
     return exact if same else times
 
 
+def times_to_write(frames: Frames, count: int) -> np.ndarray:
+    """Of frames, so many of which have been written before; refused where there are several without."""
+    if frames.times is None:
+        if count + len(frames.positions) > 1:
+            raise ValueError(
+                "This format has times and these frames have none; wanted `rv.Trajectory(times, states, final)`, or"
+                " `.dcd`, `.extxyz` or `.h5`."
+            )
+        return np.zeros(1)
+    return np.asarray(frames.times, float)
+
+
 def boxes_to_write(frames: Frames) -> np.ndarray:
     """The vectors of every frame, zeros where there is no box. Refused unless they lie as GROMACS wants them."""
     if frames.vectors is None:

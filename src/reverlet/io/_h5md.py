@@ -42,7 +42,13 @@ def frames_of(file: HDF5File, request: Request) -> Iterator[Frames]:
     times = _times(file, f"{atoms}/position", shape[0], request)
     for name in ("velocity", "image"):
         if f"{atoms}/{name}" in file:
-            require_same_frames(file, atoms, name, shape)
+            if file.shape(f"{atoms}/{name}/value") != shape:
+                raise ValueError(
+                    f"Its `{atoms}/{name}` has shape {file.shape(f'{atoms}/{name}/value')}, its positions {shape}."
+                )
+            _require_same_steps(file, atoms, name)
+    if f"{atoms}/box/edges/value" in file:
+        _require_same_steps(file, atoms, "box/edges")
     for part in parts(shape[0], request):
         positions = _values(file, f"{atoms}/position/value", _LENGTHS, part)
         vectors = _vectors(file, f"{atoms}/box", shape[0], part)
@@ -54,11 +60,8 @@ def frames_of(file: HDF5File, request: Request) -> Iterator[Frames]:
         yield Frames(topology, positions, velocities, vectors, None if times is None else times[part])
 
 
-def require_same_frames(file: HDF5File, atoms: str, name: str, shape: tuple[int, ...]) -> None:
-    """Refused unless an element is of the positions' atoms and frames."""
-    got = file.shape(f"{atoms}/{name}/value")
-    if got != shape:
-        raise ValueError(f"Its `{atoms}/{name}` has shape {got}, its positions {shape}.")
+def _require_same_steps(file, atoms, name):
+    """Refused where an element is of other frames than the positions."""
     both = [f"{atoms}/{x}/step" for x in ("position", name)]
     if all(file.is_dataset(x) for x in both):
         one, other = (file.values(x, "iu") for x in both)
@@ -145,11 +148,9 @@ def _vectors(file, box, num_frames, part):
     changes = f"{box}/edges/value" in file
     name = f"{box}/edges/value" if changes else f"{box}/edges"
     shape = file.shape(name)[1:] if changes else file.shape(name)
-    if shape not in ((3,), (3, 3)) or (changes and file.shape(name)[0] not in (1, num_frames)):
+    if shape not in ((3,), (3, 3)) or (changes and file.shape(name)[0] != num_frames):
         raise ValueError(f"Its box has edges of shape {file.shape(name)} for {num_frames} frames.")
-    one = not changes or file.shape(name)[0] == 1
-    edges = _values(file, name, _LENGTHS, None if one else part)
-    edges = edges if changes else edges[None]
+    edges = _values(file, name, _LENGTHS, part) if changes else _values(file, name, _LENGTHS)[None]
     if edges.shape[1:] == (3,):
         edges = edges[:, :, None] * np.eye(3, dtype=edges.dtype)
     return np.broadcast_to(edges, (len(range(num_frames)[part]), 3, 3))

@@ -38,7 +38,7 @@ def _append(particles, frames, count):
         "velocity/value": frames.velocities,
         "box/edges/value": frames.vectors,
         "position/step": np.arange(count, count + len(frames.positions)),
-        "position/time": _times(frames, count),
+        "position/time": frames.times,
     }
     for name, values in here.items():
         if (values is None) != (name not in particles):
@@ -74,20 +74,17 @@ def _begin(particles, frames):
     _text(box, "boundary", ["none" if frames.vectors is None else "periodic"] * 3)
     position = _series(particles, "position", frames.positions, "nm")
     _grow(position, "step", np.zeros(0, int))
-    _grow(position, "time", np.zeros(0), "ps")
+    if frames.times is not None:
+        _grow(position, "time", np.zeros(0), "ps")
     elements = []
     if frames.velocities is not None:
         elements.append(_series(particles, "velocity", frames.velocities, "nm ps-1"))
     if frames.vectors is not None:
         elements.append(_series(box, "edges", frames.vectors, "nm"))
     for element in elements:  # one and the same for all, as H5MD wants it
-        element["step"], element["time"] = position["step"], position["time"]
-
-
-def _times(frames, count):
-    if frames.times is None:
-        return np.arange(count, count + len(frames.positions), dtype=float)
-    return np.asarray(frames.times, float)
+        for name in ("step", "time"):
+            if name in position:
+                element[name] = position[name]
 
 
 def _text(thing, name, text):

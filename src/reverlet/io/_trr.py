@@ -21,6 +21,7 @@ from ._gromacs import (
     require_num_atoms,
     require_topology,
     times_of,
+    times_to_write,
     vectors_at,
 )
 
@@ -97,10 +98,10 @@ def trr_writer(path: Path, topology: Topology):
             nonlocal count
             width = 8 if frames.positions.dtype == np.float64 else 4
             size, moves = 3 * topology.num_atoms * width, frames.velocities is not None
+            times = times_to_write(frames, count)
             for k, vectors in enumerate(boxes_to_write(frames)):
                 sizes = (0, 0, 9 * width, 0, 0, 0, 0, size, size * moves, 0, topology.num_atoms, count, 0)
-                time = float(count if frames.times is None else frames.times[k])
-                arrays = [[time, 0.0], vectors, frames.positions[k]]
+                arrays = [[times[k], 0.0], vectors, frames.positions[k]]
                 if frames.velocities is not None:
                     arrays.append(frames.velocities[k])
                 numbers = b"".join(np.asarray(a, f">f{width}").tobytes() for a in arrays)

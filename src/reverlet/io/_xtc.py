@@ -14,7 +14,15 @@ import numpy as np
 
 from .._topology import Topology
 from ._frames import Frames, Request, parts
-from ._gromacs import boxes_to_write, headers_of, require_num_atoms, require_topology, times_of, vectors_at
+from ._gromacs import (
+    boxes_to_write,
+    headers_of,
+    require_num_atoms,
+    require_topology,
+    times_of,
+    times_to_write,
+    vectors_at,
+)
 from ._server import Server
 
 _FIXED = struct.Struct(">iiif36xi")
@@ -120,12 +128,16 @@ def xtc_writer(path: Path, topology: Topology):
         def append(frames: Frames) -> None:
             nonlocal count
             steps = np.arange(count, count + len(frames.positions), dtype=np.int32)
-            times = steps if frames.times is None else frames.times
             most = np.max(abs(frames.positions))
             if most >= 2e6:  # packed as whole numbers of 1e-3 nm in 32 bits
                 raise ValueError(f"XTC has no room for positions of {most:.3g} nm; wanted `.h5` or `.trr`.")
             single = lambda values: np.ascontiguousarray(values, np.float32)
-            file.write(single(frames.positions), time=single(times), step=steps, box=single(boxes_to_write(frames)))
+            file.write(
+                single(frames.positions),
+                time=single(times_to_write(frames, count)),
+                step=steps,
+                box=single(boxes_to_write(frames)),
+            )
             file.flush()
             count += len(steps)
 
