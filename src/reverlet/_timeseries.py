@@ -94,6 +94,5 @@ def running_integral(times: Times, values: Float[Array, "*batch frames"]) -> Flo
     require_array("values", values)
     if is_concrete(times) and np.any(np.diff(np.asarray(times)) < 0):
         raise ValueError("`times` decrease somewhere; wanted those of frames one after the other, in ps.")
-    require_times(times)
     pieces = 0.5 * (values[..., 1:] + values[..., :-1]) * jnp.diff(times - times[0])
     return jnp.concatenate([jnp.zeros_like(values[..., :1]), jnp.cumsum(pieces, axis=-1)], axis=-1)

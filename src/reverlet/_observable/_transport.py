@@ -84,6 +84,7 @@ class GreenKubo(AbstractDiffusionRoute):
         return _velocity_correlation(system, state, initial)
 
     def diffusion(self, times, curve):
+        require_times(times)
         return running_integral(times, curve)[-1] / jnp.where(_of_both_directions(times), 6, 3)
 
 
