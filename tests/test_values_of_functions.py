@@ -2,10 +2,12 @@
 
 import inspect
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import lennard_jones
 from test_values import BOX, KEY, STATE, SYSTEM, TOPOLOGY, WINDOW, X, bad_values
 
 import reverlet as rv
@@ -106,19 +108,37 @@ def test_samples_are_counted():
             sampler.sample(system, chains, 2, key=KEY)
 
 
-@pytest.mark.parametrize("far", [[1e4, 0, 0], [0, -1e4, 0], [1e9, 1e9, 1e9]])
-def test_positions_too_far_out_for_their_precision(far):
-    x = np.asarray(X) + np.array(far)
-    with pytest.raises(ValueError, match=r"`positions` reach 1(e\+09|0000|0000.5) nm.*float32"):
-        rv.State(jnp.asarray(x, jnp.float32), None, rv.OpenBox())
-    rv.State(jnp.asarray(x, jnp.float64), None, rv.OpenBox())
+FAR = jnp.asarray(np.asarray(X) + np.array([1e4, 0, 0]), jnp.float32)
 
 
-def test_positions_that_are_accepted_have_their_forces():
-    """At the furthest place that float32 is taken from: numbers there are 3e-5 nm apart, and bonds as wrong."""
-    bond = rv.HarmonicBond(np.array([[0, 1]]), 1e5, 0.09)
-    x = np.asarray(X[:2]) + 511.0
-    box = rv.OpenBox()
-    far = rv.State(jnp.asarray(x, jnp.float32), None, box)
-    wanted = 1e5 * 0.01  # kJ/mol/nm
-    np.testing.assert_allclose(bond.forces(far.positions, box)[0, 0], wanted, atol=1e5 * 3.1e-5)
+@pytest.mark.parametrize("kind", [jnp.float32, jnp.float64, jnp.bfloat16])
+def test_positions_too_far_out_for_their_precision(kind):
+    nearest = {jnp.float32: 512.0, jnp.float64: 2.0**38, jnp.bfloat16: 2.0**-7}[kind]
+    for place in (nearest, -nearest, 1e3 * nearest):
+        with pytest.raises(ValueError, match=r"`positions` reach .* nm, where numbers of "):
+            rv.State(jnp.zeros((2, 3), kind).at[1, 2].set(place), None, rv.OpenBox())
+    x = rv.State(jnp.zeros((2, 3), kind).at[1, 2].set(0.99 * nearest), None, rv.OpenBox()).positions
+    assert float(jnp.nextafter(x[1, 2], jnp.array(jnp.inf, kind)) - x[1, 2]) < 5e-5
+
+
+def test_positions_too_far_out_that_no_state_has_checked(tmp_path):
+    states = jax.vmap(lambda x: rv.State(x, jnp.zeros_like(x), rv.OpenBox()))(jnp.stack([FAR - FAR[0], FAR]))
+    with pytest.raises(rv.SimulationError, match=r"positions of configuration 1 reach 10000.5 nm, where .*float32"):
+        rv.System(TOPOLOGY, rv.Sum(())).check(states)
+    with pytest.raises(ValueError, match=r"`positions` reach 10000.5 nm"):
+        rv.CellList.fit(FAR, BOX, cutoff=0.5)
+    (tmp_path / "far.xyz").write_text("1\n\nAr 1e13 0 0\n")
+    with pytest.raises(ValueError, match=r"far.xyz cannot be read .*`positions` reach 1e\+12 nm"):
+        rv.io.read(tmp_path / "far.xyz")
+
+
+@pytest.mark.parametrize("origin", [0.0, 511.0])
+def test_positions_that_are_accepted_have_their_forces(origin):
+    """Numbers near 511 nm are 3e-5 nm apart, and so wrong are distances. Lennard-Jones forces are 3 % off at 1e4 nm."""
+    x = np.asarray(X + jnp.array([0.2, 0.1, 0.3]))[[0, 3]]
+    bond, lj = rv.HarmonicBond(np.array([[0, 1]]), 1e3, 0.5), lennard_jones(cutoff=0.9)
+    for potential, stiffness in ((bond, 1e3), (lj, 3e3)):
+        exact = potential.forces(jnp.asarray(x), BOX)
+        state = rv.State(jnp.asarray(x + origin, jnp.float32), None, BOX.astype(jnp.float32))
+        got = potential.forces(state.positions, state.box)
+        np.testing.assert_allclose(got, exact, atol=stiffness * (3.1e-5 if origin else 1e-6))

@@ -47,7 +47,7 @@ def test_constants_of_the_literature():
 
 
 def test_bad_input(without_type_checks):
-    with pytest.raises(ValueError, match="wanted at least 1"):
+    with pytest.raises(ValueError, match="`num_molecules` is 0"):
         rv.qspcfw(0, BOX)
     with pytest.raises(ValueError, match="OpenBox"):
         rv.qspcfw(2, rv.OpenBox())

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from . import units
+from ._misc import furthest, too_far
 from ._neighbors import AbstractNeighborSearch, Wear
 from ._solver import AbstractFallibleSolver
 from ._state import State
@@ -57,11 +58,13 @@ class Health(eqx.Module):
 
 
 def check_energies(states: State, energies: Float[Array, "..."], *, guard: T, mesh: Mesh | None = None) -> T:
-    """`guard`, unless one of the `energies` of the states is not finite: then a `SimulationError` says why."""
+    """`guard`, unless one of the `energies` of the states is not finite, or positions are too far out for forces: then
+    a `SimulationError` says why."""
     lift = jax.vmap if states.positions.ndim == 3 else lambda f: f
     vectors = lift(lambda s: s.box.vectors)(states)
-    values = (energies, states.positions, vectors)
-    return raise_if(~jnp.isfinite(energies), _describe_overlap, *values, guard=guard, mesh=mesh)
+    reach = jnp.max(jnp.abs(states.positions), axis=(-2, -1))
+    bad = ~(jnp.isfinite(energies) & (reach < furthest(states.positions.dtype)))
+    return raise_if(bad, _describe_start, energies, states.positions, vectors, guard=guard, mesh=mesh)
 
 
 def check_forces(state: State, forces: Float[Array, "atoms 3"], *, guard: T) -> T:
@@ -89,16 +92,18 @@ def _nearest(x, box):
     return i, j, distances[i, j]
 
 
-def _describe_overlap(energies, positions, vectors):
-    """Says which atoms overlap, of one configuration or of the first bad one of a batch."""
-    bad = np.flatnonzero(~np.isfinite(energies))
-    x = positions.reshape(-1, *positions.shape[-2:])[bad[0]].astype(float)
-    box = np.broadcast_to(vectors, (*positions.shape[:-2], 3, 3)).reshape(-1, 3, 3)[bad[0]].astype(float)
-    where = f" of configuration {bad[0]}" if energies.size > 1 else ""
-    energy = energies.ravel()[bad[0]]
-    if not np.all(np.isfinite(x)):
+def _describe_start(energies, positions, vectors):
+    """Says what is wrong with one configuration, or with the first bad one of a batch: which atoms overlap, mostly."""
+    x = positions.reshape(-1, *positions.shape[-2:])
+    reach = np.max(np.abs(x), axis=(1, 2))
+    k = np.flatnonzero(~(np.isfinite(energies.ravel()) & (reach < furthest(positions.dtype))))[0]
+    energy, where = energies.ravel()[k], f" of configuration {k}" if energies.size > 1 else ""
+    if not np.isfinite(reach[k]):
         return f"The positions{where} are not finite; wanted finite numbers, in nm."
-    i, j, distance = _nearest(x, box)
+    if reach[k] >= furthest(positions.dtype):
+        return f"The positions{where} {too_far(reach[k], positions.dtype)}"
+    box = np.broadcast_to(vectors, (*positions.shape[:-2], 3, 3)).reshape(-1, 3, 3)[k].astype(float)
+    i, j, distance = _nearest(x[k].astype(float), box)
     return (
         f"The potential energy{where} is {energy} kJ/mol; wanted a finite number. The nearest two atoms are {i} and"
         f" {j}, {distance:.4g} nm apart: atoms that overlap must be moved apart first, and parameters must be finite."

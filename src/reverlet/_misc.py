@@ -129,6 +129,32 @@ def require_finite(name: str, x: ArrayLike) -> None:
             )
 
 
+_COARSE = 5e-5
+"""Where neighboring numbers are further apart than this (nm), bonds of 1e5 kJ/mol/nm² have forces wrong by percents."""
+
+
+def furthest(dtype: Any) -> float:
+    """How far from the origin (nm) positions of this dtype resolve distances well enough for forces: float32 512 nm."""
+    return 2.0 ** (np.floor(np.log2(_COARSE / float(jnp.finfo(dtype).eps))) + 1)
+
+
+def require_resolved(name: str, x: Array) -> None:
+    """Refuses positions so far out that numbers of their dtype cannot hold distances; lets traced ones through."""
+    if is_concrete(x):
+        reach = np.max(np.abs(np.asarray(x)), initial=0)
+        if reach >= furthest(x.dtype):
+            raise ValueError(f"`{name}` {too_far(reach, x.dtype)}")
+
+
+def too_far(reach: float, dtype: Any) -> str:
+    """What is wrong with positions that reach so far (nm)."""
+    return (
+        f"reach {reach:.6g} nm, where numbers of {np.dtype(dtype)} are too far apart for forces; wanted less than"
+        f" {furthest(dtype):.6g} nm. Before they are made {np.dtype(dtype)}, wrap molecules into the box or subtract"
+        " their mean, or use float64."
+    )
+
+
 def require_positive(name: str, x: ArrayLike, unit: str, *, zero: bool = False) -> None:
     """Refuses values that are not positive (or negative ones only, where `zero` is welcome)."""
     require_array(name, x)

@@ -3,7 +3,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from . import units
@@ -13,13 +12,13 @@ from ._fields import AbstractChecked
 from ._misc import (
     as_array,
     as_float_array,
-    is_concrete,
     require_count,
     require_finite,
     require_flag,
     require_float,
     require_instance,
     require_positive,
+    require_resolved,
     require_shape,
 )
 from ._topology import Topology
@@ -52,7 +51,7 @@ class State(AbstractChecked):
         hint = "One configuration; lift with `jax.vmap(lambda x, v: State(x, v, box))` for many."
         require_shape("positions", self.positions, (None, 3), hint)
         require_finite("positions", self.positions)
-        _require_resolved(self.positions)
+        require_resolved("positions", self.positions)
         if self._velocities is None:
             return
         require_float("velocities", self._velocities)
@@ -99,24 +98,6 @@ class State(AbstractChecked):
         """
         require_count("num", num)
         return jax.tree.map(lambda x: jnp.repeat(x[None], num, axis=0), self)
-
-
-_COARSE = 5e-5
-"""Where neighboring numbers are further apart than this (nm), bonds of 1e5 kJ/mol/nm² have forces wrong by percents."""
-
-
-def _require_resolved(positions: Array) -> None:
-    """Refuses positions so far out that their floating-point numbers cannot hold distances."""
-    if not is_concrete(positions) or positions.size == 0:
-        return
-    furthest = np.max(np.abs(np.asarray(positions)))
-    apart = np.spacing(furthest) if furthest.dtype.kind == "f" else float(jnp.finfo(positions.dtype).eps * furthest)
-    if apart > _COARSE:
-        raise ValueError(
-            f"`positions` reach {furthest:.6g} nm, where numbers of {positions.dtype} are {apart:.2g} nm apart, too far"
-            f" for forces; wanted at most {_COARSE:g} nm. Before they are made {positions.dtype}, wrap them into the"
-            " box or subtract their mean, or use float64."
-        )
 
 
 def center_of_mass(masses: Float[Array, " atoms"], values: Float[Array, "atoms 3"]) -> Float[Array, "3"]:

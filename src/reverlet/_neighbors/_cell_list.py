@@ -10,7 +10,15 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._box import AbstractBox
 from .._fields import checked, count, counts, optional, positive_number
-from .._misc import is_concrete
+from .._misc import (
+    as_array,
+    is_concrete,
+    require_finite,
+    require_float,
+    require_instance,
+    require_number,
+    require_resolved,
+)
 from ._base import AbstractNeighborSearch, Neighbors
 
 
@@ -67,10 +75,15 @@ class CellList(AbstractNeighborSearch):
         **Errors:** `ValueError` for a box without volume or smaller than twice the cutoff and skin, and where positions
         are traced.
         """
-        positions = jnp.asarray(positions)
+        positions = as_array(positions)
         if isinstance(positions, Tracer):
             raise ValueError("`CellList.fit` got traced positions; wanted numbers: call it outside `jax.jit`.")
-        if not room >= 1:
+        require_float("positions", positions)
+        require_finite("positions", positions)
+        require_resolved("positions", positions)
+        require_instance("box", box, AbstractBox)
+        require_number("room", room)
+        if not 1 <= room < math.inf:
             raise ValueError(f"`room` is {room}; wanted at least 1, such as 1.2.")
         _require_room(box.heights, cutoff, skin)
         cls(cutoff, skin, every, (1, 1, 1), (1, 1), window=1, capacity=1, block=block)  # refuses what is no number

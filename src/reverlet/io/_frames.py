@@ -10,7 +10,7 @@ import numpy as np
 from .._box import OpenBox, OrthorhombicBox, TriclinicBox
 from .._dynamics import Trajectory
 from .._elements import SYMBOLS, atomic_number
-from .._misc import is_concrete, require_finite
+from .._misc import is_concrete, require_finite, require_resolved
 from .._state import State
 from .._topology import Topology
 
@@ -86,6 +86,7 @@ class Frames(NamedTuple):
         for name, values in (("positions", positions), ("velocities", velocities), ("times", self.times)):
             if values is not None:
                 require_finite(name, values)
+        require_resolved("positions", positions)
         times = np.full(len(positions), np.nan) if self.times is None else np.asarray(self.times, float)
         boxes = self._boxes(positions.dtype)
         # not traced states, which would not be checked: their arrays have been
