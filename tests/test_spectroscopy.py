@@ -144,6 +144,19 @@ def test_langevin_dipoles():
     np.testing.assert_allclose(shifted, got, rtol=1e-9)
 
 
+@pytest.mark.parametrize("charges", [[2.0, -0.5], [1.0, -1.0]])
+def test_dipoles_do_not_depend_on_the_origin(charges):
+    """Of a net charge: about their center of mass, q₁ and q₂ have the dipole (q₁ m₂ - q₂ m₁) d/(m₁ + m₂)."""
+    topology = rv.Topology.from_elements(["Ar", "Ne"])
+    (m, n), (q, p), d = np.asarray(topology.masses), charges, np.array([0.1, -0.2, 0.3])
+    wanted = (q * n - p * m) / (m + n) * d / 8.0**0.5
+    charged = rv.System(topology, rv.Sum(()), dipole=rv.PointCharges(np.array(charges)))
+    for origin in (0.0, 5.0):
+        state = rv.State(jnp.array([d, [0, 0, 0]]) + origin, None, BOX)
+        record = rv.DielectricConstant().record(charged, state, state)
+        np.testing.assert_allclose(record, wanted, rtol=1e-12)
+
+
 # One oscillator
 
 

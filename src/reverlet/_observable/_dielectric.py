@@ -6,6 +6,7 @@ from .. import units
 from .._dipole import moment_of
 from .._ensemble import require_ensemble
 from .._fields import checked, positive_number
+from .._state import relative_to_center_of_mass
 from .._statistics import weighted_mean
 from ._base import AbstractObservable
 from ._green_kubo import AbstractTransportCoefficient
@@ -18,7 +19,8 @@ class DielectricConstant(AbstractObservable):
     ε = 1 + (⟨M²⟩ - ⟨M⟩²)/(3 ε₀ V kT), in conducting surroundings, which is what an Ewald sum without a surface term
     simulates. For fixed electrons; of a polarizable dipole it lacks what electrons alone contribute (ε∞ - 1).
 
-    The dipole of a system with a net charge depends on the origin, and the result is then meaningless.
+    M is that of positions relative to the center of mass: the dipole of a system with a net charge depends on the
+    origin, and would grow as the system drifts.
 
     Molecules must be whole and stay so: atoms wrapped into the box one by one change M by charge times the box. Long
     runs are wanted (ns for water): the error is that of the fluctuations of M, and samples are correlated.
@@ -37,7 +39,8 @@ class DielectricConstant(AbstractObservable):
         del initial
         volume = require_volume(state)
         neighbors = system.find_neighbors(state.positions, state.box)
-        return moment_of(dipole_of(self.dipole, system), state.positions, state.box, neighbors) / jnp.sqrt(volume)
+        positions = relative_to_center_of_mass(system.topology, state.positions)
+        return moment_of(dipole_of(self.dipole, system), positions, state.box, neighbors) / jnp.sqrt(volume)
 
     def reduce(self, times, records, weights, ensemble=None):
         del times
