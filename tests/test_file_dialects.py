@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import reverlet as rv
+from reverlet._observable._spectroscopy import require_equal_steps
 from reverlet.io._files import _FORMATS
 from reverlet.io._frames import Request
 
@@ -72,6 +73,16 @@ def test_elements_are_not_guessed_from_names(tmp_path, name):
     assert read(tmp_path, atom(1, name, "LIG", 1, 1, "CL"), ".pdb")[0].elements == ("Cl",)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),  # columns 22 (chain), 27 (insertion code), 73 (segment), and the name of the residue
+    [("MOL A", "MOL B"), ("A   1 ", "A   1A"), ("          AR", "      S2  AR"), ("MOL", "LIG")],
+)
+def test_whatever_names_a_residue_ends_it(tmp_path, old, new):
+    one, other = atom(1, " AR1", "MOL", 1, 1, "AR"), atom(2, " AR1", "MOL", 1, 5, "AR")
+    refused(tmp_path, one + other, ".pdb", "Lines 1 and 2 are two atoms of the name AR1")
+    assert read(tmp_path, one + other.replace(old, new), ".pdb")[0].molecules.tolist() == [0, 1]
+
+
 def water(serial, number, x):
     return "".join(
         atom(serial + k, n, "HOH", number, x + k, n.strip()[0]) for k, n in enumerate((" O  ", " H1 ", " H2 "))
@@ -88,9 +99,17 @@ def test_residue_numbers_that_start_again(tmp_path):
     )
 
 
-@pytest.mark.parametrize("record", ["CONECT    1    2\n", "LINK         AR   AR A   1                 AR   AR A   1\n"])
+@pytest.mark.parametrize(
+    "record",
+    [
+        "CONECT    1    2\n",
+        "LINK         AR   AR A   1                 AR   AR A   1\n",
+        "SSBOND   1 CYS A    1    CYS A    1\n",
+    ],
+)
 def test_bonds_between_atoms_of_one_number_are_refused(tmp_path, record):
-    text = TWO + "TER\n" + TWO + record
+    two = atom(1, " SG", "CYS", 1, 1, "S") + atom(2, " SG", "CYS", 2, 6, "S") if record.startswith("SSBOND") else TWO
+    text = two + "TER\n" + two + record
     refused(tmp_path, text, ".pdb", "Line 6 names .*, which the atoms of lines 1 and 4 both have")
     refused(tmp_path, TWO + "CONECT    1   99\n", ".pdb", "Line 3 names serial number 99, which no atom has")
     assert read(tmp_path, TWO + "CONECT    1    2\n", ".pdb")[0].bonds.tolist() == [[0, 1]]
@@ -151,6 +170,11 @@ def test_columns_by_their_usual_names(tmp_path):
         _, got = read(tmp_path, text, ".extxyz", velocity_unit=rv.units.ANGSTROM / rv.units.FEMTOSECOND)
         np.testing.assert_allclose(got.records.velocities[0, 0], [700, 0, 0])
     refused(tmp_path, f"1\n{LATTICE}:masses:R:1:mass:R:1\nH 1 2 3 2 1\n", ".extxyz", "masses and mass")
+    refused(tmp_path, f"1\n{LATTICE}:mass:R:1\nH 1 2 3 -1\n", ".extxyz", "Line 3 has a mass of -1.0 u")
+    moving = f"1\n{LATTICE}:mass:R:1:momenta:R:3\nH 1 2 3 2.014 1 0 0\n"  # whose velocities depend on the mass
+    hydrogen, deuterium = (rv.Topology.from_elements([symbol]) for symbol in "HD")
+    refused(tmp_path, moving, ".extxyz", "Line 3 has a mass of 2.014 u, `topology` one of 1.00", topology=hydrogen)
+    assert read(tmp_path, moving, ".extxyz", topology=deuterium)[1].records.has_velocities
 
 
 def test_what_only_some_frames_have(tmp_path):
@@ -178,6 +202,7 @@ def test_times_of_unknown_unit(tmp_path):
         ("Ar 1_000 2 3\nAr 4 5 6", "Line 3, column `pos`, has '1_000'"),
         ("Ar 1 2 3\nAr ٣ 5 6", "Line 4, column `pos`, has '٣'"),
         ("Ar 1 2 3\nAr inf 5 6", "Line 4, column `pos`, has 'inf'"),
+        ("Ar 1 2 3\nAr 1e40 5 6", "Line 4, column `pos`, has '1e40'"),
         ("Ar 1 2 3\nAr 1.0D0 5 6", "Line 4, column `pos`, has '1.0D0'"),
     ],
 )
@@ -361,9 +386,10 @@ def test_times_that_a_file_lacks_are_absent(tmp_path, suffix):
     rv.io.write(path, ARGON, states)
     _, got = rv.io.read(path, topology=ARGON)
     assert np.all(np.isnan(got.times))
-    for needs in (rv.GreenKubo().diffusion, rv.Einstein().diffusion):
+    vdos = rv.VDOS(jnp.arange(1.0, 9.0), rv.spectra.HannWindow(0.1), num_lags=3)
+    for needs in (rv.GreenKubo().diffusion, rv.Einstein().diffusion, lambda *a: vdos.reduce(*a, jnp.ones(1))):
         with pytest.raises(ValueError, match=r"no times.* wanted `rv.io.read\(..., interval=...\)`"):
-            needs(got.times, jnp.ones(7))
+            needs(got.times, jnp.ones((1, 7, 6)))
     _, got = rv.io.read(path, topology=ARGON, interval=0.5, stride=2)
     np.testing.assert_array_equal(got.times, [0, 1, 2, 3])
     parts = [p.times for _, p in rv.io.stream(path, topology=ARGON, interval=0.5, stride=2, chunk=3)]
@@ -407,3 +433,38 @@ def test_long_trajectories_are_never_all_in_memory(tmp_path, suffix):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[2] - peaks[1] < 160 * 50 * 3 * 8 / 20
+
+
+def test_cells_of_dcd_that_cannot_be_told(tmp_path):
+    """CHARMM writes the shape matrix where others write angles: in its numbers they do not differ."""
+    path = tmp_path / "a.dcd"
+
+    def reading(title, vectors):
+        rv.io.write(path, ARGON, rv.State(jnp.ones((2, 3)), None, rv.TriclinicBox(jnp.asarray(vectors))))
+        content = bytearray(path.read_bytes())
+        length = int(np.frombuffer(content[92:96], "<i4")[0])  # behind a header of 84 bytes
+        content[100 : 96 + length] = title.ljust(length - 4)
+        path.write_bytes(content)
+        return rv.io.read(path, topology=ARGON)[1].records.box
+
+    skewed = np.array([[2.0, 0, 0], [0.01, 2, 0], [0, 0.01, 2]])
+    for title in (b"WRITTEN BY CHARMM", b""):
+        with pytest.raises(ValueError, match="does not say whether these are degrees, cosines, or CHARMM's"):
+            reading(title, skewed)
+        np.testing.assert_allclose(reading(title, 2 * np.eye(3)).lengths, 2.0)  # zeros, or 90 degrees
+    np.testing.assert_allclose(reading(b"CREATED BY NAMD", skewed).vectors[0], skewed, atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".extxyz", ".gro", ".trr"])
+@pytest.mark.parametrize("begin", [0.0, 1e6])
+def test_missing_frames_are_noticed_at_any_time(tmp_path, suffix, begin):
+    """2 fs apart, from zero and from 1 µs on."""
+    times = begin + 0.002 * np.arange(9)
+    for keep, steps in ((np.arange(9), [0.002] * 8), (np.delete(np.arange(9), 4), [0.002] * 3 + [0.004] + [0.002] * 3)):
+        states = jax.vmap(lambda x: rv.State(x, None, rv.OpenBox()))(jnp.ones((len(keep), 2, 3)))
+        rv.io.write(tmp_path / f"a{suffix}", ARGON, rv.Trajectory(times[keep], states, states))
+        got = rv.io.read(tmp_path / f"a{suffix}", topology=ARGON)[1].times
+        np.testing.assert_allclose(np.diff(got), steps, rtol=1e-6)
+        if len(keep) < 9:
+            with pytest.raises(ValueError, match=r"from 0.002 to 0.004 ps apart"):
+                require_equal_steps(got)

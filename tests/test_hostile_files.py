@@ -41,7 +41,7 @@ HOSTILE = [
 @functools.cache
 def good(suffix, folder):
     states = jax.vmap(lambda x: rv.State(x, 2 * x, rv.OrthorhombicBox(jnp.full(3, 9.0))))(jnp.asarray(POSITIONS))
-    rv.io.write(folder / f"good{suffix}", TOPOLOGY, states)
+    rv.io.write(folder / f"good{suffix}", TOPOLOGY, rv.Trajectory(np.arange(3.0), states, states))
     return (folder / f"good{suffix}").read_bytes()
 
 

@@ -133,12 +133,22 @@ def gathered(topology: Topology, snapshots: Iterator[Snapshot], request: Request
                     " wanted the same in all frames."
                 )
         if k % request.stride == 0:
+            _require_box(snapshot, picked[-1].vectors if picked else None)
             picked.append(snapshot)
         if len(picked) == request.chunk:
             yield _stacked(topology, picked)
             picked = []
     if picked:
         yield _stacked(topology, picked)
+
+
+def _require_box(snapshot, before):
+    """Refused where it is none, with its line; most are that of the frame before."""
+    if snapshot.vectors is not None and not np.array_equal(snapshot.vectors, before):
+        try:
+            TriclinicBox(snapshot.vectors)
+        except ValueError as error:
+            raise ValueError(f"The frame that begins in line {snapshot.line}: {error}") from None
 
 
 def _stacked(topology, snapshots):

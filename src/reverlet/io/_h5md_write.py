@@ -15,8 +15,9 @@ from ._frames import Frames
 def h5md_writer(path: Path, topology: Topology):
     import h5py
 
-    # this version's metadata have checksums, as the arrays have below: a damaged file is refused, not misread
-    opened = lambda mode: h5py.File(path, mode, libver="latest")
+    # metadata of 1.10 are the first with checksums, as the arrays have below: a damaged file is refused, not misread;
+    # those of later versions cannot be read by programs with an earlier one
+    opened = lambda mode: h5py.File(path, mode, libver=("v110", "v110"))
     with opened("w") as file:
         _fixed(file, topology)
     count = 0

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 _CHARACTERS = frozenset("0123456789+-.eE ")
+_MOST = 3e38
+"""What single precision holds."""
 
 
 def numbers(words: Sequence[str], place: Callable[[int], str]) -> np.ndarray:
@@ -15,7 +17,7 @@ def numbers(words: Sequence[str], place: Callable[[int], str]) -> np.ndarray:
         except ValueError:
             pass
         else:
-            if np.all(np.isfinite(values)):
+            if np.all(abs(values) < _MOST):
                 return values
     k = next(k for k, word in enumerate(words) if not _is_number(word))
     raise ValueError(f"{place(k)} has {words[k][:40]!r} in the place of a finite number.")
@@ -34,6 +36,6 @@ def _is_number(word):
     if not _CHARACTERS.issuperset(word):
         return False
     try:
-        return bool(np.isfinite(float(word)))
+        return abs(float(word)) < _MOST
     except ValueError:
         return False

@@ -140,7 +140,14 @@ class _Table(NamedTuple):
         if species is None:
             raise ValueError(f"Line {self.line - 1} has no `species:S:1` among its Properties: give `topology`.")
         require_symbols(species, lambda k: f"Line {self.line + k}")
-        return topology_of(species, masses=self.values(_MASSES, "R", 1), molecules=self.values(_MOLECULES, "I", 1))
+        return topology_of(species, masses=self._masses(), molecules=self.values(_MOLECULES, "I", 1))
+
+    def _masses(self):
+        masses = self.values(_MASSES, "R", 1)
+        if masses is not None and np.any(masses <= 0):
+            bad = int(np.argmax(masses <= 0))
+            raise ValueError(f"Line {self.line + bad} has a mass of {masses[bad]} u, wanted a positive one.")
+        return masses
 
     def snapshot(self, block: _Block, comment: Comment, topology: Topology, request: Request) -> Snapshot:
         """The frame in nm and ps."""
@@ -157,7 +164,12 @@ class _Table(NamedTuple):
                 f"Line {self.line - 1} has momenta and velocities among its Properties, wanted one of them."
             )
         if momenta is not None:
-            return momenta * _MOMENTUM / np.asarray(topology.masses, float)[:, None]
+            masses = np.asarray(topology.masses, float)
+            there = self._masses() if request.topology is not None else None
+            if there is not None and np.any(abs(there - masses) > 1e-3 * masses):
+                k = int(np.argmax(abs(there - masses) > 1e-3 * masses))  # velocities would be of one or the other
+                raise ValueError(f"Line {self.line + k} has a mass of {there[k]} u, `topology` one of {masses[k]} u.")
+            return momenta * _MOMENTUM / masses[:, None]
         if velocities is None:
             return None
         if request.velocity_unit is None:
