@@ -368,14 +368,11 @@ def test_derivatives_by_charges_of_molecules():
     np.testing.assert_allclose(jax.grad(u)(q), (u(q + 1e-3) - u(q - 1e-3)) / 2e-3, rtol=1e-9)
 
 
-WATERS = {"qspcfw": rv.qspcfw, "spcfw": rv.spcfw, "flexible_tip3p": rv.flexible_tip3p}
-
-
-@pytest.mark.parametrize("name", WATERS)
+@pytest.mark.parametrize("name", ["qspcfw", "spcfw", "flexible_tip3p"])
 def test_waters(name):
     """Neutral; at rest in the geometry of its table, where bonds and angles have no energy."""
     box = rv.OrthorhombicBox(jnp.full(3, 1.6))
-    system = WATERS[name](2, box)
+    system = getattr(rv.WaterModel, name)().system(2, box)
     bonds, angles, among, charges = system.potential.parts
     r, theta = float(bonds.length), float(angles.angle)
     one = np.array([[0, 0, 0], [r, 0, 0], [r * np.cos(theta), r * np.sin(theta), 0]])
@@ -478,7 +475,7 @@ PAIR = np.array([[0, 1]])
         ),
         (lambda: rv.qspcfw(0, BOX), ValueError, "`num_molecules` is 0"),
         (lambda: rv.qspcfw(1, rv.OpenBox()), ValueError, "`OpenBox`"),
-        (lambda: rv.spcfw(1, BOX, cutoff=0.9), ValueError, "half the smallest height"),
+        (lambda: rv.qspcfw(1, BOX, cutoff=0.9), ValueError, "half the smallest height"),
     ],
 )
 def test_refused(make, error, match, without_type_checks):

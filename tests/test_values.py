@@ -54,6 +54,8 @@ GOOD = {  # every public class and function with values: arguments that are fine
     rv.ReactionField: {"charges": CHARGES, "cutoff": 0.8, "dielectric": 78.3},
     rv.Ewald: {"charges": CHARGES, "cutoff": 0.8, "alpha": 3.0, "waves": (3, 3, 3), "scale": 0.5},
     rv.Ewald.fit: {"charges": CHARGES, "box": BOX, "cutoff": 0.8, "accuracy": 1e-4},
+    rv.WaterModel: {"charge": 0.4, "sigma": 0.3, "epsilon": 0.6, "stiffness": 1e5, "length": 0.1,
+                    "angle_stiffness": 300.0, "angle": 1.9},
     rv.PointCharges: {"charges": CHARGES},
     rv.PolarizableDipole: {"charges": CHARGES, "polarizabilities": np.full(4, 1e-3), "cutoff": 0.8, "damping": 0.4},
     rv.BondPolarizability: {"bonds": np.array([[0, 1]]), "parallel": 1e-3, "perpendicular": 1e-3,
@@ -112,6 +114,8 @@ FINE = {  # legitimate values, with the reason
     ("zero", rv.ListedPairs, "pairs"): "the first atom",
     ("negative zero", rv.ListedPairs, "factor"): "-1 takes pairs out again",
     ("zero", rv.Among, "atoms"): "the first atom",
+    ("negative zero", rv.WaterModel, "charge"): "charges have signs",
+    ("zero", rv.WaterModel, "epsilon stiffness angle_stiffness"): "no force",
     ("negative zero", rv.Scaled, "factor"): "-potential",
     ("zero", rv.HarmonicBond, "bonds stiffness length kinds"): "no spring; springs of no length; the first atom, kind",
     ("zero", rv.MorseBond, "bonds depth length"): "as of HarmonicBond",
@@ -156,7 +160,7 @@ NO_NUMBERS = {  # without fields, results that the library makes, or tested else
     "in test_values_of_functions": "blocks_of correlation_all_origins correlation_first_origins"
     " correlation_fixed_origin effective_sample_size entropy_sample_size infinitesimal_jackknife running_integral"
     " weighted_mean weighted_mean_error spectral_density correlation_of_density filter_spectrum expectation"
-    " expectation_gradients fit flexible_tip3p gradient_horizon minimize nve pack per_parameter qspcfw spcfw",
+    " expectation_gradients fit gradient_horizon minimize nve pack per_parameter qspcfw",
     "of trees; refused beside what they do": "linearize mbar",
 }
 EXEMPT = set(" ".join(NO_NUMBERS.values()).split())

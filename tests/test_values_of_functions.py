@@ -26,7 +26,7 @@ CALLS = {  # arguments that are fine, of functions that run something
              "throw": True},
     rv.minimize: {"system": SYSTEM, "state": STATE, "max_steps": 2, "tolerance": 10.0, "max_move": 0.01},
     rv.pack: {"molecule": WATER, "num": 4, "density": 600.0, "contact": 0.2, "positions": X[:3]},
-    rv.qspcfw: WATERS, rv.spcfw: WATERS, rv.flexible_tip3p: WATERS,
+    rv.qspcfw: WATERS,
     rv.fit: {"loss_fn": lambda m, c, k: (m["a"] ** 2, (c, None)), "model": {"a": jnp.array(1.0)},
              "optimizer": optax.adam(1e-3), "num_steps": 1, "positive": lambda m: m["a"], "callback": lambda s: None,
              "accept_changes": False},

@@ -10,7 +10,7 @@ import pytest
 
 import reverlet as rv
 
-MODELS = {"qspcfw": rv.qspcfw, "spcfw": rv.spcfw, "flexible_tip3p": rv.flexible_tip3p}
+MODELS = {make.__name__: make for make in (rv.WaterModel.qspcfw, rv.WaterModel.spcfw, rv.WaterModel.flexible_tip3p)}
 BOX = rv.OrthorhombicBox(jnp.full(3, 1.2385))
 WATER = rv.Topology.from_elements(["O", "H", "H"], molecules=[0, 0, 0], bonds=[(0, 1), (0, 2)])
 SHAPE = jnp.array([[0.0, 0.0, 0.0], [0.1, 0.0, 0.0], [-0.0375, 0.0927, 0.0]])
@@ -18,7 +18,7 @@ SHAPE = jnp.array([[0.0, 0.0, 0.0], [0.1, 0.0, 0.0], [-0.0375, 0.0927, 0.0]])
 
 @pytest.mark.parametrize("name", MODELS)
 def test_parts(name):
-    system = MODELS[name](8, BOX)
+    system = MODELS[name]().system(8, BOX)
     potential = system.potential
     charges = potential.part(rv.Ewald).charges
     np.testing.assert_allclose(jax.ops.segment_sum(charges.values, system.topology.molecules), 0, atol=1e-15)
@@ -27,10 +27,10 @@ def test_parts(name):
     np.testing.assert_array_equal(potential.part(rv.Among).atoms, 3 * np.arange(8))
     # a molecule by itself, in its own geometry, in a large box: the energy is that of its images' dipoles only
     large = rv.OrthorhombicBox(jnp.full(3, 6.0))
-    one = MODELS[name](1, large, accuracy=1e-7)
+    one = MODELS[name]().system(1, large, accuracy=1e-7)
     length, angle = one.potential.part(rv.HarmonicBond).length, one.potential.part(rv.HarmonicAngle).angle
     x = length * jnp.array([[0, 0, 0], [1, 0, 0], [jnp.cos(angle), jnp.sin(angle), 0]])
-    moment = rv.PointCharges.of(one.potential).moment(x, large)
+    moment = one.dipole.moment(x, large)
     # Makov and Payne: -2π/3 M²/V for conducting surroundings; higher multipoles fall with the fifth power of the edge
     wanted = -2 * math.pi / 3 * rv.units.COULOMB * jnp.sum(moment**2) / 6**3
     np.testing.assert_allclose(one.potential_energy(x, large), wanted, rtol=1e-2)
@@ -46,8 +46,43 @@ def test_constants_of_the_literature():
     np.testing.assert_allclose(potential.part(rv.Ewald).charges.values[:3], [-0.84, 0.42, 0.42], rtol=1e-12)
 
 
+def test_one_model_for_boxes_of_two_sizes():
+    """The gradient with respect to the model is that of the potentials and dipoles of all systems made of it."""
+    model = rv.WaterModel.spcfw()
+    boxes = {2: rv.OrthorhombicBox(jnp.full(3, 0.9)), 3: BOX}
+    positions = {n: (SHAPE + 0.3 * jnp.arange(n)[:, None, None]).reshape(-1, 3) for n in boxes}
+
+    @jax.jit
+    def loss(model):
+        total = 0.0
+        for n, box in boxes.items():
+            system = model.system(n, box)
+            total += system.potential_energy(positions[n], box) * jnp.sum(system.dipole.moment(positions[n], box))
+        return total
+
+    slopes = jax.jit(jax.grad(loss))(model)
+    for name in ("charge", "sigma", "epsilon", "stiffness", "length", "angle_stiffness", "angle"):
+        value = getattr(model, name)
+        moved = lambda h, name=name, value=value: loss(eqx.tree_at(lambda m: getattr(m, name), model, value * (1 + h)))
+        numeric = (moved(1e-5) - moved(-1e-5)) / (2e-5 * value)
+        # relative steps: their square times powers of 12 and 6 at most, 1e-8; rounding 1e-16/1e-5
+        np.testing.assert_allclose(getattr(slopes, name), numeric, rtol=1e-6, atol=1e-6 * abs(float(loss(model))))
+
+
 def test_bad_input(without_type_checks):
-    with pytest.raises(ValueError, match="`num_molecules` is 0"):
+    model = rv.WaterModel.qspcfw()
+    for topology in (
+        rv.Topology.from_elements(["Ar"] * 3),
+        rv.Topology.from_elements(["O", "H", "H"]),
+        rv.Topology.from_elements(["H", "O", "H"], molecules=[0, 0, 0], bonds=[(0, 1), (1, 2)]),
+        rv.Topology.from_elements(["O", "H", "H", "O"], molecules=[0, 0, 0, 1], bonds=[(0, 1), (0, 2)]),
+    ):
+        with pytest.raises(ValueError, match="no water as it knows it"):
+            model.bind(topology, BOX)
+    assert model.bind(WATER, BOX).topology.num_atoms == 3
+    with pytest.raises(ValueError, match="A model has one of each"):
+        rv.WaterModel(0.4, jnp.ones(2), 0.6, 1.0, 0.1, 1.0, 1.9)
+    with pytest.raises(ValueError, match="wanted a whole number, at least 1"):
         rv.qspcfw(0, BOX)
     with pytest.raises(ValueError, match="OpenBox"):
         rv.qspcfw(2, rv.OpenBox())
@@ -79,12 +114,11 @@ def test_one_parameter_has_two_uses_and_one_gradient():
 
 
 def test_gradient_of_a_spectral_loss_by_finite_differences():
-    """A liquid, 0.1 ps: all four parameters of the fit, through the forces and through the dipole."""
-    box = rv.OrthorhombicBox(jnp.full(3, 0.782))
-    base = rv.qspcfw(16, box, accuracy=1e-8)
-    _, packed = rv.pack(WATER, SHAPE, 16, box=box, key=jax.random.key(0))
-    start = rv.minimize(base, packed).state
-    start = rv.State(start.positions, rv.maxwell_boltzmann(base.topology, 298.15, key=jax.random.key(1)), box)
+    """A melting crystal, 0.1 ps: all four parameters of the fit, through the forces and through the dipole."""
+    box, corners = rv.OrthorhombicBox(jnp.full(3, 0.62)), 0.31 * np.indices((2, 2, 2)).reshape(3, 8).T
+    base = rv.qspcfw(8, box, accuracy=1e-8)
+    v = rv.maxwell_boltzmann(base.topology, 298.15, key=jax.random.key(1))
+    start = rv.State((corners[:, None] + SHAPE).reshape(24, 3), v, box)
     spectrum = rv.InfraredSpectrum(
         np.arange(0.0, 4001.0, 50.0), rv.spectra.CutoffWindow(0.1), dipole=rv.PointCharges.of
     )

@@ -160,10 +160,6 @@ from ._system import Surfaces as Surfaces, System as System
 from ._targets import StatePoint as StatePoint, Target as Target
 from ._topology import Topology as Topology
 from ._verdict import SimulationError as SimulationError
-from ._water import (
-    flexible_tip3p as flexible_tip3p,
-    qspcfw as qspcfw,
-    spcfw as spcfw,
-)
+from ._water import AbstractModel as AbstractModel, WaterModel as WaterModel, qspcfw as qspcfw
 
 __version__ = "0.1.0"
