@@ -117,7 +117,7 @@ def test_bonds_between_atoms_of_one_number_are_refused(tmp_path, record):
 
 @pytest.mark.parametrize("frames", [1, 3])
 def test_others_read_as_many_frames_of_ours(tmp_path, frames):
-    ase, mdtraj = pytest.importorskip("ase.io"), pytest.importorskip("mdtraj")
+    ase, mdtraj, openmm = (pytest.importorskip(name) for name in ("ase.io", "mdtraj", "openmm.app"))
     box = rv.OrthorhombicBox(jnp.full(3, 2.0))
     state = rv.State(jnp.array([[0.1, 0.2, 0.3], [0.5, 0.6, 0.7]]), None, box)
     rv.io.write(tmp_path / "a.pdb", ARGON, jax.tree.map(lambda x: jnp.stack([x] * frames), state))
@@ -125,6 +125,7 @@ def test_others_read_as_many_frames_of_ours(tmp_path, frames):
     assert len(found) == frames
     np.testing.assert_allclose([a.cell.lengths() for a in found], 20, atol=1e-3)
     assert mdtraj.load(tmp_path / "a.pdb").n_frames == frames
+    assert openmm.PDBFile(str(tmp_path / "a.pdb")).getNumFrames() == frames
 
 
 @pytest.mark.parametrize(("symbol", "mass"), [("D", 2.014), ("T", 3.016)])
@@ -258,6 +259,21 @@ def test_species_that_are_types_of_atoms(tmp_path):
         rv.io.read(path, topology=rv.Topology.from_elements(["H", "H"]))
 
 
+def test_atoms_in_another_order_are_refused(tmp_path):
+    """As parallel programs leave them, with an identifier."""
+    path = tmp_path / "a.h5"
+    for second, fine in (([7, 3], True), ([3, 7], False)):
+        h5md(path, id_value=np.array([[7, 3], second]))
+        if fine:
+            rv.io.read(path, topology=ARGON)
+        else:
+            with pytest.raises(ValueError, match="atoms are in another order in some frames"):
+                rv.io.read(path, topology=ARGON)
+    frame = f"2\n{LATTICE}:id:I:1\nAr 1 2 3 {{}}\nAr 4 5 6 {{}}\n"
+    read(tmp_path, frame.format(7, 3) * 2, ".extxyz")
+    refused(tmp_path, frame.format(7, 3) + frame.format(3, 7), ".extxyz", "frame 1 are not those .*line 5: `id`")
+
+
 def test_images_are_unwrapped(tmp_path):
     """An atom that has left the box on its right has an image of 1."""
     image = np.array([[[0, 0, 0], [0, 0, 0]], [[1, 0, 0], [0, 0, 0]]])
@@ -307,7 +323,7 @@ def test_what_is_reported_is_the_trajectory(tmp_path, suffix):
         pass
 
 
-@pytest.mark.parametrize("suffix", [".h5", ".extxyz", ".dcd", ".pdb", ".xyz"])
+@pytest.mark.parametrize("suffix", [".h5", ".extxyz", ".dcd", ".pdb", ".xyz", ".gro", ".trr", ".xtc"])
 def test_a_run_that_ends_early_leaves_its_frames(tmp_path, suffix):
     def interrupted():
         with rv.io.reporting(tmp_path / f"a{suffix}", ARGON) as reporter:
@@ -318,7 +334,7 @@ def test_a_run_that_ends_early_leaves_its_frames(tmp_path, suffix):
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     _, got = rv.io.read(tmp_path / f"a{suffix}", topology=ARGON)
-    np.testing.assert_allclose(got.records.positions, [START.positions] * 3, atol=1e-4)
+    np.testing.assert_allclose(got.records.positions, [START.positions] * 3, atol=5.1e-4)
 
 
 def test_reporters_of_what_cannot_be_reported():

@@ -160,6 +160,7 @@ def test_gro_of_other_programs(tmp_path):
         (GRO + GRO.replace("-0.0200", "       ").replace("0.0300", "      "), "Line 7 is|Line 7 has|wanted the same"),
         (GRO + GRO.replace(", t=   2.50000 step= 5", ""), "Frame 0 has a time and frame 1 has not"),
         (GRO + GRO.replace("1.86206", "0.00000"), "Frame 0 has a box and frame 1 has not"),
+        (GRO + GRO.replace("OW", "HW"), "Line 7 is of '    1SOL     HW    1', in the frame before of .*OW"),
         (GRO + "\n" + GRO, "Line 5 is empty, and line 6 is not"),
     ],
 )

@@ -117,7 +117,8 @@ def write(path: Path | str, topology: Topology, trajectory: Trajectory | State) 
     The file appears when it is complete, in the place of one of that name. Formats lose what they have no room for: see
     the table in the documentation.
 
-    **Arguments:** `trajectory`, one whose records are whole states, as of `nve` without `record`.
+    **Arguments:** `trajectory`, one whose records are whole states, as of `nve` without `record`. States alone have no
+    times.
 
     **Errors:** `ValueError` for other records, several trajectories at once, atoms that are not those of the topology,
     numbers that are not finite, what the format cannot hold (with one that can), a suffix or a folder that is not

@@ -30,7 +30,7 @@ def read_gro(path: Path, request: Request) -> Iterator[Frames]:
 
 def _snapshots(file, topology) -> Iterator[Snapshot]:
     lines = enumerate((line.rstrip("\r\n") for line in file), 1)
-    number = 0
+    number, names = 0, None
     for number, title in lines:
         if not title.strip() and number > 1:
             rest = next(((n, x) for n, x in lines if x.strip()), None)
@@ -41,11 +41,15 @@ def _snapshots(file, topology) -> Iterator[Snapshot]:
         if not _COUNT.fullmatch(count):
             raise ValueError(f"Line {at} is {count[:40]!r}, wanted the number of atoms of a frame.")
         require_num_atoms(int(count), topology)
-        rows = list(islice(lines, int(count)))
+        rows = [row for _, row in islice(lines, int(count))]
         last, box = next(lines, (0, None))
         if box is None:
             raise ValueError(f"The frame of line {number} is cut off.")
-        yield _snapshot(number, title, [row for _, row in rows], last, box)
+        names, before = [row[:_AHEAD] for row in rows], names
+        if before is not None and names != before:
+            k = next(k for k, (here, there) in enumerate(zip(names, before, strict=True)) if here != there)
+            raise ValueError(f"Line {at + 1 + k} is of {names[k]!r}, in the frame before of {before[k]!r}.")
+        yield _snapshot(number, title, rows, last, box)
     if number == 0:
         raise ValueError("It is empty.")
 

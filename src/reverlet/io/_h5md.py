@@ -49,6 +49,7 @@ def frames_of(file: HDF5File, request: Request) -> Iterator[Frames]:
             _require_same_steps(file, atoms, name)
     if f"{atoms}/box/edges/value" in file:
         _require_same_steps(file, atoms, "box/edges")
+    _require_same_order(file, f"{atoms}/id/value", shape, request)
     for part in parts(shape[0], request):
         positions = _values(file, f"{atoms}/position/value", _LENGTHS, part)
         vectors = _vectors(file, f"{atoms}/box", shape[0], part)
@@ -58,6 +59,19 @@ def frames_of(file: HDF5File, request: Request) -> Iterator[Frames]:
         if f"{atoms}/image" in file and vectors is not None:  # how many boxes an atom has gone
             positions = positions + file.values(f"{atoms}/image/value", "iu", part).astype(float) @ vectors
         yield Frames(topology, positions, velocities, vectors, None if times is None else times[part])
+
+
+def _require_same_order(file, name, shape, request):
+    """Refused where identifiers of particles change their places from frame to frame, as some parallel programs leave
+    them: an atom would go on as another one."""
+    if name not in file:
+        return
+    if file.shape(name) != shape[:2]:
+        raise ValueError(f"Its `{name}` has shape {file.shape(name)}, its positions {shape}.")
+    first = file.values(name, "iu", slice(0, 1))
+    for part in parts(shape[0], request):
+        if np.any(file.values(name, "iu", part) != first):
+            raise ValueError(f"Its atoms are in another order in some frames (`{name}`); wanted one order in all.")
 
 
 def _require_same_steps(file, atoms, name):

@@ -51,7 +51,7 @@ def _snapshots(blocks, first, topology, request):
     for k, block in enumerate(blocks, 1):
         comment = comment_of(block.comment, block.line + 1, request)
         table = _Table.of(block, comment)
-        for name in ("species", "Z", *_MASSES, *_MOLECULES):
+        for name in ("species", "Z", "id", *_MASSES, *_MOLECULES):
             here, there = table.column(name), first.column(name)
             if here != there:
                 raise ValueError(
