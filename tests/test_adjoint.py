@@ -113,7 +113,11 @@ SAVEATS = {
 }
 
 
-@pytest.mark.parametrize("name", SAVEATS)
+_FEW = ("ts between, t0, t1", "steps not dividing, t1", "subs")  # each kind of time, duplicates, and records
+FEW_SAVEATS = [name if name in _FEW else pytest.param(name, marks=pytest.mark.slow) for name in SAVEATS]
+
+
+@pytest.mark.parametrize("name", FEW_SAVEATS)
 def test_saveat(name):
     compare(lambda i, adjoint: weigh(solve(*i, SAVEATS[name], adjoint).ys), Y0, ARGS)
 
@@ -130,10 +134,8 @@ def test_solution_is_the_same(name):
 
 
 # the three are made like the others, by composition or from coefficients
-ALSO_SLOW = [
-    pytest.param(name, marks=pytest.mark.slow) if name in ("McLachlan4", "BlanesMoan4", "Yoshida6") else name
-    for name in SOLVERS
-]
+_FASTER = ("PositionVerlet", "Respa", "ThreeTerms")
+ALSO_SLOW = [name if name in _FASTER else pytest.param(name, marks=pytest.mark.slow) for name in SOLVERS]
 
 
 @pytest.mark.parametrize("name", ALSO_SLOW)
@@ -395,6 +397,7 @@ def test_respa(name):
     np.testing.assert_allclose(sum(jax.tree.leaves(products)), numeric, rtol=1e-6)  # as for argon above
 
 
+@pytest.mark.slow
 def test_respa_of_one_step_is_velocity_verlet():
     state, system = argon_state(), rv.System(argon_topology(), SPLITS["by distance"])
     final = lambda solver: rv.nve(system, state, solver, dt=0.004, num_steps=7, save_every=7).final
@@ -458,7 +461,11 @@ def _temporary_bytes(num_steps, solver=rv.VelocityVerlet(), potential=lennard_jo
 
 
 @pytest.mark.parametrize(
-    "options", [(rv.VelocityVerlet(), lennard_jones()), (rv.Respa(2), DIMERS + lennard_jones())], ids=["one", "two"]
+    "options",
+    [
+        pytest.param((rv.VelocityVerlet(), lennard_jones()), id="one", marks=pytest.mark.slow),
+        pytest.param((rv.Respa(2), DIMERS + lennard_jones()), id="two"),
+    ],
 )
 def test_memory_does_not_grow_with_the_number_of_steps(options):
     short, long = _temporary_bytes(200, *options), _temporary_bytes(2000, *options)

@@ -291,7 +291,13 @@ def argon_gradient():
     return inputs, eqx.filter_grad(argon_loss)(inputs, SOLVER, rv.ReversibleAdjoint())
 
 
-@pytest.mark.parametrize("solver", [SOLVER, rv.VelocityVerlet()], ids=["the same numbers", "velocity Verlet"])
+@pytest.mark.parametrize(
+    "solver",
+    [
+        pytest.param(SOLVER, id="the same numbers"),
+        pytest.param(rv.VelocityVerlet(), id="velocity Verlet", marks=pytest.mark.slow),
+    ],
+)
 def test_gradients_of_argon(solver, argon_gradient):
     inputs, got = argon_gradient
     wanted = eqx.filter_grad(argon_loss)(inputs, solver, diffrax.DirectAdjoint())
@@ -416,7 +422,13 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("adjoint", [rv.ReversibleAdjoint(), diffrax.DirectAdjoint()], ids=["reversible", "direct"])
+@pytest.mark.parametrize(
+    "adjoint",
+    [
+        pytest.param(rv.ReversibleAdjoint(), id="reversible"),
+        pytest.param(diffrax.DirectAdjoint(), id="direct", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("name", CASES)
 def test_what_does_not_fit_is_an_error(name, adjoint):
     case, what = CASES[name]

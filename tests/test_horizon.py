@@ -96,6 +96,7 @@ def test_error_of_the_whole_gradient():
     np.testing.assert_allclose(diagnose(thermodynamic=True).gradient_error[-1, 0], wanted, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_directions():
     unit = diagnose()
     place = lambda s: (s.potential.k, s.potential.center)
@@ -205,6 +206,7 @@ def test_what_is_proposed(reach, threshold, decay, proposed):
     np.testing.assert_allclose(got.proposed, proposed, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_single_precision():
     system = SYSTEM.astype(jnp.float32)
     got = diagnose(system, oscillators(dtype=jnp.float32))

@@ -482,6 +482,7 @@ def test_a_list_that_misses_pairs_gives_nan():
         rv.LennardJones(0.2, 0.8, cutoff=0.6).energy(x, box, neighbors=neighbors)
 
 
+@pytest.mark.slow
 def test_a_list_much_too_small_is_enlarged_until_it_fits():
     state, search = argon_state(4), argon_search()
     tiny = dataclasses.replace(search, capacity=20, window=3)
