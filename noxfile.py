@@ -44,8 +44,6 @@ def tests(session: nox.Session) -> None:
         "auto",
         "--maxprocesses",
         "8",
-        "--dist",
-        "loadgroup",  # tests that share the run of an experiment go to one process
         "-m",
         "not gpu",
         *session.posargs,

@@ -20,6 +20,26 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.skip(reason="slow: give --slow to run it"))
 
 
+APART = ("tests/test_docs.py", "tests/test_adjoint.py", "tests/test_potentials.py")
+"""Files whose tests share nothing."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Tests of one file go to one process, since they share compiled functions and runs of programs.
+
+    Those of `APART` come last, one by one, so that all processes end together.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file, _, _ = nodeid.partition("::")
+            return nodeid if file in APART else file
+
+    return ByFile(config, log)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def forget_compiled_programs():
     """Each takes some memory maps, of which Linux gives a process 65,530: beyond that the compiler dies."""

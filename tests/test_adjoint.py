@@ -133,7 +133,7 @@ def test_solution_is_the_same(name):
     assert got.result == wanted.result
 
 
-# the three are made like the others, by composition or from coefficients
+# with steps that keep no force, several kicks, and several terms; the others are made like these, or tested below
 _FASTER = ("PositionVerlet", "Respa", "ThreeTerms")
 ALSO_SLOW = [name if name in _FASTER else pytest.param(name, marks=pytest.mark.slow) for name in SOLVERS]
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.xdist_group("devices")  # one process, for one run of `four`
 ROOT = Path(__file__).parent.parent
 PROGRAM = ROOT / "tests" / "devices_program.py"
 

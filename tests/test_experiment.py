@@ -18,8 +18,6 @@ from experiments import _goals
 from experiments.__main__ import main
 from experiments._refine import TIME
 
-pytestmark = pytest.mark.xdist_group("experiments")  # one process, for one run of `runs`
-
 ROOT = Path(__file__).parent.parent
 ARGON = ROOT.parent / "shared/data/argon/ar346.pdb"
 FIGURES = ("path", "diffusion", "correlation", "gradients", "horizon")
