@@ -60,6 +60,14 @@ def test_one_box_before_all_models_is_of_all(tmp_path):
     np.testing.assert_allclose(got.records.box.lengths, 2.0)
 
 
+def test_frames_that_nothing_divides_are_refused(tmp_path):
+    """Two of two atoms would be one of four. TER ends a chain, not a frame."""
+    for between in ("", "TER\n"):
+        text = cryst(20) + TWO + between + cryst(21) + TWO
+        refused(tmp_path, text, ".pdb", f"Line {4 + bool(between)} is a CRYST1 behind atoms")
+    refused(tmp_path, cryst(20) + cryst(20) + TWO, ".pdb", "Line 2 is a second CRYST1")
+
+
 @pytest.mark.parametrize("cell", [cryst(0), cryst(1), ""])
 def test_boxes_that_are_none(tmp_path, cell):
     assert isinstance(read(tmp_path, cell + TWO, ".pdb")[1].records.box, rv.OpenBox)
@@ -157,6 +165,10 @@ def test_xyz_of_ipi(tmp_path, unit, nm):
     np.testing.assert_allclose(got.records.positions[0, 0], nm * np.array([1, 2, 3]), rtol=1e-6)
     np.testing.assert_allclose(got.records.box.lengths[0], 0.0529177210544 * np.array([20, 21, 22]), rtol=1e-6)
     refused(tmp_path, f"1\n{comment.replace('positions', 'velocities')}\nAr 1 2 3\n", ".xyz", "Line 2 .* wanted six")
+    for old, new in (("(abcABC)", "{H}"), ("(abcABC)", "[GENH]"), ("CELL(abcABC):", "")):
+        refused(tmp_path, f"1\n{comment.replace(old, new)}\nAr 1 2 3\n", ".xyz", r"Line 2 .* wanted CELL\(abcABC\)")
+    _, other = read(tmp_path, f"1\n{comment.replace('(abcABC)', '{abcABC}')}\nAr 1 2 3\n", ".xyz")
+    np.testing.assert_array_equal(other.records.positions, got.records.positions)
 
 
 LATTICE = 'Lattice="20 0 0 0 20 0 0 0 20" Properties=species:S:1:pos:R:3'
@@ -165,7 +177,8 @@ LATTICE = 'Lattice="20 0 0 0 20 0 0 0 20" Properties=species:S:1:pos:R:3'
 def test_columns_by_their_usual_names(tmp_path):
     topology, _ = read(tmp_path, f"1\n{LATTICE}:mass:R:1\nH 1 2 3 2.014\n", ".extxyz")
     np.testing.assert_allclose(topology.masses, 2.014)
-    for name in ("vel", "velo", "velocity", "velocities"):
+    np.testing.assert_allclose(read(tmp_path, f"1\n{LATTICE}:Masses:R:1\nH 1 2 3 3\n", ".extxyz")[0].masses, 3)
+    for name in ("Velocity", "vel", "velo", "velocity", "velocities"):
         text = f"1\n{LATTICE}:{name}:R:3\nAr 1 2 3 7 0 0\n"
         refused(tmp_path, text, ".extxyz", "Line 2 has velocities of unknown unit")
         _, got = read(tmp_path, text, ".extxyz", velocity_unit=rv.units.ANGSTROM / rv.units.FEMTOSECOND)
@@ -176,6 +189,12 @@ def test_columns_by_their_usual_names(tmp_path):
     hydrogen, deuterium = (rv.Topology.from_elements([symbol]) for symbol in "HD")
     refused(tmp_path, moving, ".extxyz", "Line 3 has a mass of 2.014 u, `topology` one of 1.00", topology=hydrogen)
     assert read(tmp_path, moving, ".extxyz", topology=deuterium)[1].records.has_velocities
+
+
+def test_boxes_and_units_by_other_names(tmp_path):
+    for more, message in (("cell='9 0 0 0 9 0 0 0 9'", "`cell` and no `Lattice`"), ("units=bohr", "is in Å")):
+        text = f"1\n{more} Properties=species:S:1:pos:R:3\nAr 1 2 3\n"
+        refused(tmp_path, text, ".extxyz", f"Line 2 has .*{message}")
 
 
 def test_what_only_some_frames_have(tmp_path):

@@ -105,6 +105,19 @@ def test_times_in_single_precision_are_those_of_the_steps(tmp_path, suffix):
             np.testing.assert_allclose(intervals / intervals[0], np.where(np.arange(38) == 6, 2, 1), rtol=1e-6)
 
 
+def test_trr_with_forces(tmp_path):
+    """These stand behind velocities, and are left out."""
+    path, written = tmp_path / "a.trr", trajectory(BOXES["triclinic"], [0.0])
+    rv.io.write(path, TOPOLOGY, written)
+    content = bytearray(path.read_bytes())
+    content[60:64] = content[52:56]  # the size of forces is that of positions
+    path.write_bytes((content + bytes(8 * 3 * NUM_ATOMS)) * 2)
+    _, got = rv.io.read(path, topology=TOPOLOGY)
+    for frame in range(2):
+        np.testing.assert_array_equal(got.records.positions[frame], written.final.positions)
+        np.testing.assert_array_equal(got.records.velocities[frame], written.final.velocities)
+
+
 def test_trr_without_positions_or_velocities_in_some_frames(tmp_path):
     """As GROMACS writes them where these are kept every so many steps. MDTraj gives what is in memory."""
     whole = rv.State(jnp.ones((NUM_ATOMS, 3)), jnp.ones((NUM_ATOMS, 3)), rv.OpenBox())

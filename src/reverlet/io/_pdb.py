@@ -96,7 +96,12 @@ def _models(file) -> Iterator[_Model]:
         elif record == "TER":
             chain += 1
         elif record == "CRYST1":
-            if boxed > 0 and not atoms:
+            if atoms:
+                raise ValueError(
+                    f"Line {number} is a CRYST1 behind atoms: of these, or of a frame that has no beginning? Wanted it"
+                    " before them, and END or ENDMDL between frames."
+                )
+            if boxed > 0:
                 raise ValueError(f"Line {number} is a second CRYST1 (after line {boxed}) of the same atoms.")
             box, boxed = _box(line, number), number
         elif record == "MODEL":

@@ -51,7 +51,7 @@ def _snapshots(blocks, first, topology, request):
     for k, block in enumerate(blocks, 1):
         comment = comment_of(block.comment, block.line + 1, request)
         table = _Table.of(block, comment)
-        for name in ("species", "Z", "id", *_MASSES, *_MOLECULES):
+        for name in ("species", "z", "id", *_MASSES, *_MOLECULES):
             here, there = table.column(name), first.column(name)
             if here != there:
                 raise ValueError(
@@ -132,7 +132,7 @@ class _Table(NamedTuple):
 
     def topology(self, request: Request) -> Topology:
         """What the atoms are."""
-        species, atomic_numbers = self.column("species"), self.values(("Z",), "I", 1)
+        species, atomic_numbers = self.column("species"), self.values(("z",), "I", 1)
         if species is None and atomic_numbers is not None:
             species = symbols_of(atomic_numbers)
         if request.topology is not None:

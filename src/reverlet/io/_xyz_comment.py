@@ -10,10 +10,12 @@ from ._cell import vectors_of
 from ._frames import Request
 from ._numbers import numbers
 
+_BOXES = ("cell", "box", "unitcell", "unit_cell")
+_ANGSTROM = ("angstrom", "ang", "a", "å")
 _LENGTHS = {"angstrom": units.ANGSTROM, "atomic_unit": units.BOHR, "bohr": units.BOHR, "nanometer": 1.0}
 _TIMES = {"ps": 1.0, "fs": units.FEMTOSECOND}
 _CP2K = re.compile(r"\s*i\s*=\s*\d+\s*,(?:\s*time\s*=\s*([^\s,]+)\s*,)?", re.ASCII)
-_IPI = re.compile(r"#\s*CELL\s*[\[(](\w+)[\])]:((?:\s+[^\sA-Za-z{}]+)*)", re.ASCII)
+_IPI = re.compile(r"CELL\s*[\[({](\w+)[\])}]:((?:\s+[^\sA-Za-z{}]+)*)|\b\w+\{(?:atomic_unit|angstrom)\}", re.ASCII)
 _IPI_UNIT = re.compile(r"(\w+)\{(\w+)\}", re.ASCII)
 _EXTENDED = re.compile(r"\b((lattice|properties|pbc)\s*=|time=)", re.ASCII | re.IGNORECASE)
 _ROW = re.compile(r"[A-Z][a-z]?(\s+[+-]?\d*\.?\d+([eE][+-]?\d+)?){3}", re.ASCII)
@@ -23,7 +25,7 @@ _PAIR = re.compile(
 
 
 class Column(NamedTuple):
-    """Neighboring columns of one name."""
+    """Neighboring columns of one name, in lower case."""
 
     name: str
     kind: str
@@ -48,7 +50,7 @@ class Comment(NamedTuple):
 
 def comment_of(text: str, line: int, request: Request) -> Comment:
     """Of i-PI, CP2K or extended XYZ; anything else is only words."""
-    if match := _IPI.match(text):
+    if match := _IPI.search(text):
         return _ipi(text, match, line)
     if match := _CP2K.match(text):
         time = match.group(1)
@@ -66,9 +68,11 @@ def _place(line):
 
 def _ipi(text, match, line):
     if match.group(1) != "abcABC":
-        raise ValueError(f"Line {line} has a CELL({match.group(1)}), wanted CELL(abcABC), as i-PI writes it.")
+        raise ValueError(
+            f"Line {line} is {text[:60]!r}, of i-PI with a CELL of {match.group(1) or 'nothing'}; wanted CELL(abcABC)."
+        )
     cell = numbers(match.group(2).split(), _place(line))
-    quantities = dict(_IPI_UNIT.findall(text))
+    quantities = dict(_IPI_UNIT.findall(text, match.end()))
     positions = {"positions", "x_centroid"} & quantities.keys()
     if len(cell) != 6 or len(positions) != 1 or "cell" not in quantities:
         raise ValueError(
@@ -98,6 +102,12 @@ def _pairs(text, line):
 
 
 def _extended(pairs, line, request):
+    for key in _BOXES:
+        if key in pairs and "lattice" not in pairs:
+            raise ValueError(f"Line {line} has `{key}` and no `Lattice`, which is what extended XYZ calls a box.")
+    for key in ("unit", "units"):
+        if pairs.get(key, "a").lower() not in _ANGSTROM:
+            raise ValueError(f"Line {line} has {key}={pairs[key]}; extended XYZ is in Å.")
     vectors = None
     if "lattice" in pairs:
         vectors = numbers(pairs["lattice"].split(), _place(line)) * units.ANGSTROM
@@ -137,7 +147,7 @@ def _columns(text, line):
             raise ValueError(
                 f"Line {line} has {':'.join(triple)!r} among its Properties, wanted name:S, I, R or L:number."
             )
-    columns = tuple(Column(name, kind, int(width)) for name, kind, width in triples)
+    columns = tuple(Column(name.lower(), kind, int(width)) for name, kind, width in triples)
     names = [c.name for c in columns]
     twice = [n for n in names if names.count(n) > 1]
     if twice:
