@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from helpers import lennard_jones
-from test_values import BOX, KEY, STATE, SYSTEM, TOPOLOGY, WINDOW, X, bad_values
+from test_values import BOX, CHARGES, GOOD, KEY, LJ, STATE, SYSTEM, TOPOLOGY, WINDOW, X, bad_values
 
 import reverlet as rv
 
@@ -62,6 +62,40 @@ FINE = {  # legitimate, with the reason
     "zero": [*SIGNED, "weights", "wavenumbers", "intensities", "at", "temperature", "positions", "chain"],
     "nan inf -inf": ["weights", *SIGNED],  # come out as NaN, which `test_series` sees
 }
+
+
+NEITHER = {  # public, but in none of the tables
+    "made by the library": "BitReversibleState Blocks Chains Edges Estimate FitState GradientHorizon Gradients Minimum"
+    " Neighbors Pool RamanSpectra Samples Surfaces Trajectory Bath Edges.within"
+    " SimulationError.within BitReversibleVerlet.describe",
+    "of Diffrax's terms, which have no numbers": "ConservativeTerm Drift Kick OrnsteinUhlenbeck Stage",
+    "of files, which test_files and test_file_mutations do worse to": "read read_structure stream reporting write",
+    "of trees; refused where they are tested": "linearize mbar",
+    "of OpenMM's objects; refused in test_openmm": "default_box from_system",
+    "rules of fields, which all of test_values is about": "Indices Parameter Rule checked count finite finite_number"
+    " function indices instance optional positive positive_number positive_or_zero positive_scalar positive_whole",
+}
+SPACES = [rv, rv.controls, rv.fields, rv.flows, rv.io, rv.openmm, rv.spectra, rv.statistics]
+
+
+def public():
+    """All classes and functions with arguments, and functions of classes, by name."""
+    found = {n: v for space in SPACES for n, v in vars(space).items() if not n.startswith("_") and callable(v)}
+    for n, v in list(found.items()):
+        ways = [k for k, f in vars(v).items() if isinstance(f, classmethod | staticmethod) and not k.startswith("_")]
+        found |= {f"{n}.{k}": getattr(v, k) for k in ways}
+    errors = lambda v: inspect.isclass(v) and issubclass(v, Exception)
+    return {
+        n: v
+        for n, v in found.items()
+        if not n.startswith("Abstract") and not errors(v) and inspect.signature(v).parameters
+    }
+
+
+def test_everything_public_is_in_a_table_or_said_why_not():
+    tables, exempt = [*GOOD, *CALLS, *SERIES_OF], " ".join(NEITHER.values()).split()
+    assert [n for n, v in public().items() if v not in tables and n not in exempt] == []
+    assert [n for n in exempt if n not in public() or public()[n] in tables] == []  # no longer an exception
 
 
 def is_fine(kind, name):
@@ -125,8 +159,10 @@ def test_positions_too_far_out_that_no_state_has_checked(tmp_path):
     states = jax.vmap(lambda x: rv.State(x, jnp.zeros_like(x), rv.OpenBox()))(jnp.stack([FAR - FAR[0], FAR]))
     with pytest.raises(rv.SimulationError, match=r"positions of configuration 1 reach 10000.5 nm, where .*float32"):
         rv.System(TOPOLOGY, rv.Sum(())).check(states)
-    with pytest.raises(ValueError, match=r"`positions` reach 10000.5 nm"):
-        rv.CellList.fit(FAR, BOX, cutoff=0.5)
+    of_arrays = [LJ.forces, LJ.stress, SYSTEM.potential_energy, lambda x, box: rv.CellList.fit(x, box, cutoff=0.5)]
+    for function in of_arrays:
+        with pytest.raises(ValueError, match=r"`positions` reach 10000.5 nm"):
+            function(FAR, BOX)
     (tmp_path / "far.xyz").write_text("1\n\nAr 1e13 0 0\n")
     with pytest.raises(ValueError, match=r"far.xyz cannot be read .*`positions` reach 1e\+12 nm"):
         rv.io.read(tmp_path / "far.xyz")
@@ -142,3 +178,11 @@ def test_positions_that_are_accepted_have_their_forces(origin):
         state = rv.State(jnp.asarray(x + origin, jnp.float32), None, BOX.astype(jnp.float32))
         got = potential.forces(state.positions, state.box)
         np.testing.assert_allclose(got, exact, atol=stiffness * (3.1e-5 if origin else 1e-6))
+
+
+@pytest.mark.parametrize("potential", [LJ, rv.ReactionField(CHARGES, cutoff=0.8)], ids=lambda p: type(p).__name__)
+def test_atoms_at_one_place_have_no_finite_force(potential):
+    together = X.at[1].set(X[0])
+    assert not np.isfinite(potential.energy(together, BOX))
+    assert np.all(np.isnan(potential.forces(together, BOX)))
+    assert np.all(np.isnan(potential.stress(together, BOX)))

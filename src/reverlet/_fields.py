@@ -19,6 +19,7 @@ from ._misc import (
     as_number,
     is_concrete,
     require_callable,
+    require_constant,
     require_count,
     require_finite,
     require_instance,
@@ -160,22 +161,22 @@ def indices(hint: str = "One for every atom.", lowest: int = 0) -> Any:
 
 def positive_number(unit: str) -> Any:
     """A constant: a single finite number more than zero, as one of Python's own."""
-    return Rule(as_number, lambda name, x: _require(name, x, require_positive, unit))
+    return Rule(as_number, lambda name, x: _require(name, x, require_constant, require_positive, unit))
 
 
 def finite_number(unit: str) -> Any:
     """A constant: a single finite number of either sign, as one of Python's own."""
     del unit  # for the reader
-    return Rule(as_number, lambda name, x: _require(name, x, require_finite))
+    return Rule(as_number, lambda name, x: _require(name, x, require_constant, require_finite))
 
 
 def positive_scalar(unit: str) -> Any:
     """A single finite number more than zero, which may be an array, and traced."""
-    return Rule(lambda x: x, lambda name, x: _require(name, x, require_positive, unit))
+    return Rule(lambda x: x, lambda name, x: _require(name, x, require_number, require_positive, unit))
 
 
-def _require(name, x, check, *unit):
-    require_number(name, x)
+def _require(name, x, kind, check, *unit):
+    kind(name, x)
     check(name, x, *unit)
 
 

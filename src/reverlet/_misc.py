@@ -174,6 +174,17 @@ def require_number(name: str, x: Any) -> None:
         raise TypeError(f"`{name}` is {_described(x)}; wanted a single number.")
 
 
+def require_constant(name: str, x: Any) -> None:
+    """Refuses what is not a single real number that is known."""
+    require_number(name, x)
+    if not is_concrete(x):
+        raise TypeError(
+            f"`{name}` is traced; wanted a known number: programs are compiled for each of its values, and nothing is"
+            " differentiated with respect to it. Give a Python number, or do this outside of `jax.jit`, `jax.grad` and"
+            " `jax.vmap`."
+        )
+
+
 def require_weights(name: str, x: Any) -> None:
     """Refuses what are no weights: one number for every sample, none of them negative. NaN goes through, as NaN."""
     require_shape(name, x, (None,), "One for every sample.")

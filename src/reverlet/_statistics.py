@@ -10,7 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PyTree
 
-from ._misc import is_concrete, require_array, require_callable, require_weights, require_whole
+from ._misc import is_concrete, require_array, require_callable, require_shape, require_weights, require_whole
 
 T = TypeVar("T", bound=PyTree)
 
@@ -92,9 +92,7 @@ def blocks_of(chain: Int[Array, " samples"], stratum: Int[Array, " samples"] | N
 
     **Arguments:** `chain`, which chain drew each; `stratum`, how it was drawn, the same for all of a chain.
     """
-    require_whole("chain", chain)
-    if is_concrete(chain) and np.min(np.asarray(chain), initial=0) < 0:
-        raise ValueError(f"`chain` has {np.min(np.asarray(chain))}; wanted numbers of chains, from 0.")
+    require_chain(chain)
     if stratum is not None:
         require_whole("stratum", stratum)
     n = len(chain)
@@ -123,6 +121,14 @@ def standard_error_of_sum(contributions: Float[Array, "samples *shape"]) -> Floa
     n = contributions.shape[0]
     bessel = n / (n - 1) if n > 1 else jnp.nan  # one sample says nothing of its error
     return jnp.sqrt(bessel * jnp.sum(contributions**2, axis=0))
+
+
+def require_chain(chain: Int[Array, " samples"]) -> None:
+    """Refuses what are no numbers of chains."""
+    require_shape("chain", chain, (None,), "One for every sample.")
+    require_whole("chain", chain)
+    if is_concrete(chain) and np.min(np.asarray(chain), initial=0) < 0:
+        raise ValueError(f"`chain` has {np.min(np.asarray(chain))}; wanted numbers of chains, from 0.")
 
 
 def entropy_sample_size(weights: Float[Array, " samples"]) -> Float[Array, ""]:

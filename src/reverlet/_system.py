@@ -10,7 +10,7 @@ from ._box import AbstractBox
 from ._dipole import AbstractDipole, AbstractPolarizability
 from ._fields import AbstractChecked
 from ._health import check_energies, check_wear
-from ._misc import cast_floats, is_concrete
+from ._misc import cast_floats, is_concrete, require_resolved
 from ._neighbors import AbstractNeighborSearch, Neighbors, Wear
 from ._potential import AbstractPotential, energy_of, require_atoms
 from ._state import State
@@ -62,7 +62,11 @@ class System(AbstractChecked):
         return jax.lax.stop_gradient(self.search.find(jax.lax.stop_gradient(positions), box))
 
     def potential_energy(self, positions: Float[Array, "atoms 3"], box: AbstractBox) -> Float[Array, ""]:
-        """kJ/mol, with a list made for these positions (nm) if the system has a search; NaN if that is too small."""
+        """kJ/mol, with a list made for these positions (nm) if the system has a search; NaN if that is too small.
+
+        **Errors:** `ValueError` for positions so far out that their dtype cannot hold distances.
+        """
+        require_resolved("positions", positions)
         return energy_of(self.potential, positions, box, self.find_neighbors(positions, box))
 
     def kinetic_energy(self, velocities: Float[Array, "atoms 3"]) -> Float[Array, ""]:

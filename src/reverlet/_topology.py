@@ -7,7 +7,7 @@ from jaxtyping import Array, ArrayLike, Int
 
 from ._elements import SYMBOLS, atomic_number, standard_mass
 from ._fields import AbstractChecked, Indices, Parameter, Rule, indices, positive
-from ._misc import as_array, as_float_array, is_concrete, require_count, require_shape, require_whole
+from ._misc import as_array, as_float_array, is_concrete, require_count, require_instance, require_shape, require_whole
 
 
 def _bonds() -> Any:
@@ -55,8 +55,8 @@ class Topology(AbstractChecked):
         return cls(
             jnp.array([atomic_number(e) for e in elements], dtype=int),
             as_float_array(np.array([standard_mass(e) for e in elements]) if masses is None else masses),
-            jnp.arange(n) if molecules is None else jnp.asarray(molecules, dtype=int),
-            jnp.asarray(bonds, dtype=int) if len(bonds) > 0 else jnp.zeros((0, 2), dtype=int),
+            jnp.arange(n) if molecules is None else as_array(molecules),
+            as_array(bonds) if np.size(bonds) > 0 else jnp.zeros((0, 2), dtype=int),
         )
 
     def __check_init__(self):
@@ -85,6 +85,8 @@ class Topology(AbstractChecked):
 
         **Errors:** `ValueError` for none.
         """
+        for one in topologies:
+            require_instance("topologies", one, Topology)
         if len(topologies) == 0:
             raise ValueError("`concatenate` got no topologies; wanted at least one.")
         atoms = np.cumsum([0] + [t.num_atoms for t in topologies])

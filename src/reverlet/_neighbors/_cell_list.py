@@ -13,10 +13,11 @@ from .._fields import checked, count, counts, optional, positive_number
 from .._misc import (
     as_array,
     is_concrete,
+    require_constant,
     require_finite,
+    require_flag,
     require_float,
     require_instance,
-    require_number,
     require_resolved,
 )
 from ._base import AbstractNeighborSearch, Neighbors
@@ -82,11 +83,12 @@ class CellList(AbstractNeighborSearch):
         require_finite("positions", positions)
         require_resolved("positions", positions)
         require_instance("box", box, AbstractBox)
-        require_number("room", room)
+        require_constant("room", room)
         if not 1 <= room < math.inf:
             raise ValueError(f"`room` is {room}; wanted at least 1, such as 1.2.")
-        _require_room(box.heights, cutoff, skin)
+        require_flag("per_atom", per_atom)
         cls(cutoff, skin, every, (1, 1, 1), (1, 1), window=1, capacity=1, block=block)  # refuses what is no number
+        _require_room(box.heights, cutoff, skin)
         configurations = positions.reshape(-1, *positions.shape[-2:])
         atoms = configurations.shape[1]
         heights = [float(h) for h in box.heights]

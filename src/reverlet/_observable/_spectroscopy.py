@@ -17,6 +17,7 @@ from .._misc import (
     is_concrete,
     require_array,
     require_callable,
+    require_constant,
     require_count,
     require_finite,
     require_instance,
@@ -245,6 +246,8 @@ def wavenumber_grid(highest: float, *, step: float, num_lags: int, zero_padding:
     **Errors:** `ValueError` for a step, padding or highest wavenumber that is not positive, fewer than two lags, and
     a highest wavenumber above 1/(2ch).
     """
+    require_constant("step", step)
+    require_constant("highest", highest)
     require_positive("step", step, "ps")
     require_positive("highest", highest, "1/cm")
     require_count("num_lags", num_lags, least=2)

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 from .. import units
 from .._ensemble import AbstractEnsemble, require_ensemble
 from .._fields import AbstractChecked, Rule, checked, positive_scalar
-from .._misc import as_number, require_number
+from .._misc import as_number, require_constant
 from .._state import State, relative_to_center_of_mass
 from .._statistics import weighted_mean
 from .._system import System
@@ -90,7 +90,7 @@ class GreenKubo(AbstractDiffusionRoute):
 
 def _part() -> Any:
     def require(name, x):
-        require_number(name, x)
+        require_constant(name, x)
         if not 0 <= x < 1:
             raise ValueError(f"`{name}` is {x}; wanted a part of the trajectory, from 0 to less than 1.")
 

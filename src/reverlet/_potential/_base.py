@@ -1,4 +1,5 @@
 import abc
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import equinox as eqx
@@ -9,6 +10,7 @@ from jaxtyping import Array, Float
 
 from .._box import AbstractBox, OpenBox
 from .._fields import AbstractChecked
+from .._misc import is_concrete, require_instance, require_resolved
 from .._neighbors import Neighbors
 
 if TYPE_CHECKING:
@@ -44,8 +46,15 @@ class AbstractPotential(AbstractChecked):
     def forces(
         self, positions: Float[Array, "atoms 3"], box: AbstractBox, *, neighbors: Neighbors | None = None
     ) -> Float[Array, "atoms 3"]:
-        """-∂U/∂x, kJ/mol/nm."""
-        return -jax.grad(lambda x: energy_of(self, x, box, neighbors))(positions)
+        """-∂U/∂x, kJ/mol/nm.
+
+        NaN where the energy is not finite, as of atoms at one place; a compiled program leaves that to what looks at
+        the energy, as all runs do.
+
+        **Errors:** `ValueError` for positions so far out that their dtype cannot hold distances.
+        """
+        require_resolved("positions", positions)
+        return -_slope(lambda x: energy_of(self, x, box, neighbors), positions)
 
     def strained_energy(
         self,
@@ -66,13 +75,14 @@ class AbstractPotential(AbstractChecked):
         """The potential part of the stress, (1/V) ∂U/∂strain, kJ/mol/nm³ (see `units.BAR`).
 
         The strain maps positions and lattice vectors together. Tension is positive: the pressure is minus a third of
-        its trace, plus the kinetic part N k T / V.
+        its trace, plus the kinetic part N k T / V. NaN where forces are.
         """
+        require_resolved("positions", positions)
         box = box.astype(positions.dtype)
         if isinstance(box, OpenBox):
             raise ValueError("`stress` got an `OpenBox`, which has no volume; wanted a periodic box.")
         strained = lambda strain: self.strained_energy(strain, positions, box, neighbors=neighbors)
-        return jax.grad(strained)(jnp.zeros((3, 3), positions.dtype)) / box.volume
+        return _slope(strained, jnp.zeros((3, 3), positions.dtype)) / box.volume
 
     def __add__(self, other: "AbstractPotential") -> "Sum":
         return Sum(_parts(self) + _parts(other))  # pyright: ignore[reportCallIssue]
@@ -93,6 +103,11 @@ class Sum(AbstractPotential):
     """The sum of several potentials, U = Σ U_k; what `a + b` makes, and `a - b` with `Scaled`."""
 
     parts: tuple[AbstractPotential, ...]
+
+    def __check_init__(self):
+        require_instance("parts", self.parts, tuple)
+        for one in self.parts:
+            require_instance("parts", one, AbstractPotential)
 
     def part(self, cls: type[P]) -> P:
         """The only part that is a `cls`, as `water.part(rv.HarmonicBond)`.
@@ -154,3 +169,10 @@ def energy_of(potential: AbstractPotential, positions, box, neighbors: Neighbors
 
 def _parts(potential: AbstractPotential) -> tuple[AbstractPotential, ...]:
     return potential.parts if isinstance(potential, Sum) else (potential,)
+
+
+def _slope(energy: Callable[[Array], Array], x: Array) -> Array:
+    """The derivative of an energy, and NaN where that is not finite."""
+    value, slope = jax.value_and_grad(energy)(x)
+    # sums over pairs tell an atom from others by its distance of zero, and so have no force between atoms at one place
+    return jnp.where(jnp.isfinite(value), slope, jnp.nan) if is_concrete(value) else slope

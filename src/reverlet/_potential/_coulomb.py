@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from .. import units
 from .._box import AbstractBox, OpenBox, half_height, require_one_image
 from .._fields import Rule, checked, counts, finite_number, positive_number
-from .._misc import as_number, cast_floats, is_concrete, require_instance, require_number, require_positive
+from .._misc import as_number, cast_floats, is_concrete, require_constant, require_instance, require_positive
 from ._base import AbstractPotential
 from ._charges import AbstractCharges, Charges, charges_rule
 from ._pair import AbstractPairPotential
@@ -85,7 +85,7 @@ class Coulomb(AbstractElectrostatics):
 
 def _dielectric() -> Any:
     def require(name, x):
-        require_number(name, x)
+        require_constant(name, x)
         if not x >= 1:
             raise ValueError(f"`{name}` is {x}; wanted at least 1, such as 78.3 for water.")
 
@@ -178,7 +178,7 @@ class Ewald(AbstractElectrostatics):
         between 0 and 0.1.
         """
         require_instance("box", box, AbstractBox)
-        require_number("accuracy", accuracy)
+        require_constant("accuracy", accuracy)
         if isinstance(box, OpenBox):
             raise ValueError("`Ewald.fit` got an `OpenBox`; wanted a periodic box. In open space use `Coulomb`.")
         if not is_concrete(box):
@@ -188,6 +188,7 @@ class Ewald(AbstractElectrostatics):
         with jax.ensure_compile_time_eval():  # charges may be traced, in a loss that is compiled
             edges = np.linalg.norm(np.asarray(box.vectors, float), axis=1)
         cutoff = half_height(box) if cutoff is None else cutoff
+        require_constant("cutoff", cutoff)
         require_positive("cutoff", cutoff, "nm")
         require_one_image("`cutoff`", cutoff, box)
         x = math.sqrt(-math.log(accuracy))

@@ -9,9 +9,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._ensemble import AbstractEnsemble, require_ensemble
 from .._fields import AbstractChecked
-from .._misc import require_count, require_instance
+from .._misc import as_array, require_count, require_instance
 from .._state import State, maxwell_boltzmann
-from .._statistics import Blocks, blocks_of
+from .._statistics import Blocks, blocks_of, require_chain
 from .._system import System
 from .._topology import Topology
 
@@ -111,8 +111,14 @@ class Samples(AbstractChecked):
         **Arguments:** `states`, whose leaves lead with `samples`; `chain`, which chain drew each, by default each by
         itself, which means that all are independent.
         """
+        require_instance("system", system, System)
+        require_instance("ensemble", ensemble, AbstractEnsemble)
+        require_instance("states", states, State)
+        if chain is not None:
+            chain = as_array(chain)
+            require_chain(chain)
         density = -_reduced_energies(ensemble, system, states)
-        chain = jnp.arange(len(density)) if chain is None else jnp.asarray(chain)
+        chain = jnp.arange(len(density)) if chain is None else chain
         return cls(*jax.lax.stop_gradient((states, density)), chain, ensemble)
 
     def __len__(self) -> int:

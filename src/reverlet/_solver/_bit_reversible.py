@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, PyTree, UInt32
 
 from .._fields import AbstractChecked, Rule, checked
-from .._misc import as_number, require_number, tree_add
+from .._misc import as_number, require_constant, tree_add
 from ._base import AbstractReversibleSolver
 from ._roles import AbstractFallibleSolver
 
@@ -38,7 +38,7 @@ class BitReversibleState(eqx.Module):
 
 def _power_of_two() -> Any:
     def require(name, r):
-        require_number(name, r)
+        require_constant(name, r)
         if not (r > 0 and np.isfinite(r) and np.frexp(r)[0] == 0.5 and 2.0**-90 <= r <= 1):
             near = 2.0 ** np.clip(np.round(np.log2(r)), -90, 0) if r > 0 and np.isfinite(r) else 2.0**-48
             raise ValueError(

@@ -90,7 +90,7 @@ def _one_part(kt, q, freedom, twice, chain, h):
 
 def _parts() -> Any:
     def require(name, parts):
-        if isinstance(parts, bool) or parts not in _SUZUKI_YOSHIDA:
+        if isinstance(parts, bool) or not isinstance(parts, int) or parts not in _SUZUKI_YOSHIDA:
             raise ValueError(f"`{name}` is {parts!r}; wanted 1, 3, 5 or 7.")
 
     return Rule(as_count, require)

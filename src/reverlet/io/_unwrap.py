@@ -4,6 +4,7 @@ import numpy as np
 
 from .._box import OpenBox
 from .._dynamics import Trajectory
+from .._misc import require_instance
 from .._state import State
 
 
@@ -16,6 +17,7 @@ def unwrap(trajectory: Trajectory) -> Trajectory:
 
     **Errors:** `ValueError` for other records than whole states of one trajectory.
     """
+    require_instance("trajectory", trajectory, Trajectory)
     states = trajectory.records
     if not isinstance(states, State) or states.positions.ndim != 3:
         raise ValueError(

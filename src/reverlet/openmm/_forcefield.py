@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from .._misc import require_instance
 from .._potential import AbstractBondedPotential, HarmonicAngle, HarmonicBond, PeriodicTorsion, RBTorsion
 from .._system import System
 from .._topology import Topology
@@ -34,6 +35,7 @@ def to_topology(topology: Topology) -> Any:
     **Errors:** `ValueError` where the atoms of a molecule do not follow one another; `ImportError` without OpenMM.
     """
     openmm = require_openmm()
+    require_instance("topology", topology, Topology)
     result = openmm.app.Topology()
     chain, atoms = result.addChain(), []
     for members in _molecules(topology):
@@ -64,6 +66,7 @@ def to_xml(system: System) -> str:
     of the same elements and bonds with different parameters. `ImportError` without OpenMM.
     """
     require_openmm()
+    require_instance("system", system, System)
     topology = system.topology
     sections = {name: ElementTree.Element(name) for name in ("AtomTypes", "Residues")}
     forces = {

@@ -4,12 +4,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
 
 from .. import units
 from .._box import AbstractBox, OpenBox, OrthorhombicBox, TriclinicBox
 from .._ensemble import NPT, NVT
-from .._misc import as_float_array, is_concrete, require_count, require_positive
+from .._fields import OptionalParameter, Parameter, checked, count, finite, optional, positive, positive_or_zero
+from .._misc import is_concrete
 from .._sampler import AbstractMarkovSampler
 from .._sampler._markov import Advanced
 from .._state import State
@@ -41,37 +41,14 @@ class OpenMMSampler(AbstractMarkovSampler):
     **Reference:** Z. Zhang et al., J. Phys. Chem. A 123, 6056 (2019).
     """
 
-    temperature: Float[Array, ""]
-    friction: Float[Array, ""]
-    dt: Float[Array, ""]
-    num_steps: int = eqx.field(static=True)
-    pressure: Float[Array, ""] | None
-    platform: str | None = eqx.field(static=True)
-
-    def __init__(
-        self,
-        temperature: ArrayLike,
-        friction: ArrayLike,
-        *,
-        dt: ArrayLike,
-        num_steps: int,
-        pressure: ArrayLike | None = None,
-        platform: str | None = None,
-    ):
-        self.temperature = as_float_array(temperature)
-        self.friction = as_float_array(friction)
-        self.dt = as_float_array(dt)
-        self.num_steps = num_steps
-        self.pressure = None if pressure is None else as_float_array(pressure)
-        self.platform = platform
+    temperature: Parameter = positive("K")
+    friction: Parameter = positive_or_zero("1/ps")
+    dt: Parameter = checked(positive("ps"), kw_only=True)
+    num_steps: int = checked(count(), static=True, kw_only=True)
+    pressure: OptionalParameter = checked(optional(finite("kJ/mol/nm³")), default=None, kw_only=True)
+    platform: str | None = eqx.field(static=True, default=None, kw_only=True)
 
     def __check_init__(self):
-        require_positive("temperature", self.temperature, "K")
-        require_positive("friction", self.friction, "1/ps", zero=True)
-        require_positive("dt", self.dt, "ps")
-        require_count("num_steps", self.num_steps)
-        if self.pressure is not None and is_concrete(self.pressure) and not np.isfinite(self.pressure):
-            raise ValueError(f"`pressure` is {self.pressure}; wanted a finite number, in kJ/mol/nm³.")
         if self.platform is not None:
             openmm = require_openmm()
             known = [openmm.Platform.getPlatform(k).getName() for k in range(openmm.Platform.getNumPlatforms())]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .._box import AbstractBox, OpenBox
-from .._misc import is_concrete
+from .._misc import is_concrete, require_instance
 from .._potential import (
     P3M,
     AbstractBondedPotential,
@@ -54,6 +54,8 @@ def to_system(system: System, box: AbstractBox) -> Any:
     turned in space. `ImportError` without OpenMM.
     """
     openmm = require_openmm()
+    require_instance("system", system, System)
+    require_instance("box", box, AbstractBox)
     if not is_concrete((system, box)):
         raise ValueError("The system or the box is traced; wanted numbers: call OpenMM outside `jax.jit`.")
     result = openmm.System()
