@@ -293,6 +293,36 @@ def test_atoms_in_another_order_are_refused(tmp_path):
     refused(tmp_path, frame.format(7, 3) + frame.format(3, 7), ".extxyz", "frame 1 are not those .*line 5: `id`")
 
 
+def test_bonds_name_atoms_by_their_identifiers(tmp_path):
+    """Where there are any, as H5MD has it; else by their places."""
+    path, two = tmp_path / "a.h5", {"element": [b"Ar", b"Ar"]}
+    for more, bond, wanted in (
+        ({}, (0, 1), [[0, 1]]),
+        ({"id": [7, 3]}, (3, 7), [[0, 1]]),
+        ({"id": [7, 3]}, (0, 1), None),
+    ):
+        h5md(path, **two, **more)
+        with h5py.File(path, "a") as file:
+            file["connectivity/bonds"] = np.array([bond])
+        if wanted is not None:
+            assert rv.io.read(path)[0].bonds.tolist() == wanted
+        else:
+            with pytest.raises(ValueError, match="name atom 0, which is no `id`"):
+                rv.io.read(path)
+
+
+def test_velocities_of_other_frames_are_refused(tmp_path):
+    """Whether steps or only times say so."""
+    for what in ("step", "time"):
+        path = h5md(tmp_path / "a.h5", velocity_value=np.ones((2, 2, 3)))
+        with h5py.File(path, "a") as file:
+            for name, values in (("position", [0, 10]), ("velocity", [5, 15])):
+                file[f"particles/all/{name}/{what}"] = values
+                file[f"particles/all/{name}/{what}"].attrs["unit"] = "ps"
+        with pytest.raises(ValueError, match=rf"velocity` is of other steps than the positions \(`{what}`\)"):
+            rv.io.read(path, topology=ARGON)
+
+
 def test_images_are_unwrapped(tmp_path):
     """An atom that has left the box on its right has an image of 1."""
     image = np.array([[[0, 0, 0], [0, 0, 0]], [[1, 0, 0], [0, 0, 0]]])

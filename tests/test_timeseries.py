@@ -80,6 +80,8 @@ def test_missing_frames_are_noticed_at_any_time(offset):
     np.testing.assert_allclose(require_equal_steps(times), times - offset, atol=1e-9)
     with pytest.raises(ValueError, match="wanted equal steps"):
         require_equal_steps(np.delete(times, 200))
+    with pytest.raises(ValueError, match=r"from -0\.002 to -0\.002 ps apart"):
+        require_equal_steps(times[::-1])
     if offset > 0:
         coarse = jnp.asarray(times, jnp.float32)
         with pytest.raises(ValueError, match="rounded to"):

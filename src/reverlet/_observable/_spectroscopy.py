@@ -308,7 +308,7 @@ def require_equal_steps(times: Times) -> Times:
         step = from_zero[-1] / (len(times) - 1)
         return raise_if(rounding > 0.5 * abs(step), _describe_rounding, rounding, step, guard=from_zero)
     steps = np.diff(from_zero)
-    if np.max(abs(steps - steps.mean())) > 1e-2 * abs(steps.mean()) + rounding:
+    if steps.mean() < 0 or np.max(abs(steps - steps.mean())) > 1e-2 * steps.mean() + rounding:
         raise ValueError(
             f"The frames are from {steps.min():.6g} to {steps.max():.6g} ps apart; wanted equal steps in time."
         )

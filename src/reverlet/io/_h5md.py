@@ -74,13 +74,31 @@ def _require_same_order(file, name, shape, request):
             raise ValueError(f"Its atoms are in another order in some frames (`{name}`); wanted one order in all.")
 
 
+def _ids(file, name):
+    """Of the first frame."""
+    series = f"{name}/value"
+    return file.values(series, "iu", slice(0, 1))[0] if series in file else file.values(name, "iu")
+
+
+def _places(bonds, ids):
+    """Of atoms that bonds name by their identifiers, as H5MD has it where there are any."""
+    places = {int(identifier): k for k, identifier in enumerate(ids)}
+    if len(places) < len(ids):
+        raise ValueError("Some of its atoms have one `id`: its bonds may be of any of these.")
+    missing = [i for i in bonds.reshape(-1).tolist() if i not in places]
+    if missing:
+        raise ValueError(f"Its bonds name atom {missing[0]}, which is no `id` of one.")
+    return np.array([places[i] for i in bonds.reshape(-1).tolist()], int).reshape(-1, 2)
+
+
 def _require_same_steps(file, atoms, name):
     """Refused where an element is of other frames than the positions."""
-    both = [f"{atoms}/{x}/step" for x in ("position", name)]
-    if all(file.is_dataset(x) for x in both):
-        one, other = (file.values(x, "iu") for x in both)
-        if one.shape != other.shape or np.any(one != other):
-            raise ValueError(f"Its `{atoms}/{name}` is of other steps than the positions.")
+    for what in ("step", "time"):
+        both = [f"{atoms}/{x}/{what}" for x in ("position", name)]
+        if all(file.is_dataset(x) for x in both):
+            one, other = (file.values(x, "iuf") for x in both)
+            if one.shape != other.shape or np.any(one != other):
+                raise ValueError(f"Its `{atoms}/{name}` is of other steps than the positions (`{what}`).")
 
 
 def _constant(file: HDF5File, name: str, kinds: str, known: Mapping[str, float] | None = None) -> np.ndarray:
@@ -109,6 +127,8 @@ def _topology(file: HDF5File, atoms: str, num_atoms: int, request: Request) -> T
         bonds = file.values("/connectivity/bonds", "iu")
         if bonds.ndim != 2 or bonds.shape[1] != 2:
             raise ValueError(f"Its bonds have shape {bonds.shape}, wanted (bonds, 2).")
+        if here("id"):
+            bonds = _places(bonds, _ids(file, f"{atoms}/id"))
     return topology_of(elements, masses=masses, molecules=molecules, bonds=bonds)
 
 
