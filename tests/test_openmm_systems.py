@@ -1,0 +1,41 @@
+"""openmmtools' test systems: what the table in the documentation says of each is so."""
+
+import importlib.util
+import runpy
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("openmm")
+ROOT = Path(__file__).parents[1]
+HINT = "needs openmmtools: pip install --no-deps openmmtools==0.27.0"
+
+
+def rows():
+    """Of the table, by the name of the system."""
+    text = (ROOT / "docs/openmm-test-systems.md").read_text()
+    return {line.split("`")[1].split(",")[0]: line for line in text.splitlines() if line.startswith("| `")}
+
+
+def test_the_table_says_of_each_what_converts_to_the_goal_or_what_is_refused():
+    assert len(rows()) == 68
+    for line in rows().values():
+        outcome = line.split("|")[3].strip()
+        if outcome.startswith("converts, to") and "rounding" not in outcome:
+            assert float(outcome.split()[-1]) < 1e-5
+        else:
+            assert outcome.startswith("refused: ") or outcome in ("converts, to rounding", "converts; not compared")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(importlib.util.find_spec("openmmtools") is None, reason=HINT)
+def test_every_system_is_as_the_table_says():
+    measurement = runpy.run_path(str(ROOT / "docs/measurements/openmm_systems.py"))
+    assert measurement["names"]() == list(rows())
+    for name, row in rows().items():
+        result = measurement["convert"](name)
+        assert all(error < 1e-5 for error in result.errors.values()), result
+        # errors in the last places are those of one processor
+        outcome = lambda line: line if "refused" in line else line.split(", to")[0]
+        assert outcome(result.row) == outcome(row)
