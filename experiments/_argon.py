@@ -1,6 +1,7 @@
 """A Lennard-Jones liquid, as argon: where its simulation starts, and how its diffusion is measured."""
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import diffrax
@@ -12,6 +13,7 @@ from jaxtyping import PRNGKeyArray
 
 import reverlet as rv
 
+from . import _processes
 from ._chains import Chains, mean_over_chains
 from ._errors import BadInput
 
@@ -131,6 +133,8 @@ class Liquid:
         **Returns:** `times` (ps) and arrays (trajectories, frames): `diffusion` (nm²/ps), `sigma` and `epsilon` (its
         derivatives).
         """
+        if _processes.leads():
+            print("gradients against the integration time ...", file=sys.stderr)
         samples, _ = self.sampling.draw(potential, chains, key)
         curves = _curves(rv.SelfDiffusion(), self.tangents, self.topology, potential, samples)
         return dict(zip(("times", "diffusion", "sigma", "epsilon"), map(np.asarray, curves), strict=True))

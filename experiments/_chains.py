@@ -83,6 +83,16 @@ class Chains:
         return jax.tree.map(lambda *r: np.stack(r), *rounds)
 
 
+def arrays_of(chains: rv.State) -> dict[str, np.ndarray]:
+    """What the file of a stage has of chains in one box."""
+    return {"positions": np.asarray(chains.positions), "velocities": np.asarray(chains.velocities)}
+
+
+def states_of(arrays: dict[str, np.ndarray], box: rv.AbstractBox) -> rv.State:
+    """The chains of the file of a stage."""
+    return jax.vmap(lambda x, v: rv.State(x, v, box))(arrays["positions"], arrays["velocities"])
+
+
 def mean_over_chains(values: np.ndarray) -> tuple[float, float]:
     """The mean of values (rounds, chains), and its standard error over the means of the chains: chains are independent,
     samples of one are not."""

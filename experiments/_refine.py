@@ -197,10 +197,6 @@ class AbstractTarget(eqx.Module):
         """With the parameters of the model."""
 
     @abc.abstractmethod
-    def of_model(self, tree: Any) -> Any:
-        """From a tree like the potential, as its gradient is, to one like the model."""
-
-    @abc.abstractmethod
     def loss(self, value: Float[Array, ""]) -> Float[Array, ""]:
         """Of the observable's value."""
 
@@ -242,7 +238,7 @@ def fit(
     """Steps the model by Adam, going on from the checkpoint if there is one; writes the checkpoint, and a line of
     `history` for every update.
 
-    **Arguments:** `rates`, a tree like the model of learning rates; for `positive` see `rv.fit`.
+    **Arguments:** `rates`, as for `rv.per_parameter`; `positive`, as for `rv.fit`.
     """
 
     def loss_fn(model, chains, key):
@@ -252,8 +248,8 @@ def fit(
         samples, chains = sampling.draw(potential, chains, key)
         system = rv.System(sampling.topology, potential)
         estimate, parts = rv.expectation_gradients(target.observable, system, samples, dynamics=dynamics)
-        gradient = target.of_model((parts.total if config.gradient == "total" else parts.dynamical).potential)
-        value = rv.linearize(estimate.value, gradient, model)
+        gradient = parts.total if config.gradient == "total" else parts.dynamical
+        value = rv.linearize(estimate.value, gradient.potential, target.potential(model))
         return target.loss(value), (chains, target.report(measured, estimate, parts))
 
     schedule = lambda rate: optax.cosine_decay_schedule(rate, config.updates, config.final_rate)

@@ -15,14 +15,24 @@ import reverlet as rv
 from ._chains import Chains
 from ._errors import BadInput
 
-NAMES = ("charge", "sigma", "bond", "angle")
-"""What is fitted."""
+FIELDS = {"charge": "charge", "sigma": "sigma", "bond": "stiffness", "angle": "angle_stiffness"}
+"""What is fitted, and which field of a `rv.WaterModel` it is."""
+NAMES = tuple(FIELDS)
 
 
-def force_field(num: int, box: rv.AbstractBox, accuracy: float = 1e-4) -> rv.System:
-    """q-SPC/Fw water with a cutoff of 0.9 nm, or what fits the box."""
-    cutoff = min(0.9, 0.4999 * float(jnp.min(box.heights)))
-    return rv.qspcfw(num, box, cutoff=cutoff, accuracy=accuracy)
+def by_name(model: rv.WaterModel) -> dict[str, Array]:
+    """What is fitted, of a model or its gradient."""
+    return {name: getattr(model, field) for name, field in FIELDS.items()}
+
+
+def with_values(model: rv.WaterModel, values: dict[str, Any]) -> rv.WaterModel:
+    """The model with other numbers for what is named."""
+    return dataclasses.replace(model, **{FIELDS[name]: value for name, value in values.items()})
+
+
+def cutoff_in(box: rv.AbstractBox) -> float:
+    """0.9 nm, or what fits the box."""
+    return min(0.9, 0.4999 * float(jnp.min(box.heights)))
 
 
 def packed(num: int, density: float, key: PRNGKeyArray) -> rv.State:
@@ -31,7 +41,8 @@ def packed(num: int, density: float, key: PRNGKeyArray) -> rv.State:
     half = np.radians(112 / 2)
     shape = 0.1 * jnp.array([[0, 0, 0], [np.sin(half), np.cos(half), 0], [-np.sin(half), np.cos(half), 0]], float)
     _, state = rv.pack(molecule, shape, num, density=density * rv.units.GRAM_PER_CUBIC_CENTIMETER, key=key)
-    return rv.minimize(force_field(num, state.box), state, max_steps=1000).state
+    system = rv.qspcfw(num, state.box, cutoff=cutoff_in(state.box))
+    return rv.minimize(system, state, max_steps=1000).state
 
 
 def read_structure(path: Path) -> rv.State:
@@ -43,43 +54,6 @@ def read_structure(path: Path) -> rv.State:
             " each as O, H, H."
         )
     return state
-
-
-class Parameters(eqx.Module):
-    """What is fitted."""
-
-    charge: Float[Array, ""]
-    """Of hydrogen, e."""
-    sigma: Float[Array, ""]
-    """Of oxygen, nm."""
-    bond: Float[Array, ""]
-    """The stiffness of O-H, kJ/mol/nm²."""
-    angle: Float[Array, ""]
-    """The stiffness of H-O-H, kJ/mol/rad²."""
-
-    @classmethod
-    def of(cls, potential: Any) -> "Parameters":
-        """Those of a potential, or of a tree like one."""
-        charges, *others = _places(potential)
-        return cls(charges[0], *others)
-
-    def put_into(self, potential: rv.Sum) -> rv.Sum:
-        """The potential with these parameters."""
-        new = (self.charge[None], self.sigma, self.bond, self.angle)
-        return eqx.tree_at(_places, potential, new)
-
-    def each(self) -> dict[str, Float[Array, ""]]:
-        """By name."""
-        return {name: getattr(self, name) for name in NAMES}
-
-
-def _places(potential: Any):
-    return (
-        potential.part(rv.Ewald).charges.charges,
-        potential.part(rv.Among).potential.sigma,
-        potential.part(rv.HarmonicBond).stiffness,
-        potential.part(rv.HarmonicAngle).stiffness,
-    )
 
 
 def spectral_loss(spectrum: rv.InfraredSpectrum, target: np.ndarray) -> rv.SquaredDistance:
@@ -119,11 +93,15 @@ class Grids:
 
 
 class Water:
-    """How a run samples its liquid and measures spectra."""
+    """How a run samples its liquid in a `box` and measures spectra.
 
-    def __init__(self, sampling: Chains, target: rv.Sum, grids: Grids):
+    **Arguments:** `accuracy` of the forces of the charges.
+    """
+
+    def __init__(self, sampling: Chains, box: rv.AbstractBox, grids: Grids, accuracy: float = 1e-4):
         self.sampling = sampling
-        self.target = target
+        self.box, self.cutoff, self.accuracy = box, cutoff_in(box), accuracy
+        self.target = rv.WaterModel.qspcfw()
         self.grids = grids
         self.low = self.spectrum(rv.spectra.CutoffWindow(grids.correlation), grids.correlation)
         gaussian = rv.spectra.GaussianWindow(grids.validation / 3)  # pyright: ignore[reportCallIssue]
@@ -132,10 +110,9 @@ class Water:
         self.dynamics = self.trajectories(grids.correlation, sampling.mesh)
         self.long = self._dynamics(2 * grids.validation, sampling.mesh)
 
-    @property
-    def topology(self) -> rv.Topology:
-        """Of all molecules."""
-        return self.sampling.topology
+    def system(self, model: rv.WaterModel) -> rv.System:
+        """The liquid of this model."""
+        return model.bind(self.sampling.topology, self.box, cutoff=self.cutoff, accuracy=self.accuracy)
 
     def frames(self, duration: float) -> int:
         """How many frames are so many ps."""
@@ -156,14 +133,8 @@ class Water:
         lags = self.frames(length) + 1
         return rv.InfraredSpectrum(wavenumbers, window, dipole=rv.PointCharges.of, num_lags=lags)
 
-    def with_parameters(self, values: dict[str, float]) -> rv.Sum:
-        """The potential with other parameters; those that are not named as in the target."""
-        old = Parameters.of(self.target)
-        new = {name: jnp.asarray(value, old.charge.dtype) for name, value in values.items()}
-        return Parameters(**{**old.each(), **new}).put_into(self.target)
-
     def evaluate(
-        self, potential: rv.Sum, chains: rv.State, samples: int, key: PRNGKeyArray, label: str
+        self, model: rv.WaterModel, chains: rv.State, samples: int, key: PRNGKeyArray, label: str
     ) -> dict[str, np.ndarray]:
         """Spectra of at least `samples` trajectories, without derivatives of theirs.
 
@@ -171,7 +142,7 @@ class Water:
         `check`, the spectra cut at the times of the check; and `wavenumbers` (1/cm).
         """
         measure = lambda system, drawn: _measure([self.low, self.full, *self.cut], system, drawn, self.long)
-        measured = self.sampling.measure(potential, chains, samples, key, label, measure)
+        measured = self.sampling.measure(self.system(model).potential, chains, samples, key, label, measure)
         (low, full, *check), temperature = measured
         wavenumbers = np.asarray(self.low.wavenumbers)
         cut = {"check": np.stack([s.mean((0, 1)) for s in check])} if check else {}

@@ -10,11 +10,9 @@ D alone cannot fix two parameters: what is found is a point on the line D = D*.
 """
 
 import dataclasses
-import sys
 import time
 from typing import Annotated, Any, ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,10 +23,9 @@ import reverlet as rv
 
 from . import _processes, _refine, _run
 from ._argon import SI, Liquid, crystal, diffusion_of, read_structure
-from ._chains import Chains, mean_over_chains
+from ._chains import Chains, arrays_of, mean_over_chains, states_of
 from ._errors import BadInput, refusing
 from ._fields import Check, above_zero, at_least, not_negative
-from ._folder import Folder
 from ._lj_summary import summarize, told
 
 
@@ -186,16 +183,18 @@ def run(command: Command) -> None:
 
     keys = [jax.random.fold_in(jax.random.key(config.seed), stage) for stage in range(5)]
     start = folder.array_stage("start.npz", lambda: start_stage(config, liquid, state, keys[0]))
-    chains = jax.vmap(lambda x, v: rv.State(x, v, state.box))(start["positions"], start["velocities"])
+    chains = states_of(start, state.box)
     target = folder.json_stage("reference.json", lambda: reference_stage(config, liquid, chains, keys[1]))
     aim = Diffusion(target=jnp.asarray(target["diffusion"] * SI))
-    fitted = fit(config, liquid, aim, chains, folder, keys[2])
+    rates = [(lambda p: p.sigma, config.sigma_rate), (lambda p: p.epsilon, config.epsilon_rate)]
+    arguments = sampling, liquid.dynamics, potential, rates, chains, keys[2]
+    fitted = _refine.fit(aim, config, *arguments, folder.checkpoint, folder / "history.jsonl")
     history = aim.lines(fitted.history)
 
     parameters = final_parameters(config, history, target["diffusion"])
     best = liquid.with_parameters(*parameters)
     final = folder.array_stage("final.npz", lambda: final_stage(config, liquid, best, fitted.carry, keys[3]))
-    folder.array_stage("gradient.npz", lambda: gradient_stage(liquid, best, fitted.carry, keys[4]))
+    folder.array_stage("gradient.npz", lambda: liquid.derivative_curves(best, fitted.carry, keys[4]))
     if _processes.leads():
         summary = summarize(config, liquid, start, target, history, parameters, final)
         _refine.close(command, folder, told(config, summary), started)
@@ -210,7 +209,7 @@ def start_stage(config: Config, liquid: Liquid, state: rv.State, key: PRNGKeyArr
     melt = 0.0 if config.structure else config.melt
     chains = liquid.melted(state, config.trajectories, melt, config.equilibration, keys)
     curves = liquid.evaluate(liquid.potential, chains, max(1, config.final_samples // 4), keys[3], "before the fit")
-    return {"positions": np.asarray(chains.positions), "velocities": np.asarray(chains.velocities), **curves}
+    return {**arrays_of(chains), **curves}
 
 
 def reference_stage(config: Config, liquid: Liquid, chains: rv.State, key: PRNGKeyArray) -> dict[str, Any]:
@@ -265,9 +264,6 @@ class Diffusion(_refine.AbstractTarget):
     def potential(self, model):
         return model
 
-    def of_model(self, tree):
-        return tree
-
     def loss(self, value):
         return 1e6 * (value - self.target) ** 2
 
@@ -300,21 +296,8 @@ class Diffusion(_refine.AbstractTarget):
 
 
 def _pairs(value: Any, error: Any) -> dict[str, Float[Array, ""]]:
-    return {
-        "sigma": value.sigma / SI,
-        "sigma_error": error.sigma / SI,
-        "epsilon": value.epsilon / SI,
-        "epsilon_error": error.epsilon / SI,
-    }
-
-
-def fit(
-    config: Config, liquid: Liquid, aim: Diffusion, chains: rv.State, folder: Folder, key: PRNGKeyArray
-) -> rv.FitState:
-    """Steps σ and ε."""
-    rates = eqx.tree_at(lambda p: (p.sigma, p.epsilon), liquid.potential, (config.sigma_rate, config.epsilon_rate))
-    files = folder.checkpoint, folder / "history.jsonl"
-    return _refine.fit(aim, config, liquid.sampling, liquid.dynamics, liquid.potential, rates, chains, key, *files)
+    kinds = {"": value, "_error": error}
+    return {f"{n}{kind}": getattr(tree, n) / SI for n in ("sigma", "epsilon") for kind, tree in kinds.items()}
 
 
 def final_parameters(config: Config, history: list[dict[str, Any]], target: float) -> tuple[float, float]:
@@ -324,20 +307,15 @@ def final_parameters(config: Config, history: list[dict[str, Any]], target: floa
     the line the shortest is taken, lengths counted in learning rates; a step of more than five of them is cut.
     """
     last = history[-config.average :]
-    mean = lambda *names: np.mean([_dig(line, names) for line in last])
+    mean = lambda pick: np.mean([pick(line) for line in last])
     parts = ("dynamical", "thermodynamic") if config.gradient == "total" else ("dynamical",)
     rates = np.array([config.sigma_rate, config.epsilon_rate])
-    slope = rates * np.array([sum(mean(part, name) for part in parts) for name in ("sigma", "epsilon")])
-    steps = slope * (target - mean("diffusion")) / max(float(slope @ slope), 1e-300)
+    slopes = [mean(lambda line, n=n: sum(line[part][n] for part in parts)) for n in ("sigma", "epsilon")]
+    slope = rates * np.array(slopes)
+    steps = slope * (target - mean(lambda line: line["diffusion"])) / max(float(slope @ slope), 1e-300)
     steps = steps * min(1.0, 5 / max(float(np.max(abs(steps))), 1e-300))
-    sigma, epsilon = np.array([mean("sigma"), mean("epsilon")]) + rates * steps
+    sigma, epsilon = rates * steps + [mean(lambda line, n=n: line[n]) for n in ("sigma", "epsilon")]
     return float(sigma), float(epsilon)
-
-
-def _dig(value: Any, names: tuple[str, ...]) -> float:
-    for name in names:
-        value = value[name]
-    return value
 
 
 def final_stage(
@@ -347,12 +325,3 @@ def final_stage(
     keys, time = jax.random.split(key), config.equilibration / 2
     chains = liquid.sampling.equilibrate(potential, chains, time, keys[0], "equilibrating the result")
     return liquid.evaluate(potential, chains, config.final_samples, keys[1], "after the fit")
-
-
-def gradient_stage(
-    liquid: Liquid, potential: rv.LennardJones, chains: rv.State, key: PRNGKeyArray
-) -> dict[str, np.ndarray]:
-    """D of every trajectory and its derivatives against the integration time."""
-    if _processes.leads():
-        print("gradients against the integration time ...", file=sys.stderr)
-    return liquid.derivative_curves(potential, chains, key)

@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,11 +33,11 @@ from jaxtyping import PRNGKeyArray
 import reverlet as rv
 
 from . import _processes, _refine, _run
-from ._chains import Chains
+from ._chains import Chains, arrays_of, states_of
 from ._errors import refusing
 from ._fields import above_zero, at_least, not_negative, require
 from ._folder import Folder
-from ._water import NAMES, Grids, Parameters, Water, force_field, packed, read_structure, spectral_loss
+from ._water import FIELDS, NAMES, Grids, Water, by_name, packed, read_structure, spectral_loss, with_values
 from ._water_check import gradient_check
 from ._water_summary import FITS, mean_parameters, summarize, told
 
@@ -212,23 +213,22 @@ def run(command: Command) -> None:
         water = liquid(config, state, mesh)
     folder = _refine.open_folder("water_ir", command)
 
-    def chains_of(arrays):
-        states = jax.vmap(lambda x, v: rv.State(x, v, state.box))(arrays["positions"], arrays["velocities"])
-        return _processes.on_all(states, mesh)
-
+    chains_of = lambda arrays: _processes.on_all(states_of(arrays, state.box), mesh)
     chains = chains_of(folder.array_stage("start.npz", lambda: start_stage(config, water, state, keys[1])))
-    target = folder.array_stage("reference.npz", lambda: reference_stage(config, water, chains, keys[2]))
-    aim = Spectrum(observable=spectral_loss(water.low, target["low"].mean((0, 1))), base=water.target)
+    reference = lambda: water.evaluate(water.target, chains, config.reference_samples, keys[2], "reference")
+    target = folder.array_stage("reference.npz", reference)
+    aim = Spectrum(observable=spectral_loss(water.low, target["low"].mean((0, 1))), water=water)
     fitted = {}
     if config.fits != "all":
         fitted["pair"] = fit(config, water, aim, "pair", chains, folder, keys[3])
     first = first_parameters(config, water, "pair" if config.fits == "pair" else "all")
-    before = folder.array_stage("before.npz", lambda: before_stage(config, water, first, chains, keys[4]))
+    evaluate = lambda *arguments: evaluation_stage(config, water, *arguments)
+    before = folder.array_stage("before.npz", lambda: evaluate(first, chains, keys[4], "before the fit"))
     if config.fits != "pair":
         fitted["all"] = fit(config, water, aim, "all", chains_of(before), folder, keys[5])
     last = fitted["pair" if config.fits == "pair" else "all"]
-    best = water.with_parameters(mean_parameters(aim.lines(last.history)[-config.average :]))
-    final = folder.array_stage("final.npz", lambda: final_stage(config, water, best, last.carry, keys[6]))
+    best = with_values(water.target, mean_parameters(aim.lines(last.history)[-config.average :]))
+    final = folder.array_stage("final.npz", lambda: evaluate(best, last.carry, keys[6], "after the fit"))
     check = {}
     if config.check:
         some = jax.tree.map(lambda x: x[: config.check_trajectories], chains_of(before))
@@ -239,13 +239,10 @@ def run(command: Command) -> None:
         return
     if command.trajectory is not None:
         write_trajectory(water, best, last.carry, command.trajectory)
-    fits = {
-        name: (_values(first_parameters(config, water, name)), aim.lines(state.history))
-        for name, state in fitted.items()
-    }
+    values = lambda model: {n: float(x) for n, x in by_name(model).items()}
+    fits = {n: (values(first_parameters(config, water, n)), aim.lines(f.history)) for n, f in fitted.items()}
     runs = {"target": target, "before": before, "final": final}
-    waters = water.topology.num_atoms // 3
-    summary = summarize(config, waters, _values(water.target), fits, runs, check)
+    summary = summarize(config, len(state.positions) // 3, values(water.target), fits, runs, check)
     _refine.close(command, folder, told(config, summary), started)
 
 
@@ -254,21 +251,17 @@ def run(command: Command) -> None:
 
 def liquid(config: Config, state: rv.State, mesh: jax.sharding.Mesh | None) -> Water:
     """q-SPC/Fw water in the box of a state, which is checked."""
-    system = force_field(len(state.positions) // 3, state.box)
-    assert isinstance(system.potential, rv.Sum)
-    system.check(state)
-    sampling = Chains(system.topology, config.temperature, config.friction, config.dt, config.interval, mesh)
+    topology = rv.qspcfw(len(state.positions) // 3, state.box).topology
+    sampling = Chains(topology, config.temperature, config.friction, config.dt, config.interval, mesh)
     lengths = config.correlation, config.validation, config.check
-    return Water(sampling, system.potential, Grids(config.save_every, config.highest, config.spacing, *lengths))
+    water = Water(sampling, state.box, Grids(config.save_every, config.highest, config.spacing, *lengths))
+    water.system(water.target).check(state)
+    return water
 
 
-def first_parameters(config: Config, water: Water, name: str) -> rv.Sum:
-    """The potential that a fit starts from."""
-    return water.with_parameters({n: getattr(config, n) for n in FITS[name]})
-
-
-def _values(potential: rv.Sum) -> dict[str, float]:
-    return {n: float(x) for n, x in Parameters.of(potential).each().items()}
+def first_parameters(config: Config, water: Water, name: str) -> rv.WaterModel:
+    """The model that a fit starts from."""
+    return with_values(water.target, {n: getattr(config, n) for n in FITS[name]})
 
 
 # ---- stages
@@ -279,68 +272,53 @@ def start_stage(config: Config, water: Water, state: rv.State, key: PRNGKeyArray
     keys = jax.random.split(key, 4)
     single = dataclasses.replace(water.sampling, mesh=None)
     one = single.with_new_velocities(state.repeat(1), keys[0])
-    one = single.equilibrate(water.target, one, config.nvt / 4, keys[1], "equilibrating")
+    potential = water.system(water.target).potential
+    one = single.equilibrate(potential, one, config.nvt / 4, keys[1], "equilibrating")
     parts, count = [], config.trajectories
     for k in range(count):
         label, part_key = f"start {k + 1} of {count}", jax.random.fold_in(keys[2], k)
-        one = single.equilibrate(water.target, one, config.nvt / count, part_key, label)
+        one = single.equilibrate(potential, one, config.nvt / count, part_key, label)
         parts.append(one)
     states = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
-    return _arrays(water.sampling.with_new_velocities(states, keys[3]))
+    return arrays_of(water.sampling.with_new_velocities(states, keys[3]))
 
 
-def _arrays(states: rv.State) -> dict[str, np.ndarray]:
-    return {"positions": np.asarray(states.positions), "velocities": np.asarray(states.velocities)}
-
-
-def reference_stage(config: Config, water: Water, chains: rv.State, key: PRNGKeyArray) -> dict[str, np.ndarray]:
-    """The spectra of the target."""
-    return water.evaluate(water.target, chains, config.reference_samples, key, "reference")
-
-
-def before_stage(
-    config: Config, water: Water, potential: rv.Sum, chains: rv.State, key: PRNGKeyArray
+def evaluation_stage(
+    config: Config, water: Water, model: rv.WaterModel, chains: rv.State, key: PRNGKeyArray, when: str
 ) -> dict[str, np.ndarray]:
-    """The spectra at the first parameters, and chains equilibrated with them."""
-    keys = jax.random.split(key)
-    chains = water.sampling.equilibrate(potential, chains, config.equilibration, keys[0], "equilibrating the start")
-    return {**_arrays(chains), **water.evaluate(potential, chains, config.final_samples, keys[1], "before the fit")}
-
-
-def final_stage(
-    config: Config, water: Water, potential: rv.Sum, chains: rv.State, key: PRNGKeyArray
-) -> dict[str, np.ndarray]:
-    """An independent evaluation of the final parameters."""
-    keys = jax.random.split(key)
-    chains = water.sampling.equilibrate(potential, chains, config.equilibration, keys[0], "equilibrating the result")
-    return water.evaluate(potential, chains, config.final_samples, keys[1], "after the fit")
+    """Chains equilibrated with a model, and the spectra along them: an evaluation independent of the fit."""
+    keys, potential = jax.random.split(key), water.system(model).potential
+    chains = water.sampling.equilibrate(potential, chains, config.equilibration, keys[0], f"equilibrating {when}")
+    return {**arrays_of(chains), **water.evaluate(model, chains, config.final_samples, keys[1], when)}
 
 
 class Spectrum(_refine.AbstractTarget):
-    """The spectrum of the reference, cut as in the loss; `base` is the potential that parameters are put into."""
+    """The spectrum of the reference, cut as in the loss."""
 
     observable: rv.SquaredDistance
-    base: rv.Sum
+    water: Water = eqx.field(static=True)
     columns: ClassVar[tuple[str, ...]] = (*NAMES, "loss", "loss_error", "dynamical", "thermodynamic")
 
     def potential(self, model):
-        return model.put_into(self.base)
-
-    def of_model(self, tree):
-        return Parameters.of(tree)
+        return self.water.system(model).potential
 
     def loss(self, value):
         return value
 
     def report(self, model, estimate, parts):
-        relative = lambda tree: jax.tree.map(jnp.multiply, model, Parameters.of(tree)).each()
-        errors = {f"{n}_error": x for n, x in relative(parts.thermodynamic_error.potential).items()}
+        _, pull = eqx.filter_vjp(self.potential, model)
+
+        def relative(tree):  # an error goes the same way: every parameter is in one place
+            slopes = by_name(pull(tree.potential)[0])
+            return {name: slopes[name] * value for name, value in by_name(model).items()}
+
+        errors = {f"{n}_error": x for n, x in relative(parts.thermodynamic_error).items()}
         return {
-            **model.each(),
+            **by_name(model),
             "loss": estimate.value,
             "loss_error": estimate.error,
-            "dynamical": relative(parts.dynamical.potential),  # the error of a square's is not known in reverse mode
-            "thermodynamic": {**relative(parts.thermodynamic.potential), **errors},
+            "dynamical": relative(parts.dynamical),  # the error of a square's is not known in reverse mode
+            "thermodynamic": {**relative(parts.thermodynamic), **errors},
         }
 
     def show(self, line):
@@ -356,17 +334,14 @@ def fit(
     """Steps the parameters that the fit `name` is free to move."""
     suffix = "" if name == "all" else f"-{name}"
     files = folder / f"checkpoint{suffix}.eqx", folder / f"history{suffix}.jsonl"
-    rates = Parameters(*(getattr(config, f"{n}_rate") if n in FITS[name] else 0.0 for n in NAMES))  # pyright: ignore
-    start = Parameters.of(first_parameters(config, water, name))
-    everything = lambda p: tuple(p.each().values())
-    return _refine.fit(
-        aim, config, water.sampling, water.dynamics, start, rates, chains, key, *files, positive=everything
-    )
+    rates = [(lambda m, n=n: getattr(m, FIELDS[n]), getattr(config, f"{n}_rate")) for n in FITS[name]]
+    start, positive = first_parameters(config, water, name), lambda m: tuple(by_name(m).values())
+    arguments = water.sampling, water.dynamics, start, rates, chains, key, *files
+    return _refine.fit(aim, config, *arguments, positive=positive)
 
 
-def write_trajectory(water: Water, potential: rv.Sum, chains: rv.State, path: Path) -> None:
+def write_trajectory(water: Water, model: rv.WaterModel, chains: rv.State, path: Path) -> None:
     """Writes 1 ps of the first chain at constant energy."""
-    state = jax.tree.map(lambda x: x[0], chains)
-    system = rv.System(water.topology, potential)
+    system, state = water.system(model), jax.tree.map(lambda x: x[0], chains)
     trajectory = rv.nve(system, state, dt=water.sampling.dt, num_steps=2000, save_every=4)
-    rv.io.write(path, water.topology, trajectory)
+    rv.io.write(path, system.topology, trajectory)

@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ pytest.importorskip("tyro")
 pytest.importorskip("matplotlib")
 from experiments.__main__ import main
 from experiments._refine import TIME
-from experiments._water import NAMES, Parameters
+from experiments._water import NAMES, by_name, with_values
 
 ROOT = Path(__file__).parent.parent
 SMOKE = ("water_ir", "--preset", "smoke")
@@ -149,11 +148,8 @@ def test_structure_of_something_else(capsys, tmp_path):
 
 
 def test_parameters_go_in_and_out():
-    potential = rv.qspcfw(2, rv.OrthorhombicBox(jnp.full(3, 0.9))).potential
-    moved = Parameters(*(jnp.asarray(x) for x in (0.5, 0.3, 4e5, 300.0)))
-    changed = moved.put_into(potential)
-    assert changed.part(rv.Ewald).charges.values[:3].tolist() == pytest.approx([-1, 0.5, 0.5])
-    assert changed.part(rv.Among).potential.sigma == moved.sigma
-    assert changed.part(rv.HarmonicBond).stiffness == moved.bond
-    assert changed.part(rv.HarmonicAngle).stiffness == moved.angle
-    assert jax.tree.all(jax.tree.map(lambda a, b: a == b, Parameters.of(changed), moved))
+    values = {"charge": 0.5, "sigma": 0.3, "bond": 4e5, "angle": 300.0}
+    changed = with_values(rv.WaterModel.qspcfw(), values)
+    assert by_name(changed) == values
+    assert (changed.stiffness, changed.angle_stiffness) == (4e5, 300.0)
+    assert changed.length == rv.WaterModel.qspcfw().length
