@@ -184,7 +184,7 @@ def test_malformed_gro(tmp_path, text, message):
 
 
 def test_what_has_no_room(tmp_path):
-    state = rv.State(jnp.full((1, 3), 3e6), None, rv.OpenBox())
+    state = rv.State(jnp.full((1, 3), 4e3), None, rv.OpenBox())
     for suffix, message in ((".xtc", "XTC has no room"), (".gro", "GRO has room for positions")):
         with pytest.raises(ValueError, match=message):
             rv.io.write(tmp_path / f"a{suffix}", OXYGEN, state)

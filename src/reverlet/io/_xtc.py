@@ -79,14 +79,17 @@ def _require_extremes(data, places, positions):
     """Refused unless positions reach as far as is said before them: nothing else can tell that they are damaged."""
     if positions.shape[1] <= _FEW:
         return
-    for at, one in zip(places, positions, strict=True):
-        precision, *extremes = _PACKING.unpack_from(data, at + _FIXED.size)[:7]
-        said, found = np.reshape(extremes, (2, 3)) / precision, np.array([one.min(axis=0), one.max(axis=0)], float)
-        if not np.all(abs(found - said) <= 0.1 / precision + 1e-6 * abs(said)):
-            raise ValueError(
-                f"The frame at byte {at} reaches from {found[0]} to {found[1]} nm, wanted {said[0]} to"
-                f" {said[1]} nm, as is said there: it is damaged."
-            )
+    packing = np.array([_PACKING.unpack_from(data, at + _FIXED.size)[:7] for at in places.tolist()], float)
+    precision = packing[:, :1, None]
+    said = packing[:, 1:].reshape(-1, 2, 3) / precision
+    found = np.stack([positions.min(axis=1), positions.max(axis=1)], axis=1).astype(float)
+    bad = ~np.all(abs(found - said) <= 0.1 / precision + 1e-6 * abs(said), axis=(1, 2))
+    if np.any(bad):
+        k = np.argmax(bad)
+        raise ValueError(
+            f"The frame at byte {places[k]} reaches from {found[k, 0]} to {found[k, 1]} nm, wanted {said[k, 0]} to"
+            f" {said[k, 1]} nm, as is said there: it is damaged."
+        )
 
 
 def _headers(data, topology):
@@ -129,8 +132,8 @@ def xtc_writer(path: Path, topology: Topology):
             nonlocal count
             steps = np.arange(count, count + len(frames.positions), dtype=np.int32)
             most = np.max(abs(frames.positions))
-            if most >= 2e6:  # packed as whole numbers of 1e-3 nm in 32 bits
-                raise ValueError(f"XTC has no room for positions of {most:.3g} nm; wanted `.h5` or `.trr`.")
+            if most >= 4000:  # where single precision, which they are packed from, has no three decimals
+                raise ValueError(f"XTC has no room for positions of {most:.6g} nm; wanted `.h5` or `.trr`.")
             single = lambda values: np.ascontiguousarray(values, np.float32)
             file.write(
                 single(frames.positions),
