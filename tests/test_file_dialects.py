@@ -208,6 +208,13 @@ def test_what_only_some_frames_have(tmp_path):
         refused(tmp_path, bare + more, ".extxyz", f"Frame . has {what} and frame . has not .* line 4")
 
 
+@pytest.mark.parametrize("name", ["time_unit", "velocity_unit", "interval"])
+@pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf, True, "ps"])
+def test_units_that_are_none(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` is .*wanted a positive number"):
+        rv.io.read("none.xyz", **{name: value})
+
+
 def test_times_of_unknown_unit(tmp_path):
     text = f"1\ntime=3 {LATTICE}\nAr 1 2 3\n"
     refused(tmp_path, text, ".extxyz", "Line 2 has a time of unknown unit")
