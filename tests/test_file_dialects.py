@@ -209,7 +209,7 @@ def test_what_only_some_frames_have(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["time_unit", "velocity_unit", "interval"])
-@pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf, True, "ps"])
+@pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf])
 def test_units_that_are_none(name, value):
     with pytest.raises(ValueError, match=f"`{name}` is .*wanted a positive number"):
         rv.io.read("none.xyz", **{name: value})

@@ -92,13 +92,13 @@ def test_times_in_single_precision_are_those_of_the_steps(tmp_path, suffix):
     kind = {".xtc": mdtraj.formats.XTCTrajectoryFile, ".trr": mdtraj.formats.TRRTrajectoryFile}[suffix]
     steps = np.delete(np.arange(40), 7)
     x = np.zeros((39, 1, 3), "f4")
-    for more, step in ((0.0, steps), (5.0, steps)):
+    for more, step in ((0.0, steps), (5.0, steps), (0.0, np.arange(39))):
         single = times.astype("f4")
         single[20] += more
         with kind(str(tmp_path / f"a{suffix}"), "w") as file:
             file.write(x, time=single, step=step.astype("i4"))
         _, got = rv.io.read(tmp_path / f"a{suffix}", topology=OXYGEN)
-        if more:
+        if more or step is not steps:  # numbers of frames say nothing of those that are missing
             np.testing.assert_array_equal(got.times, single)  # as they are
         else:
             intervals = np.diff(got.times)
@@ -184,6 +184,10 @@ def test_malformed_gro(tmp_path, text, message):
 
 
 def test_what_has_no_room(tmp_path):
+    late = trajectory(rv.OpenBox(), 1e6 + np.arange(3), np.float32)
+    for suffix in (".xtc", ".trr"):
+        with pytest.raises(ValueError, match=r"Single precision would round these times by 0\.0"):
+            rv.io.write(tmp_path / f"a{suffix}", TOPOLOGY, rv.Trajectory(late.times + 0.03, late.records, late.final))
     state = rv.State(jnp.full((1, 3), 4e3), None, rv.OpenBox())
     for suffix, message in ((".xtc", "XTC has no room"), (".gro", "GRO has room for positions")):
         with pytest.raises(ValueError, match=message):

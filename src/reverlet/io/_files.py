@@ -160,8 +160,7 @@ def reporting(path: Path | str, topology: Topology) -> Iterator[Reporter]:
 def _request(topology, stride, chunk, time_unit, velocity_unit, interval):
     require_count("stride", stride)
     for name, value in (("time_unit", time_unit), ("velocity_unit", velocity_unit), ("interval", interval)):
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if value is not None and not (number and np.isfinite(value) and value > 0):
+        if value is not None and not (isinstance(value, (int, float)) and np.isfinite(value) and value > 0):
             raise ValueError(f"`{name}` is {value!r}; wanted a positive number, such as `rv.units.FEMTOSECOND`.")
     return Request(topology, stride, chunk, time_unit, velocity_unit, interval)
 

@@ -55,10 +55,11 @@ def block(data: np.ndarray, at: int, width: int, *shape: int) -> np.ndarray:
 def times_of(headers: np.ndarray, width: int) -> np.ndarray:
     """In double precision: single ones are rounded to 1 fs after 16 ns, but the numbers of steps beside them are exact.
 
-    Where all times are those of equal steps, but for rounding, these are returned, and else what is in the file.
+    Where all times are those of equal steps, but for rounding, these are returned, and else what is in the file: also
+    where steps are 0, 1, 2, …, which many programs write whatever frames they leave out.
     """
     times, steps = headers["time"], headers["step"].astype(float)
-    if width == 8 or len(times) < 2 or steps[-1] == steps[0]:
+    if width == 8 or len(times) < 2 or steps[-1] == steps[0] or np.all(np.diff(steps) == 1):
         return times
     with np.errstate(all="ignore"):  # of damaged times, which are refused later
         exact = times[0] + (steps - steps[0]) * ((times[-1] - times[0]) / (steps[-1] - steps[0]))
@@ -66,8 +67,9 @@ def times_of(headers: np.ndarray, width: int) -> np.ndarray:
     return exact if same else times
 
 
-def times_to_write(frames: Frames, count: int) -> np.ndarray:
-    """Of frames, so many of which have been written before; refused where there are several without."""
+def times_to_write(frames: Frames, count: int, width: int) -> np.ndarray:
+    """Of frames, so many of which have been written before; refused where there are several without, or where numbers
+    of so many bytes would not tell them apart."""
     if frames.times is None:
         if count + len(frames.positions) > 1:
             raise ValueError(
@@ -75,7 +77,14 @@ def times_to_write(frames: Frames, count: int) -> np.ndarray:
                 " `.dcd`, `.extxyz` or `.h5`."
             )
         return np.zeros(1)
-    return np.asarray(frames.times, float)
+    times = np.asarray(frames.times, float)
+    rounding = np.max(abs(times.astype(f"f{width}") - times))
+    if rounding > 0.01 * np.min(abs(np.diff(times)), initial=np.inf):
+        raise ValueError(
+            f"Single precision would round these times by {rounding:.1g} ps; wanted `.h5`, `.extxyz` or `.trr` of"
+            " positions in double precision, or times from zero on."
+        )
+    return times
 
 
 def boxes_to_write(frames: Frames) -> np.ndarray:

@@ -42,7 +42,7 @@ def read_trr(path: Path, request: Request) -> Iterator[Frames]:
     if path.stat().st_size == 0:
         raise ValueError("It is empty.")
     data = np.memmap(path, np.uint8, "r")
-    kind, *_ = _frame(data, 0, "0", topology)
+    kind, *_ = _frame(data, 0, 0, topology)
     headers = headers_of(_headers(data, kind, topology))
     times, arrays = times_of(headers, kind.width), 1 + kind.moves
     for part in parts(len(headers), request):
@@ -98,7 +98,7 @@ def trr_writer(path: Path, topology: Topology):
             nonlocal count
             width = 8 if frames.positions.dtype == np.float64 else 4
             size, moves = 3 * topology.num_atoms * width, frames.velocities is not None
-            times = times_to_write(frames, count)
+            times = times_to_write(frames, count, width)
             for k, vectors in enumerate(boxes_to_write(frames)):
                 sizes = (0, 0, 9 * width, 0, 0, 0, 0, size, size * moves, 0, topology.num_atoms, count, 0)
                 arrays = [[times[k], 0.0], vectors, frames.positions[k]]

@@ -137,7 +137,7 @@ def xtc_writer(path: Path, topology: Topology):
             single = lambda values: np.ascontiguousarray(values, np.float32)
             file.write(
                 single(frames.positions),
-                time=single(times_to_write(frames, count)),
+                time=single(times_to_write(frames, count, 4)),
                 step=steps,
                 box=single(boxes_to_write(frames)),
             )
