@@ -242,14 +242,15 @@ def test_energies_that_are_not_finite():
 
 
 def test_atoms_at_the_same_place_are_moved_apart():
-    """Where springs do not pull and other forces have no direction: bonded ones, with and without repulsion."""
-    three = rv.Topology.from_elements(["Ar"] * 3)
-    start = rv.State(jnp.ones((3, 3)), jnp.zeros((3, 3)), rv.OpenBox())
+    """Where springs do not pull and other forces have no direction: bonded ones, with and without repulsion, one of
+    them an image."""
+    three, box = rv.Topology.from_elements(["Ar"] * 3), rv.OrthorhombicBox(jnp.full(3, 4.0))
+    start = rv.State(jnp.array([[1.0, 1, 1], [1, 1, 1], [5, 1, 1]]), jnp.zeros((3, 3)), box)
     springs = rv.HarmonicBond([[0, 1], [1, 2], [0, 2]], 1000.0, 0.15)
     for potential in (springs, springs + rv.LennardJones(0.1, 0.1, cutoff=1.0)):
         minimum = rv.minimize(rv.System(three, potential), start)
         assert minimum.converged
-        sides = minimum.state.positions - jnp.roll(minimum.state.positions, 1, 0)
+        sides = jax.vmap(box.displacement)(minimum.state.positions, jnp.roll(minimum.state.positions, 1, 0))
         np.testing.assert_allclose(jnp.linalg.norm(sides, axis=1), 0.15, atol=0.01)
     # a spring whose length is zero keeps its atoms together, as that of a Drude particle
     together = rv.System(three, rv.HarmonicBond([[0, 1], [1, 2]], 1000.0, 0.0))

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ._box import AbstractBox
 from ._health import check_energies, check_forces, check_wear
 from ._misc import require_count, require_instance, require_number, require_positive
 from ._neighbors import Neighbors, Wear
@@ -52,7 +53,7 @@ def minimize(
 
     Atoms may overlap at the start: none moves further than `max_move` in a step, however large the force. Every step
     evaluates the forces once, in one compiled loop. Of atoms at the very same place all but one are moved by `max_move`
-    before the first. The result has no derivative.
+    before the first; angles that are straight have no force and stay so. The result has no derivative.
 
     **Arguments:** `tolerance`, the largest force on an atom that is small enough, kJ/mol/nm; `max_move`, nm.
 
@@ -109,7 +110,7 @@ def _descend(system, state, max_steps, tolerance, max_move):
         wear = walk.wear if neighbors is None else walk.wear.and_of(x, box, neighbors)
         return _Walk(x, v, forces(x, neighbors), neighbors, wear, dt, mixing, downhill, walk.num_steps + 1)
 
-    x = _apart(state.positions, max_move)
+    x = _apart(state.positions, box, max_move)
     neighbors = system.find_neighbors(x, box)
     number = lambda value: jnp.asarray(value, dtype)
     wear = Wear.none(dtype) if neighbors is None else Wear.none(dtype).and_of(x, box, neighbors)
@@ -121,11 +122,13 @@ def _descend(system, state, max_steps, tolerance, max_move):
     return end, energy_of(system.potential, end.positions, box, end.neighbors), _largest(end.forces)
 
 
-def _apart(x: Float[Array, "atoms 3"], distance: Float[Array, ""]) -> Float[Array, "atoms 3"]:
-    """Moves atoms that are at the place of another one so far, each in a direction of its own: there they would stay,
-    since springs of no length do not pull, whatever their energy, and other forces have no direction."""
-    order = jnp.lexsort(x.T)
-    same = jnp.all(x[order][1:] == x[order][:-1], axis=1)
+def _apart(x: Float[Array, "atoms 3"], box: AbstractBox, distance: Float[Array, ""]) -> Float[Array, "atoms 3"]:
+    """Moves atoms that are at the place of another one, or of its image, so far, each in a direction of its own: there
+    they would stay, since springs of no length do not pull, whatever their energy, and other forces have no direction.
+    """
+    inside = jax.vmap(box.wrap)(x)
+    order = jnp.lexsort(inside.T)
+    same = jnp.all(inside[order][1:] == inside[order][:-1], axis=1)
     doubled = jnp.zeros(len(x), bool).at[order[1:]].set(same)
     directions = jax.random.normal(jax.random.key(0), x.shape, x.dtype)
     moves = distance * directions / jnp.linalg.norm(directions, axis=1, keepdims=True)
