@@ -438,6 +438,27 @@ def test_refused_topologies():
         rv.openmm.from_system(chain_in_openmm([]), topology)
 
 
+def test_states_of_openmm(without_type_checks):
+    system = chain_in_openmm([])
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+    x = np.random.default_rng(0).uniform(size=(system.getNumParticles(), 3))
+    context.setPositions(x)
+    context.setVelocities(2 * x)
+    state = rv.openmm.from_state(context.getState(getPositions=True, getVelocities=True), system)
+    np.testing.assert_array_equal(state.positions, x)
+    np.testing.assert_array_equal(state.velocities, 2 * x)
+    assert type(state.box) is type(rv.openmm.default_box(system))
+    assert not rv.openmm.from_state(context.getState(getPositions=True), system).has_velocities
+    with pytest.raises(ValueError, match="`state` has no positions"):
+        rv.openmm.from_state(context.getState(getEnergy=True), system)
+    for refused in (rv.openmm.default_box, rv.openmm.from_system, lambda system: rv.openmm.from_state(state, system)):
+        with pytest.raises(TypeError, match=r"`(system|state)` is .*wanted an instance of `(System|State)`"):
+            refused(3.5)
+    context.setPositions(x + 1e12)
+    with pytest.raises(ValueError, match="`positions` reach 1e\\+12 nm"):
+        rv.openmm.from_state(context.getState(getPositions=True), system)
+
+
 def test_what_is_no_surface_is_left_out():
     system = chain_in_openmm([])
     system.addForce(openmm.CMMotionRemover())

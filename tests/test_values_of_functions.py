@@ -71,7 +71,7 @@ NEITHER = {  # public, but in none of the tables
     "of Diffrax's terms, which have no numbers": "ConservativeTerm Drift Kick OrnsteinUhlenbeck Stage",
     "of files, which test_files and test_file_mutations do worse to": "read read_structure stream reporting write",
     "of trees; refused where they are tested": "linearize mbar",
-    "of OpenMM's objects; refused in test_openmm": "default_box from_system",
+    "of OpenMM's objects; refused in test_openmm": "default_box from_state from_system",
     "rules of fields, which all of test_values is about": "Indices Parameter Rule checked count finite finite_number"
     " function indices instance optional positive positive_number positive_or_zero positive_scalar positive_whole",
 }

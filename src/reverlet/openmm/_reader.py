@@ -6,7 +6,9 @@ import numpy as np
 
 from .._box import AbstractBox, OpenBox, OrthorhombicBox, TriclinicBox
 from .._elements import MASSES, SYMBOLS
+from .._misc import as_float_array, require_instance
 from .._potential import AbstractPotential, HarmonicAngle, HarmonicBond, PeriodicTorsion, RBTorsion, Sum
+from .._state import State
 from .._system import System
 from .._topology import Topology
 from ._nonbonded import custom, grouped, nonbonded
@@ -15,13 +17,37 @@ from ._optional import number, require_openmm
 
 def default_box(system: Any) -> AbstractBox:
     """The default box of an `openmm.System`: an `OpenBox` where none of its forces is periodic."""
-    require_openmm()
+    require_instance("system", system, require_openmm().System)
+    return _box(system, system.getDefaultPeriodicBoxVectors())
+
+
+def _box(system, vectors) -> AbstractBox:
     if not system.usesPeriodicBoundaryConditions():
         return OpenBox()  # pyright: ignore[reportCallIssue]
-    vectors = np.array([[float(number(x)) for x in v] for v in system.getDefaultPeriodicBoxVectors()])
+    vectors = np.array([[float(number(x)) for x in v] for v in vectors])
     if np.count_nonzero(vectors - np.diag(np.diag(vectors))) == 0:
         return OrthorhombicBox(np.diag(vectors))
     return TriclinicBox(vectors)
+
+
+def from_state(state: Any, system: Any) -> State:
+    """Positions, velocities and box of an `openmm.State`, in JAX's default precision.
+
+    **Arguments:** `state`, as of `context.getState(getPositions=True, getVelocities=True)`: without velocities ours has
+    none; `system`, the `openmm.System`, which knows whether there is a box.
+
+    **Errors:** `ValueError` for a state without positions, and as of `State`; `ImportError` without OpenMM.
+    """
+    openmm = require_openmm()
+    require_instance("state", state, openmm.State)
+    require_instance("system", system, openmm.System)
+    kinds = state.getDataTypes()
+    if not kinds & openmm.State.Positions:
+        raise ValueError("`state` has no positions; wanted one of `context.getState(getPositions=True)`.")
+    positions = as_float_array(number(state.getPositions(asNumpy=True)))
+    known = kinds & openmm.State.Velocities
+    velocities = as_float_array(number(state.getVelocities(asNumpy=True))) if known else None
+    return State(positions, velocities, _box(system, state.getPeriodicBoxVectors()))
 
 
 def from_system(system: Any, topology: Any = None, *, box: AbstractBox | None = None) -> System:
@@ -53,6 +79,7 @@ def from_system(system: Any, topology: Any = None, *, box: AbstractBox | None = 
     that no common factor explains); `ImportError` without OpenMM.
     """
     openmm = require_openmm()
+    require_instance("system", system, openmm.System)
     num = system.getNumParticles()
     if system.getNumConstraints() > 0:
         raise ValueError(
