@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import BOXES, SEEDS, SHARED, few
-from hypothesis import given
+from hypothesis import given, settings
 
 import reverlet as rv
 
@@ -47,7 +47,7 @@ def vectors(states):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @given(st.sampled_from(STANDARD), st.sampled_from([1, 3]), st.sampled_from([np.float32, np.float64]), SEEDS)
-@few
+@settings(few, max_examples=8)
 def test_round_trip(suffix, box, frames, dtype, seed):
     written = trajectory(BOXES[box], frames, seed, dtype)
     rounding = 4 * np.finfo(dtype).eps  # of a unit's conversion, there and back, of numbers up to 4

@@ -1,0 +1,172 @@
+"""HDF5 as other programs write it, in H5MD's layout and in MDTraj's: read as it was meant, or refused by name."""
+
+import itertools
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import reverlet as rv
+from reverlet.io._frames import Request, merged
+from reverlet.io._h5md import frames_of
+from reverlet.io._hdf5 import hdf5_file, hdf5_server
+
+pytest.importorskip("mdtraj")
+h5py = pytest.importorskip("h5py")
+
+ARGON = rv.Topology.from_elements(["Ar", "Ar"])
+
+
+@pytest.fixture(scope="module")
+def read():
+    """As `rv.io.read`, but in one process for all files, which starts once; of copies, since it keeps them open."""
+    number = itertools.count()
+    with hdf5_server() as server:
+
+        def read(path, topology=None):
+            file = hdf5_file(server, shutil.copy(path, path.with_name(f"{next(number)}.h5")))
+            frames = merged(list(frames_of(file, Request(topology, 1, 1000, None, None, None))))
+            return frames.topology, frames.trajectory()
+
+        yield read
+
+
+def h5md(path, *, species=(1, 2), mass=None, creator=None, **more):
+    with h5py.File(path, "w") as file:
+        if creator is not None:
+            file.create_group("h5md/creator").attrs["name"] = creator
+        atoms = file.create_group("particles/all")
+        atoms["position/value"] = np.array([[[1.9, 1, 1], [0.5, 1, 1]], [[0.1, 1, 1], [0.5, 1, 1]]])
+        atoms["position/value"].attrs["unit"] = "nm"
+        box = atoms.create_group("box")
+        box.attrs["boundary"] = ["periodic"] * 3
+        box["edges"] = [2.0, 2.0, 2.0]
+        box["edges"].attrs["unit"] = "nm"
+        atoms["species"] = species
+        if mass is not None:
+            atoms["mass"] = np.array(mass)
+            atoms["mass"].attrs["unit"] = "u"
+        for name, values in more.items():
+            atoms[name.replace("_", "/")] = values
+    return path
+
+
+def test_species_that_are_types_of_atoms(tmp_path, read):
+    path = tmp_path / "a.h5"
+    for masses in (None, (15.999, 1.008)):
+        with pytest.raises(ValueError, match=r"\[1, 2\], which may be atomic numbers or types of atoms"):
+            read(h5md(path, mass=masses))
+    assert read(path, topology=rv.Topology.from_elements(["O", "H"]))[0].elements == ("O", "H")
+    for masses in ((1.008, 4.0026), (2.014, 4.0026)):
+        assert read(h5md(path, mass=masses))[0].elements == ("H", "He")
+    assert read(h5md(path, element=[b"O", b"H"]))[0].elements == ("O", "H")
+    assert read(h5md(path, species=[b"O", b"H"]))[0].elements == ("O", "H")
+    names = h5py.enum_dtype({"O": 1, "H": 2})
+    assert read(h5md(path, species=np.array([1, 2], names)))[0].elements == ("O", "H")
+    with pytest.raises(ValueError, match="atom 0 is O, that of `topology` H"):
+        read(path, topology=rv.Topology.from_elements(["H", "H"]))
+
+
+def test_atoms_in_another_order_are_refused(tmp_path, read):
+    """As parallel programs leave them, with an identifier."""
+    path = tmp_path / "a.h5"
+    for second, fine in (([7, 3], True), ([3, 7], False)):
+        h5md(path, id_value=np.array([[7, 3], second]))
+        if fine:
+            read(path, topology=ARGON)
+        else:
+            with pytest.raises(ValueError, match="atoms are in another order in some frames"):
+                read(path, topology=ARGON)
+
+
+def test_bonds_name_atoms_by_their_identifiers(tmp_path, read):
+    """Where there are any, as H5MD has it; else by their places."""
+    path, two = tmp_path / "a.h5", {"element": [b"Ar", b"Ar"]}
+    for more, bond, wanted in (
+        ({}, (0, 1), [[0, 1]]),
+        ({"id": [7, 3]}, (3, 7), [[0, 1]]),
+        ({"id": [7, 3]}, (0, 1), None),
+    ):
+        h5md(path, **two, **more)
+        with h5py.File(path, "a") as file:
+            file["connectivity/bonds"] = np.array([bond])
+        if wanted is not None:
+            assert read(path)[0].bonds.tolist() == wanted
+        else:
+            with pytest.raises(ValueError, match="name atom 0, which is no `id`"):
+                read(path)
+
+
+def test_velocities_of_other_frames_are_refused(tmp_path, read):
+    """Whether steps or only times say so."""
+    for what in ("step", "time"):
+        path = h5md(tmp_path / "a.h5", velocity_value=np.ones((2, 2, 3)))
+        with h5py.File(path, "a") as file:
+            for name, values in (("position", [0, 10]), ("velocity", [5, 15])):
+                file[f"particles/all/{name}/{what}"] = values
+                file[f"particles/all/{name}/{what}"].attrs["unit"] = "ps"
+        with pytest.raises(ValueError, match=rf"velocity` is of other steps than the positions \(`{what}`\)"):
+            read(path, topology=ARGON)
+
+
+def test_images_are_unwrapped(tmp_path, read):
+    """An atom that has left the box on its right has an image of 1."""
+    image = np.array([[[0, 0, 0], [0, 0, 0]], [[1, 0, 0], [0, 0, 0]]])
+    _, got = read(h5md(tmp_path / "a.h5", image_value=image), topology=ARGON)
+    np.testing.assert_allclose(got.records.positions[:, 0, 0], [1.9, 2.1])
+    with pytest.raises(ValueError, match="image` has shape"):
+        read(h5md(tmp_path / "a.h5", image_value=image[:1]), topology=ARGON)
+
+
+def test_hdf5_of_mdtraj(tmp_path, read):
+    """As MDTraj's own source lays it out; its reader and writer need PyTables, which need not be here."""
+    atom = lambda k, element: {"index": k, "name": element, "element": element}
+    residues = [{"index": 0, "name": "HOH", "resSeq": 1, "atoms": [atom(0, "O"), atom(1, "H"), atom(2, "H")]}]
+    residues.append({"index": 1, "name": "AR", "resSeq": 2, "atoms": [atom(3, "Ar")]})
+    found = {"chains": [{"index": 0, "residues": residues}], "bonds": [[0, 1], [0, 2]]}
+    x = np.random.default_rng(0).normal(size=(2, 4, 3)).astype("f4")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name, values, unit in (
+            ("coordinates", x, "nanometers"),
+            ("time", np.array([1.0, 1.5], "f4"), "picoseconds"),
+            ("cell_lengths", np.full((2, 3), 3.0, "f4"), "nanometers"),
+            ("cell_angles", np.full((2, 3), 90.0, "f4"), "degrees"),
+        ):
+            file[name] = values
+            file[name].attrs["units"] = np.bytes_(unit)
+        file["topology"] = np.array([json.dumps(found)], "S")
+    topology, got = read(tmp_path / "a.h5")
+    assert topology.elements == ("O", "H", "H", "Ar")
+    assert topology.bonds.tolist() == [[0, 1], [0, 2]]
+    assert topology.molecules.tolist() == [0, 0, 0, 1]
+    np.testing.assert_array_equal(got.records.positions, x)
+    np.testing.assert_array_equal(got.times, [1.0, 1.5])
+    np.testing.assert_allclose(got.records.box.lengths, 3.0)
+    assert not got.records.has_velocities
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file["coordinates"].attrs["units"] = np.bytes_("angstroms")
+    with pytest.raises(ValueError, match="units of `/coordinates` are 'angstroms'"):
+        read(tmp_path / "a.h5")
+
+
+def test_boxes_of_other_frames_are_refused(tmp_path, read):
+    """As many as the positions, or few of them: which belong together would be a guess."""
+    path = tmp_path / "a.h5"
+    states = jax.vmap(lambda a: rv.State(jnp.ones((2, 3)), None, rv.OrthorhombicBox(a * jnp.ones(3))))(
+        jnp.arange(3.0, 6)
+    )
+    rv.io.write(path, ARGON, states)
+    with h5py.File(path, "a") as file:
+        edges = file["particles/all/box/edges"]
+        del edges["step"]
+        edges["step"] = [0, 2, 4]
+    with pytest.raises(ValueError, match="box/edges` is of other steps than the positions"):
+        read(path)
+    with h5py.File(path, "a") as file:
+        edges = file["particles/all/box/edges/value"]
+        edges.resize(1, axis=0)
+    with pytest.raises(ValueError, match=r"edges of shape \(1, 3, 3\) for 3 frames|of other steps"):
+        read(path)
