@@ -612,21 +612,9 @@ def test_explosions_are_told():
         sampler.sample(system, stretched.repeat(1), 1, key=jax.random.key(0))
 
 
-@pytest.mark.parametrize(
-    ("change", "error", "match"),
-    [
-        ({"temperature": -1.0}, ValueError, "`temperature` is -1"),
-        ({"friction": -1.0}, ValueError, "`friction` is -1"),
-        ({"dt": 0.0}, ValueError, "`dt` is 0"),
-        ({"num_steps": 0}, ValueError, "`num_steps` is 0"),
-        ({"pressure": np.nan}, ValueError, "`pressure` is nan"),
-        ({"platform": "Abacus"}, ValueError, "`platform` is 'Abacus'; wanted one of Reference"),
-    ],
-)
-def test_refused_settings(change, error, match):
-    settings = {"temperature": 300.0, "friction": 1.0, "dt": 0.001, "num_steps": 1} | change
-    with pytest.raises(error, match=match):
-        rv.openmm.OpenMMSampler(settings.pop("temperature"), settings.pop("friction"), **settings)
+def test_refused_platform():
+    with pytest.raises(ValueError, match="`platform` is 'Abacus'; wanted one of Reference"):
+        rv.openmm.OpenMMSampler(300.0, 1.0, dt=0.001, num_steps=1, platform="Abacus")
 
 
 def test_refused_states():
