@@ -34,7 +34,8 @@ class State(AbstractChecked):
     they are not known, as in most files; `box`; `bath`, the variables of the thermostats that move with the atoms,
     where there are some.
 
-    **Errors:** `ValueError` or `TypeError` for wrong shapes, dtypes, NaN and infinities.
+    **Errors:** `ValueError` or `TypeError` for wrong shapes, dtypes, NaN and infinities, and for positions so far from
+    the origin that their dtype cannot hold distances (float32: 512 nm, where numbers are 6e-5 nm apart).
     """
 
     positions: Float[Array, "atoms 3"]

@@ -73,8 +73,8 @@ class CellList(AbstractNeighborSearch):
         `window`, `capacity` and `near` are made, since the liquid fluctuates; `per_atom`, whether lists have the view
         per atom.
 
-        **Errors:** `ValueError` for a box without volume or smaller than twice the cutoff and skin, and where positions
-        are traced.
+        **Errors:** `ValueError` for a box without volume or smaller than twice the cutoff and skin, and for positions
+        that are traced, not finite, or as far out as `State` refuses them.
         """
         positions = as_array(positions)
         if isinstance(positions, Tracer):

@@ -110,6 +110,8 @@ class Samples(AbstractChecked):
 
         **Arguments:** `states`, whose leaves lead with `samples`; `chain`, which chain drew each, by default each by
         itself, which means that all are independent.
+
+        **Errors:** `ValueError` or `TypeError` for a `chain` of other numbers than whole ones from 0.
         """
         require_instance("system", system, System)
         require_instance("ensemble", ensemble, AbstractEnsemble)
