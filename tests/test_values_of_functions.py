@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_values import BOX, CHARGES, GOOD, KEY, LJ, STATE, SYSTEM, TOPOLOGY, WINDOW, X, bad_values
+from test_values import BOX, CHARGES, GOOD, KEY, LJ, STATE, SYSTEM, TOPOLOGY, WINDOW, X, bad_values, not_refused
 
 import reverlet as rv
 
@@ -110,15 +110,7 @@ def test_bad_arguments_are_refused_by_name(call):
             # where atoms of a molecule are is theirs; a molecule that is turned inside out is one
             if is_fine(kind, name) or (kind == "negative" and name == "positions"):
                 continue
-            try:
-                call(**{**good, **key, name: bad})
-            except (TypeError, ValueError) as error:
-                if f"`{name}`" not in str(error):
-                    wrong.append(f"{name}={kind}: unnamed {type(error).__name__}: {str(error)[:90]}")
-            except Exception as error:
-                wrong.append(f"{name}={kind}: {type(error).__name__}: {str(error)[:90]}")
-            else:
-                wrong.append(f"{name}={kind}: accepted")
+            wrong += not_refused(call, {**good, **key}, name, kind, bad)
     assert not wrong, "\n".join(wrong)
 
 
@@ -180,3 +172,19 @@ def test_atoms_at_one_place_have_no_finite_force(potential):
     assert not np.isfinite(potential.energy(together, BOX))
     assert np.all(np.isnan(potential.forces(together, BOX)))
     assert np.all(np.isnan(potential.stress(together, BOX)))
+
+
+def test_a_cutoff_beyond_half_the_box_is_refused_without_dynamics():
+    """Beyond it the nearest images are not all that are within the cutoff."""
+    states = STATE.repeat(2)
+    fits, too_long = (rv.System(TOPOLOGY, rv.LennardJones(0.3, 1.0, cutoff=c)) for c in (0.4, 100.0))
+    samples = rv.Samples.of(fits, rv.NVT(300.0), states)
+    assert np.isfinite(rv.expectation(rv.TotalEnergy(), fits, samples, throw=False).value)
+    for call in (
+        lambda: too_long.potential_energy(STATE.positions, STATE.box),
+        lambda: too_long.pressure(STATE),
+        lambda: rv.Samples.of(too_long, rv.NVT(300.0), states),
+        lambda: rv.expectation(rv.TotalEnergy(), too_long, samples),
+    ):
+        with pytest.raises(ValueError, match="half the smallest height of the box"):
+            call()

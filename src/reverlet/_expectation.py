@@ -136,6 +136,8 @@ class Measurement(AbstractChecked):
             record = self.observable.record
             trajectory = self.dynamics.run_many(system, states, record, copies=copies, throw=self.throw)
             return trajectory.times, trajectory.records
+        if self.throw:
+            states = system.check_shape_and_cutoff(states, mesh=self.mesh)
         shared = (self.observable, system)
         records = map_samples(_record_one, shared, (states, copies), batch=self.batch, mesh=self.mesh)
         return jnp.zeros(1, states.positions.dtype), replicate(records, self.mesh)

@@ -65,7 +65,7 @@ class Fingerprint:
 
 
 def _moves(optimizer: optax.GradientTransformation, parameters: PyTree) -> dict[str, list[float]]:
-    """How far at most a parameter is moved in some updates with known gradients.
+    """By what a parameter is moved in some updates with known gradients, where that is furthest.
 
     An optimizer is two functions: its learning rates can only be seen in what it does.
     """
@@ -74,7 +74,7 @@ def _moves(optimizer: optax.GradientTransformation, parameters: PyTree) -> dict[
 
     def update(gradient, state):
         change, state = optimizer.update(jax.tree.map(lambda x: gradient * x, ones), state, ones)
-        moves.append([float(jnp.max(jnp.abs(x), initial=0)) for x in jax.tree.leaves(change)])
+        moves.append([_furthest(np.asarray(x, float).ravel()) for x in jax.tree.leaves(change)])
         return state
 
     for gradient in _GRADIENTS:
@@ -86,6 +86,10 @@ def _moves(optimizer: optax.GradientTransformation, parameters: PyTree) -> dict[
     update(_STEEP, state)
     names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(ones)]
     return {name: [m[k] for m in moves] for k, name in enumerate(names)}
+
+
+def _furthest(change):
+    return float(change[np.argmax(np.abs(change))]) if change.size > 0 else 0.0
 
 
 def _described(node: Any, name: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from ._box import AbstractBox
+from ._box import AbstractBox, require_one_image
 from ._dipole import AbstractDipole, AbstractPolarizability
 from ._fields import AbstractChecked
 from ._health import check_energies, check_wear
@@ -64,9 +64,11 @@ class System(AbstractChecked):
     def potential_energy(self, positions: Float[Array, "atoms 3"], box: AbstractBox) -> Float[Array, ""]:
         """kJ/mol, with a list made for these positions (nm) if the system has a search; NaN if that is too small.
 
-        **Errors:** `ValueError` for positions so far out that their dtype cannot hold distances.
+        **Errors:** `ValueError` for positions so far out that their dtype cannot hold distances, and for a box smaller
+        than twice the cutoff.
         """
         require_resolved("positions", positions)
+        self._require_one_image(box)
         return energy_of(self.potential, positions, box, self.find_neighbors(positions, box))
 
     def kinetic_energy(self, velocities: Float[Array, "atoms 3"]) -> Float[Array, ""]:
@@ -77,8 +79,9 @@ class System(AbstractChecked):
     def pressure_tensor(self, state: State) -> Float[Array, "3 3"]:
         """(1/V) (Σ m v⊗v - ∂U/∂strain) of an instant, kJ/mol/nm³, of the velocities as they are.
 
-        **Errors:** `ValueError` for an open box.
+        **Errors:** `ValueError` for an open box, and one smaller than twice the cutoff.
         """
+        self._require_one_image(state.box)
         v = state.velocities
         masses = self.topology.masses.astype(v.dtype)
         # written as a sum: a matrix product may run in lower precision on a GPU
@@ -96,6 +99,10 @@ class System(AbstractChecked):
         **Errors:** as of `pressure_tensor`.
         """
         return jnp.trace(self.pressure_tensor(state)) / 3
+
+    def _require_one_image(self, box):
+        if self.potential.cutoff is not None:
+            require_one_image("The cutoff", self.potential.cutoff, box)
 
     def astype(self, dtype: Any) -> "System":
         """The system with its floating-point arrays in another precision."""

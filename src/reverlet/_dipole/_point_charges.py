@@ -29,7 +29,7 @@ class PointCharges(AbstractDipole):
         found = [x for x in jax.tree.leaves(potential, is_leaf=is_charges) if is_charges(x)]
         if len(found) != 1:
             raise ValueError(
-                f"`PointCharges.of` found {len(found)} sets of charges in a potential of type"
+                f"`PointCharges.of` found {len(found)} sets of charges in a `potential` of type"
                 f" `{type(potential).__name__}`; wanted one. Give the charges themselves, `PointCharges(charges)`, or a"
                 " function that picks them, such as `lambda u: rv.PointCharges(u.parts[0].charges)`."
             )

@@ -19,7 +19,7 @@ class Joint(AbstractObservable):
         fine = isinstance(self.observables, tuple) and all(isinstance(o, AbstractObservable) for o in self.observables)
         if not fine:
             raise TypeError(
-                f"`Joint` got {self.observables!r}; wanted a tuple of observables, such as"
+                f"`observables` of `Joint` are {self.observables!r}; wanted a tuple of observables, such as"
                 " `rv.Joint((rv.SelfDiffusion(), rv.Temperature()))`."
             )
 

@@ -111,7 +111,8 @@ class Samples(AbstractChecked):
         **Arguments:** `states`, whose leaves lead with `samples`; `chain`, which chain drew each, by default each by
         itself, which means that all are independent.
 
-        **Errors:** `ValueError` or `TypeError` for a `chain` of other numbers than whole ones from 0.
+        **Errors:** `ValueError` or `TypeError` for a `chain` of other numbers than whole ones from 0; as of
+        `System.check` for states of other atoms, or in boxes too small for the cutoff.
         """
         require_instance("system", system, System)
         require_instance("ensemble", ensemble, AbstractEnsemble)
@@ -119,6 +120,7 @@ class Samples(AbstractChecked):
         if chain is not None:
             chain = as_array(chain)
             require_chain(chain)
+        states = system.check_shape_and_cutoff(states)
         density = -_reduced_energies(ensemble, system, states)
         chain = jnp.arange(len(density)) if chain is None else chain
         return cls(*jax.lax.stop_gradient((states, density)), chain, ensemble)
