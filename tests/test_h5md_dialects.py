@@ -71,15 +71,15 @@ def test_species_that_are_types_of_atoms(tmp_path, read):
 
 
 def test_atoms_in_another_order_are_refused(tmp_path, read):
-    """As parallel programs leave them, with an identifier."""
-    path = tmp_path / "a.h5"
-    for second, fine in (([7, 3], True), ([3, 7], False)):
-        h5md(path, id_value=np.array([[7, 3], second]))
-        if fine:
+    """As parallel programs leave them, with an identifier: than in other frames, or than in `topology`."""
+    path, two = tmp_path / "a.h5", {"element": [b"Ar", b"Ar"]}
+    read(h5md(path, id_value=np.array([[3, 7], [3, 7]])), topology=ARGON)
+    with pytest.raises(ValueError, match="atoms are in another order in some frames"):
+        read(h5md(path, id_value=np.array([[3, 7], [7, 3]])), topology=ARGON)
+    for ids in ({"id": [7, 3]}, {"id_value": np.array([[7, 3], [7, 3]])}):
+        read(h5md(path, **two, **ids))
+        with pytest.raises(ValueError, match="atoms 0 and 1 have the `id` 7 and 3, and `topology` may"):
             read(path, topology=ARGON)
-        else:
-            with pytest.raises(ValueError, match="atoms are in another order in some frames"):
-                read(path, topology=ARGON)
 
 
 def test_bonds_name_atoms_by_their_identifiers(tmp_path, read):
@@ -98,18 +98,58 @@ def test_bonds_name_atoms_by_their_identifiers(tmp_path, read):
         else:
             with pytest.raises(ValueError, match="name atom 0, which is no `id`"):
                 read(path)
+    with h5py.File(path, "a") as file:
+        file.move("connectivity/bonds", "connectivity/atoms/value")  # as ESPResSo has it
+    with pytest.raises(ValueError, match="`/connectivity/atoms/value` may be bonds"):
+        read(path)
 
 
-def test_velocities_of_other_frames_are_refused(tmp_path, read):
-    """Whether steps or only times say so."""
+@pytest.mark.parametrize("name", ["velocity", "image", "box/edges"])
+@pytest.mark.parametrize(
+    ("positions", "others", "same"),  # values, of a single number what frames are apart; its offset; its unit
+    [
+        (([0, 10], None, "ps"), ([5, 15], None, "ps"), ()),
+        (([0, 10], None, "ps"), (10, None, "ps"), ("step", "time")),
+        ((10, None, "ps"), (20, None, "ps"), ()),
+        ((10.0, 20.0, "ps"), (10.0, 20.005, "ps"), ()),
+        ((10, 0, "ps"), (10, None, "ps"), ("step", "time")),
+        (([20, 30], None, "ps"), (10, 20, "ps"), ("step", "time")),
+        ((10, None, "ps"), (10, None, "fs"), ("step",)),
+        (([0, 10], None, "ps"), (10_000, None, "fs"), ("time",)),
+        ((10, None, "ps"), (10, None, None), ("step",)),
+    ],
+)
+def test_what_is_of_other_frames_is_refused(tmp_path, read, name, positions, others, same):
+    """Whether steps or only times say so, each as a number for every frame or as their interval (H5MD 1.1)."""
+    whole = {"velocity": np.ones((2, 2, 3)), "image": np.zeros((2, 2, 3), int), "box/edges": np.full((2, 3), 2.0)}
+    path = h5md(tmp_path / "a.h5")
+    with h5py.File(path, "a") as file:
+        atoms = file["particles/all"]
+        if name in atoms:
+            del atoms[name]
+        atoms[f"{name}/value"] = whole[name]
+        atoms[f"{name}/value"].attrs["unit"] = "nm ps-1" if name == "velocity" else "nm"
     for what in ("step", "time"):
-        path = h5md(tmp_path / "a.h5", velocity_value=np.ones((2, 2, 3)))
         with h5py.File(path, "a") as file:
-            for name, values in (("position", [0, 10]), ("velocity", [5, 15])):
-                file[f"particles/all/{name}/{what}"] = values
-                file[f"particles/all/{name}/{what}"].attrs["unit"] = "ps"
-        with pytest.raises(ValueError, match=rf"velocity` is of other steps than the positions \(`{what}`\)"):
+            for element, (values, offset, unit) in (("position", positions), (name, others)):
+                group = file["particles/all"][element]
+                group.pop("step", None)
+                group[what] = values
+                for key, value in (("offset", offset), ("unit", unit if what == "time" else None)):
+                    if value is not None:
+                        group[what].attrs[key] = value
+        if what in same:
             read(path, topology=ARGON)
+        else:
+            with pytest.raises(ValueError, match=rf"of other steps than the positions \(`{what}`\)|unit of .* is None"):
+                read(path, topology=ARGON)
+
+
+def test_steps_of_one_and_times_of_the_other(tmp_path, read):
+    with h5py.File(h5md(tmp_path / "a.h5", velocity_value=np.ones((2, 2, 3))), "a") as file:
+        file["particles/all/position/step"], file["particles/all/velocity/time"] = 10, 20.0
+    with pytest.raises(ValueError, match="says its time, its positions step: whether these are of the same frames"):
+        read(tmp_path / "a.h5", topology=ARGON)
 
 
 def test_images_are_unwrapped(tmp_path, read):

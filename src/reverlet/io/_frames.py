@@ -189,6 +189,16 @@ def require_elements(topology: Topology, elements: Sequence[str | None]) -> Topo
     return topology
 
 
+def require_order(ids: np.ndarray, request: Request) -> None:
+    """Refused where identifiers say that the atoms of a file may be in another order than those of `topology`."""
+    back = np.flatnonzero(np.diff(ids) <= 0)
+    if request.topology is not None and len(back) > 0:
+        raise ValueError(
+            f"Its atoms {back[0]} and {back[0] + 1} have the `id` {ids[back[0]]} and {ids[back[0] + 1]}, and `topology`"
+            " may be in the order of the file or of the `id`; wanted a file sorted by `id`."
+        )
+
+
 def topology_of(
     elements: Sequence[str],
     *,

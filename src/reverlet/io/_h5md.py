@@ -11,7 +11,7 @@ import numpy as np
 from .. import units
 from .._elements import ISOTOPES, MASSES
 from .._topology import Topology
-from ._frames import Frames, Request, parts, require_elements, symbols_of, topology_of
+from ._frames import Frames, Request, parts, require_elements, require_order, symbols_of, topology_of
 from ._hdf5 import HDF5File, opened
 from ._mdtraj_h5 import frames_of_mdtraj
 
@@ -46,10 +46,12 @@ def frames_of(file: HDF5File, request: Request) -> Iterator[Frames]:
                 raise ValueError(
                     f"Its `{atoms}/{name}` has shape {file.shape(f'{atoms}/{name}/value')}, its positions {shape}."
                 )
-            _require_same_steps(file, atoms, name)
+            _require_same_frames(file, atoms, name, shape[0], request)
     if f"{atoms}/box/edges/value" in file:
-        _require_same_steps(file, atoms, "box/edges")
+        _require_same_frames(file, atoms, "box/edges", shape[0], request)
     _require_same_order(file, f"{atoms}/id/value", shape, request)
+    if f"{atoms}/id" in file:
+        require_order(_ids(file, f"{atoms}/id"), request)
     for part in parts(shape[0], request):
         positions = _values(file, f"{atoms}/position/value", _LENGTHS, part)
         vectors = _vectors(file, f"{atoms}/box", shape[0], part)
@@ -91,14 +93,41 @@ def _places(bonds, ids):
     return np.array([places[i] for i in bonds.reshape(-1).tolist()], int).reshape(-1, 2)
 
 
-def _require_same_steps(file, atoms, name):
-    """Refused where an element is of other frames than the positions."""
-    for what in ("step", "time"):
-        both = [f"{atoms}/{x}/{what}" for x in ("position", name)]
-        if all(file.is_dataset(x) for x in both):
-            one, other = (file.values(x, "iuf") for x in both)
-            if one.shape != other.shape or np.any(one != other):
-                raise ValueError(f"Its `{atoms}/{name}` is of other steps than the positions (`{what}`).")
+def _require_same_frames(file, atoms, name, num_frames, request):
+    """Refused where an element is of other frames than the positions, as far as steps and times say."""
+    one, other = f"{atoms}/position", f"{atoms}/{name}"
+    said = [{what for what in ("step", "time") if file.is_dataset(f"{x}/{what}")} for x in (one, other)]
+    if all(said) and not said[0] & said[1]:
+        raise ValueError(
+            f"Its `{other}` says its {' and '.join(said[1])}, its positions {' and '.join(said[0])}: whether these are"
+            " of the same frames cannot be told; wanted the same of both."
+        )
+    for what in sorted(said[0] & said[1]):
+        both = [f"{x}/{what}" for x in (one, other)]
+        here, there = (_in_time(file, x, num_frames) for x in both)
+        if what == "time" and file.attribute(both[0], "unit") != file.attribute(both[1], "unit"):
+            here, there = (values * _time_unit(file, x, request) for values, x in zip((here, there), both, strict=True))
+        single = any("f4" in file.object(x)["dtype"] for x in both)
+        # of rounding alone: velocities half a step later may be a thousandth of what is between frames away
+        most = 4 * np.finfo("f4" if single else "f8").eps * np.max(abs(here), initial=0)
+        if here.shape != there.shape or not np.all(abs(here - there) <= most):
+            raise ValueError(f"Its `{other}` is of other steps than the positions (`{what}`).")
+
+
+def _in_time(file, name, num_frames):
+    """The steps or times of all frames, or, where there is one number, of that many apart from the offset on."""
+    values = file.values(name, "iuf").astype(float)
+    if values.ndim > 0:
+        return values
+    offset = file.attribute(name, "offset")
+    if not isinstance(offset, (int, float, type(None))):
+        raise ValueError(f"The offset of `{name}` is {offset!r}, wanted a number.")
+    return (offset or 0.0) + values * np.arange(num_frames)
+
+
+def _time_unit(file, name, request):
+    unit = file.attribute(name, "unit")
+    return request.time_unit if unit is None and request.time_unit is not None else _factor(unit, name, _TIMES)
 
 
 def _constant(file: HDF5File, name: str, kinds: str, known: Mapping[str, float] | None = None) -> np.ndarray:
@@ -123,6 +152,10 @@ def _topology(file: HDF5File, atoms: str, num_atoms: int, request: Request) -> T
     if request.topology is not None:
         return require_elements(request.topology, elements)
     bonds = None
+    for name in file.children("/connectivity"):
+        pairs = f"/connectivity/{name}/value" if f"/connectivity/{name}/value" in file else f"/connectivity/{name}"
+        if name != "bonds" and file.is_dataset(pairs) and file.shape(pairs)[-1:] == (2,):
+            raise ValueError(f"Its `{pairs}` may be bonds; wanted these in `/connectivity/bonds`, or `topology`.")
     if "/connectivity/bonds" in file:
         bonds = file.values("/connectivity/bonds", "iu")
         if bonds.ndim != 2 or bonds.shape[1] != 2:
@@ -194,18 +227,7 @@ def _times(file, position, num_frames, request):
     name = f"{position}/time"
     if name not in file:
         return None
-    known = dict(_TIMES)
-    unit = file.attribute(name, "unit")
-    if unit is None and request.time_unit is not None:
-        factor = request.time_unit
-    else:
-        factor = _factor(unit, name, known)
-    times = file.values(name, "iuf").astype(float) * factor
-    if times.ndim == 0:  # the interval between frames
-        offset = file.attribute(name, "offset")
-        if not isinstance(offset, (int, float, type(None))):
-            raise ValueError(f"The offset of `{name}` is {offset!r}, wanted a number.")
-        return (offset or 0.0) * factor + times * np.arange(num_frames)
+    times = _in_time(file, name, num_frames) * _time_unit(file, name, request)
     if times.shape != (num_frames,):
         raise ValueError(f"It has {times.shape} times for {num_frames} frames.")
     return times
