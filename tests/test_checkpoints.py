@@ -1,5 +1,6 @@
 """Checkpoints: what they hold, who may write them, and what a kill, a full disk or a wrong byte leaves."""
 
+import dataclasses
 import hashlib
 import json
 import random
@@ -123,6 +124,14 @@ OTHERS = {
     "sign": ({"optimizer": optax.adam(-0.1)}, r"moves `\.a` .* in update 1 by 0\.1, there -0\.1\)"),
     "momentum": ({"optimizer": optax.adam(0.1, b1=0.8)}, r"moves `\.a` .* in update 2 by"),
     "schedule": ({"optimizer": optax.adam(SCHEDULE)}, r"moves `\.a` .* in update 100 by -0\.04997, there -0\.09994"),
+    "schedule elsewhere": (
+        {"optimizer": optax.adam(optax.piecewise_constant_schedule(0.1, {20: 0.5, 30: 2.0}))},
+        "the optimizer is another, though it moves alike in the few",
+    ),
+    "limit elsewhere": (
+        {"optimizer": optax.chain(optax.clip(1e5), optax.adam(0.1))},
+        "the optimizer is another, though it moves alike in the few",
+    ),
     "limit": ({"optimizer": optax.chain(optax.clip(5.0), optax.adam(0.1))}, r"moves `\.a` .* gradient of 10000 by"),
     "static field": ({"start": model(cutoff=1.0)}, r"`model\.cutoff` is 1\.0, there 0\.9"),
     "integers": ({"start": model(pairs=jnp.arange(4)[::-1])}, r"`model\.pairs` is int64\[4\] \w+, there int64\[4\] "),
@@ -162,6 +171,38 @@ def test_changes_are_refused_or_recorded(tmp_path):
         fit(5, resume=path, loss=wall, positive=lambda m: m.a, accept_changes=True)
     with pytest.raises(ValueError, match=r"`num_steps` is 4, but .* has 5 updates already"):
         fit(4, loss=wall, optimizer=optax.adam(1e-3), resume=path)
+
+
+def test_learning_rates_in_the_state_of_the_optimizer(tmp_path):
+    """What is accepted is what is done: plain descent by the new rate, though the file has the old one."""
+    slope = lambda m, c, k: (m.a, (c, m.a))
+    injected = lambda rate: optax.inject_hyperparams(optax.sgd)(rate)
+    fit(1, loss=slope, optimizer=injected(0.5), checkpoint=tmp_path / "c")
+    state = fit(2, loss=slope, optimizer=injected(0.25), resume=tmp_path / "c", accept_changes=True)
+    assert state.model.a == 2.0 - 0.5 - 0.25
+
+
+def test_another_version_may_write_the_same_optimizer_otherwise():
+    here = described()
+    jax_, optax_, text = here.program.split()
+    assert here.differences(dataclasses.replace(here, program=f"{jax_}.1 {optax_} {text[::-1]}")) == []
+    assert here.differences(dataclasses.replace(here, program="")) == []
+    called = lambda count: jax.pure_callback(lambda c: 0.1 + 0.0 * c, jax.ShapeDtypeStruct((), float), count)
+    assert described(optimizer=optax.adam(called)).program == ""
+
+
+@pytest.mark.parametrize("resume", [None, "another file"])
+def test_a_checkpoint_is_not_written_over(tmp_path, resume):
+    """By a fit that does not go on from it: neither the file nor the one before it."""
+    path, other = tmp_path / "c", tmp_path / "another file"
+    for file in (path, other):
+        fit(2, checkpoint=file)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    for kept in (path, checkpoint.before(path)):
+        with pytest.raises(rv.CheckpointError, match=r'There is a checkpoint .* already.*`resume="auto"`.*delete it'):
+            fit(3, checkpoint=path, resume=resume and other)
+        assert all(file.read_bytes() == before[file] for file in tmp_path.iterdir())
+        kept.unlink()  # the one before is refused where it is alone, too
 
 
 def test_auto(tmp_path):

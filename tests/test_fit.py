@@ -109,8 +109,9 @@ def test_resume_is_bit_identical(tmp_path):
 def test_missing_checkpoint(tmp_path):
     with pytest.raises(rv.CheckpointError, match=r"There is no checkpoint at .*nothing"):
         fit(resume=tmp_path / "nothing")
-    with pytest.raises(rv.CheckpointError, match="There is no checkpoint"):
-        fit(resume=tmp_path)
+    for options in ({"resume": tmp_path}, {"checkpoint": tmp_path}):
+        with pytest.raises(rv.CheckpointError, match=r"is .*, a folder; wanted a file, such as .*fit\.eqx"):
+            fit(**options)
 
 
 @pytest.mark.parametrize("kind", ["model", "optimizer", "carry", "report", "less"])
@@ -210,6 +211,12 @@ def test_positive_of_what_is_not(positive, start, match):
 def test_nothing_to_fit(start):
     with pytest.raises(ValueError, match="`model` has nothing to fit: of its leaves"):
         rv.fit(lambda m, c, k: (0.0, (c, None)), start, optax.sgd(0.1), num_steps=2, key=KEY)
+
+
+@pytest.mark.parametrize("optimizer", [optax.lbfgs(), optax.contrib.reduce_on_plateau()])
+def test_optimizers_that_need_the_loss(optimizer):
+    with pytest.raises(TypeError, match=r"`optimizer` cannot make an update of gradients.*'value'.*optax\.adam"):
+        fit(2, optimizer=optimizer)
 
 
 def moved(rates):

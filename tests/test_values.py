@@ -180,6 +180,8 @@ def is_fine(kind, make, name):
 
 def bad_values(value):
     """Of the kind of a good value: what should not be accepted, by name."""
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return {"type": "wrong", "a seed": 0, "none": None, "several": jax.random.split(value), "floats": jnp.ones(2)}
     if isinstance(value, eqx.Module | str | bool) or callable(value):
         return {"type": 3.5}
     if isinstance(value, tuple):
@@ -214,8 +216,6 @@ def test_good_values_are_accepted_and_bad_ones_refused_by_name(make):
     make(**good)
     wrong = []
     for name, value in good.items():
-        if name == "key":
-            continue
         for kind, bad in bad_values(value).items():
             if is_fine(kind, make, name):
                 continue

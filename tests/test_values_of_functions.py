@@ -105,7 +105,7 @@ def is_fine(kind, name):
 def test_bad_arguments_are_refused_by_name(call):
     good, wrong = {**CALLS, **SERIES_OF}[call], []
     key = {"key": KEY} if "key" in inspect.signature(call).parameters else {}
-    for name, value in good.items():
+    for name, value in {**good, **key}.items():
         for kind, bad in bad_values(value).items():
             # where atoms of a molecule are is theirs; a molecule that is turned inside out is one
             if is_fine(kind, name) or (kind == "negative" and name == "positions"):
@@ -131,6 +131,15 @@ def test_samples_are_counted():
     for name, (system, chains) in {"system": (3.5, STATE.repeat(2)), "chains": (SYSTEM, 3.5)}.items():
         with pytest.raises(TypeError, match=f"`{name}` is 3.5"):
             sampler.sample(system, chains, 2, key=KEY)
+    for bad in bad_values(KEY).values():
+        for draw in (
+            lambda key: sampler.sample(SYSTEM, STATE.repeat(2), 2, key=key),
+            lambda key: SAMPLES.with_velocities(TOPOLOGY, key=key),
+        ):
+            with pytest.raises(TypeError, match=r"(?s)`key` is .*; wanted a single random key"):
+                draw(bad)
+    with pytest.raises(TypeError, match=r"`topology` is 3\.5"):
+        SAMPLES.with_velocities(3.5, key=KEY)
 
 
 FAR = jnp.asarray(np.asarray(X) + np.array([1e4, 0, 0]), jnp.float32)

@@ -205,10 +205,10 @@ def read(path: Path) -> tuple[dict[str, Any], bytes]:
     except CheckpointError:
         raise
     except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        other = "" if path.suffix == ".previous" else f"The one before it may be at {before(path).name}. "
         raise DamagedCheckpointError(
             f"The checkpoint {path} ({len(first) + len(body) + 1} bytes) is damaged or not one of reverlet's; wanted a"
-            f" file as `fit(..., checkpoint=...)` wrote it. The one before it may be at {before(path).name}; or restore"
-            " a copy, or start again without `resume`."
+            f" file as `fit(..., checkpoint=...)` wrote it. {other}Restore a copy, or start again without `resume`."
         ) from None
     return header, blocks
 

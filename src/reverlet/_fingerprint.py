@@ -36,13 +36,16 @@ class Fingerprint:
     positive: list[str]
     optimizer: dict[str, list[float]]
     key: str
+    program: str = ""
+    """Of the optimizer, which says the rest of it: what it does in updates that are not tried. Empty if unknown."""
 
     @classmethod
     def of(cls, model: PyTree, parameters: PyTree, positive: list[str], optimizer, key: PRNGKeyArray) -> "Fingerprint":
         """Of a fit that begins."""
         typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
         data = np.asarray(jax.random.key_data(key) if typed else key)
-        return cls(_described(model, ""), positive, _moves(optimizer, parameters), data.tobytes().hex())
+        moves, program = _moves(optimizer, parameters), _program(optimizer, parameters)
+        return cls(_described(model, ""), positive, moves, data.tobytes().hex(), program)
 
     def differences(self, there: "Fingerprint") -> list[str]:
         """What is other than in the fit of a file, by name."""
@@ -53,12 +56,15 @@ class Fingerprint:
                 found.append(f"`model{name}` is {a}, there {b}")
         if self.positive != there.positive:
             found.append(f"`positive` picks {self.positive}, there {there.positive}")
+        others = len(found)
         for name, here in self.optimizer.items():
             a, b = np.array(here), np.array(there.optimizer.get(name, []))
             if a.shape != b.shape or not np.allclose(a, b, rtol=1e-5, atol=0, equal_nan=True):
                 k = int(np.argmax(~np.isclose(a, b, rtol=1e-5, atol=0))) if a.shape == b.shape else 0
                 other = f"{b[k]:.4g}" if k < len(b) else "not at all"
                 found.append(f"the optimizer moves `{name}` otherwise ({_PROBES[k]} by {a[k]:.4g}, there {other})")
+        if len(found) == others and _differ(self.program, there.program):
+            found.append("the optimizer is another, though it moves alike in the few updates that were tried")
         if self.key != there.key:
             found.append("`key` is another")
         return found
@@ -86,6 +92,24 @@ def _moves(optimizer: optax.GradientTransformation, parameters: PyTree) -> dict[
     update(_STEEP, state)
     names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(ones)]
     return {name: [m[k] for m in moves] for k, name in enumerate(names)}
+
+
+def _program(optimizer: optax.GradientTransformation, parameters: PyTree) -> str:
+    """The versions that made the program of an update, and its checksum: no number of updates tried could tell two
+    schedules apart everywhere."""
+    shapes = lambda tree: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
+    state, rest = eqx.partition(optimizer.init(parameters), eqx.is_array)
+    update = lambda g, s, p: eqx.filter(optimizer.update(g, eqx.combine(s, rest), p), eqx.is_array)
+    traced = jax.jit(update).trace(*shapes((parameters, state, parameters)))
+    text = traced.lower(lowering_platforms=("cpu",)).as_text()  # wherever it runs
+    if "callback" in text:  # and so the place of a function in memory
+        return ""
+    return f"{jax.__version__} {optax.__version__} {hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def _differ(here: str, there: str) -> bool:
+    """Whether two programs of the same versions differ: others may write the same one otherwise."""
+    return here != there and here.split()[:2] == there.split()[:2]
 
 
 def _furthest(change):

@@ -26,7 +26,7 @@ from ._checkpoint import (
     tree_in,
 )
 from ._fingerprint import Fingerprint
-from ._misc import require_callable, require_count, require_flag, require_instance
+from ._misc import require_callable, require_count, require_flag, require_instance, require_key
 from ._per_parameter import mapped, positive_leaves
 from ._verdict import SimulationError
 
@@ -80,8 +80,9 @@ def fit(
       logarithms are optimized; a learning rate is then a relative change.
     - `callback(state)`: called after every update, after the checkpoint was written.
     - `checkpoint`: a file to write after every update, in one piece, so that a kill leaves a whole one; the one that it
-      replaces is kept beside it as `NAME.previous`. As long as the fit runs it is locked against other writers. Of
-      several processes, the first writes it; all read it.
+      replaces is kept beside it as `NAME.previous`. One that is there already is refused unless the fit goes on from
+      it, or from the one before it. As long as the fit runs it is locked against other writers. Of several processes,
+      the first writes it; all read it.
     - `resume`: a checkpoint to go on from; all other arguments as in the run that wrote it, but for a larger
       `num_steps`. With `"auto"`, `checkpoint` if it is there, or the one before it if it is damaged, or a new start.
     - `accept_changes`: whether to go on from a checkpoint with other learning rates, another key or other fields of the
@@ -92,8 +93,10 @@ def fit(
 
     **Errors:** `SimulationError` when loss, gradient, parameters, optimizer or carry stop being finite, with the update
     and what it was; the checkpoint of the update before stays. `CheckpointError` for a checkpoint that is missing,
-    damaged, of another fit, in use by another one or that cannot be written. `ValueError` for a model without arrays to
-    fit, values that `positive` picks and that are none, and a loss function that returns something else.
+    damaged, of another fit, in use by another one, that cannot be written, or that would be written over. `ValueError`
+    for a model without arrays to fit, values that `positive` picks and that are none, and a loss function that returns
+    something else; `TypeError` for a `key` that is none, and an optimizer that needs more than gradients, such as
+    `optax.lbfgs`.
     """
     require_count("num_steps", num_steps)
     require_callable("loss_fn", loss_fn, "`lambda model, carry, key: (loss, (carry, report))`")
@@ -101,6 +104,8 @@ def fit(
     require_flag("accept_changes", accept_changes)
     if callback is not None:
         require_callable("callback", callback, "`lambda state: print(state.step)`")
+    require_key("key", key)
+    path, source = _path("checkpoint", checkpoint), "auto" if resume == "auto" else _path("resume", resume)
     kept_positive = positive_leaves(positive, model)
     parameters, rest = eqx.partition(mapped(jnp.log, kept_positive, model), eqx.is_inexact_array)
     if not jax.tree.leaves(parameters):
@@ -113,16 +118,18 @@ def fit(
     strong = lambda x: jax.lax.convert_element_type(x, x.dtype) if getattr(x, "weak_type", False) else x
     parameters, carry = jax.tree.map(strong, (parameters, carry))
     report = _checked_report(loss_fn, model, carry, key)
+    _require_gradients_alone(optimizer, parameters)
     update = _update(loss_fn, optimizer, to_model, kept_positive)
     state = FitState(model, parameters, optimizer.init(parameters), carry, 0, None)
 
-    path = None if checkpoint is None else Path(checkpoint)
     writes = path is not None and jax.process_index() == 0
     with locked(path) if writes and path is not None else contextlib.nullcontext():
+        if writes and path is not None:
+            _require_own(path, source)
         fingerprint = None
-        if path is not None or resume is not None:
+        if path is not None or source is not None:
             fingerprint = Fingerprint.of(model, parameters, sorted(kept_positive), optimizer, key)
-        source = _source(resume, path)
+        source = _source(path) if source == "auto" else source
         if source is not None and fingerprint is not None:
             state = _load(source, state, report, fingerprint, accept_changes)
             state = dataclasses.replace(state, model=to_model(state.parameters))
@@ -239,10 +246,43 @@ def _short(kinds: dict[str, list[Any]]) -> str:
     return "(" + ", ".join(told[:4]) + (", ..." if len(told) > 4 else "") + ")"
 
 
-def _source(resume: str | os.PathLike | None, checkpoint: Path | None) -> Path | None:
-    """Where to go on from, if anywhere."""
-    if resume is None or resume != "auto":
-        return None if resume is None else Path(resume)
+def _path(name: str, path: str | os.PathLike | None) -> Path | None:
+    """Of a file, which need not be there."""
+    if path is None:
+        return None
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            f"`{name}` is {path!r}; wanted the name of a file" + (', or "auto".' if name == "resume" else ".")
+        )
+    if Path(path).is_dir():
+        raise CheckpointError(f"`{name}` is {path}, a folder; wanted a file, such as {Path(path) / 'fit.eqx'}.")
+    return Path(path)
+
+
+def _require_own(checkpoint: Path, source: Path | str | None) -> None:
+    """Refuses to write over a checkpoint that the fit does not go on from."""
+    own = [path for path in (checkpoint, before(checkpoint)) if path.exists()]
+    goes_on = source == "auto" or (isinstance(source, Path) and source.exists() and any(map(source.samefile, own)))
+    if own and not goes_on:
+        raise CheckpointError(
+            f'There is a checkpoint {own[0]} already, which this fit would write over; wanted `resume="auto"` to go on'
+            " from it, another `checkpoint`, or that you delete it."
+        )
+
+
+def _require_gradients_alone(optimizer: optax.GradientTransformation, parameters: PyTree) -> None:
+    """Refuses an optimizer that needs the loss as well."""
+    try:
+        eqx.filter_eval_shape(optimizer.update, parameters, optimizer.init(parameters), parameters)
+    except TypeError as error:
+        raise TypeError(
+            f"`optimizer` cannot make an update of gradients, its state and the parameters alone ({error}); wanted one"
+            " that needs no values of the loss, such as `optax.adam(1e-3)`."
+        ) from error
+
+
+def _source(checkpoint: Path | None) -> Path | None:
+    """Where to go on from, if anywhere, where that is not said."""
     if checkpoint is None:
         raise ValueError('`resume` is "auto", without a `checkpoint`; wanted the file to go on from if it is there.')
     there = [path for path in (checkpoint, before(checkpoint)) if path.exists()]
@@ -291,5 +331,15 @@ def _load(path: Path, like: FitState, report, here: Fingerprint, accept_changes:
             f"The checkpoint {path} is of another fit: {'; '.join(different)}. Resume with the arguments of the run"
             " that wrote it, or with `accept_changes=True`, which takes all but another `positive` and records it."
         )
+    if different:
+        tree["optimizer_state"] = _with_hyperparameters(like.optimizer_state, tree["optimizer_state"])
     changes = (*changes, *(f"after update {step}: {change}" for change in different))
     return dataclasses.replace(like, step=step, changes=changes, **tree)
+
+
+def _with_hyperparameters(here: PyTree, there: PyTree) -> PyTree:
+    """An optimizer's state of a file with the learning rates and such that are accepted now, where the state is what
+    holds them: by `optax.inject_hyperparams`."""
+    injected = lambda state: hasattr(state, "hyperparams")
+    take = lambda old, new: old._replace(hyperparams=new.hyperparams) if injected(old) else old
+    return jax.tree.map(take, there, here, is_leaf=injected)

@@ -13,7 +13,15 @@ from ._dynamics import Dynamics, nve
 from ._ensemble import AbstractEnsemble
 from ._expectation import Measurement
 from ._gradients import along, dynamical_part, slopes_of, thermodynamic_part
-from ._misc import require_count, require_flag, require_instance, require_number, require_positive, tree_dot
+from ._misc import (
+    require_count,
+    require_flag,
+    require_instance,
+    require_key,
+    require_number,
+    require_positive,
+    tree_dot,
+)
 from ._observable import VACF, AbstractObservable, Joint
 from ._sampler import Samples
 from ._state import State
@@ -116,6 +124,7 @@ def gradient_horizon(
     require_instance("samples", samples, Samples)
     require_instance("dynamics", dynamics, Dynamics)
     require_flag("thermodynamic", thermodynamic)
+    require_key("key", key)
     num_frames = dynamics.num_steps // dynamics.save_every
     _check(samples, num_frames, num_horizons, threshold, tail, beyond)
     parameters, rest = eqx.partition(system.surfaces, eqx.is_inexact_array)

@@ -76,6 +76,14 @@ def require_flag(name: str, x: Any) -> None:
         raise TypeError(f"`{name}` is {_described(x)}; wanted True or False.")
 
 
+def require_key(name: str, x: Any) -> None:
+    """Refuses what is not a single random key, of either kind that JAX has."""
+    typed = isinstance(x, Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key) and x.ndim == 0
+    old = isinstance(x, Array | np.ndarray) and x.dtype == np.uint32 and x.ndim == 1
+    if not (typed or old):
+        raise TypeError(f"`{name}` is {_described(x)}; wanted a single random key, such as `jax.random.key(0)`.")
+
+
 def require_array(name: str, x: Any) -> None:
     """Refuses what is no array of numbers, nor would become one."""
     try:

@@ -16,6 +16,7 @@ from ._misc import (
     require_finite,
     require_float,
     require_instance,
+    require_key,
     require_number,
     require_positive,
     require_shape,
@@ -64,6 +65,7 @@ def pack(
     **Errors:** `ValueError` for numbers and shapes that do not fit together, unless exactly one of `density` and `box`
     is given, and where some atoms of different molecules stay nearer than 0.8 contacts, as at too high a density.
     """
+    require_key("key", key)
     if not isinstance(molecule, Sequence):
         require_instance("molecule", molecule, Topology)
     topologies = [molecule] if isinstance(molecule, Topology) else list(molecule)

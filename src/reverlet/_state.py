@@ -17,6 +17,7 @@ from ._misc import (
     require_flag,
     require_float,
     require_instance,
+    require_key,
     require_positive,
     require_resolved,
     require_shape,
@@ -130,6 +131,7 @@ def maxwell_boltzmann(
     """
     require_instance("topology", topology, Topology)
     require_flag("remove_center_of_mass", remove_center_of_mass)
+    require_key("key", key)
     require_positive("temperature", temperature, "K", zero=True)
     masses = topology.masses
     thermal = jnp.sqrt(units.BOLTZMANN * as_float_array(temperature).astype(masses.dtype) / masses)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._ensemble import AbstractEnsemble, require_ensemble
 from .._fields import AbstractChecked
-from .._misc import as_array, require_count, require_instance
+from .._misc import as_array, require_count, require_instance, require_key
 from .._state import State, maxwell_boltzmann
 from .._statistics import Blocks, blocks_of, require_chain
 from .._system import System
@@ -152,6 +152,8 @@ class Samples(AbstractChecked):
 
         **Errors:** `ValueError` for samples that came from no ensemble, without another.
         """
+        require_instance("topology", topology, Topology)
+        require_key("key", key)
         known = self.ensemble if ensemble is None else ensemble
         temperature = require_ensemble(known, "with_velocities").temperature
         draw = lambda k: maxwell_boltzmann(topology, temperature, key=k)

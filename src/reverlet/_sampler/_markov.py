@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from .._batches import Batch, map_samples, replicate, require_samples
 from .._ensemble import AbstractEnsemble
 from .._health import check_energies, check_wear, explosion_limit
-from .._misc import require_instance
+from .._misc import require_instance, require_key
 from .._neighbors import Wear
 from .._solver import Drift, Kick
 from .._state import State
@@ -62,6 +62,7 @@ class AbstractMarkovSampler(AbstractSampler):
 
     def sample(self, system, chains, num_samples, *, key):
         require_instance("system", system, System)
+        require_key("key", key)
         chains, rounds = as_chains(chains, num_samples)
         if self.mesh is not None and require_samples(chains.states, self.mesh) % self.mesh.size != 0:
             size = self.mesh.size
