@@ -1,6 +1,7 @@
 """XYZ and extended XYZ: Å, and velocities as momenta in ASE's units, √(u eV)."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -9,8 +10,19 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import units
+from .._elements import ISOTOPES
 from .._topology import Topology
-from ._frames import Frames, Request, Snapshot, gathered, require_elements, require_symbols, symbols_of, topology_of
+from ._frames import (
+    Frames,
+    Request,
+    Snapshot,
+    gathered,
+    require_elements,
+    require_order,
+    require_symbols,
+    symbols_of,
+    topology_of,
+)
 from ._numbers import numbers, whole_numbers
 from ._xyz_comment import Column, Comment, comment_of
 
@@ -19,6 +31,17 @@ _MOMENTUM = units.ELECTRONVOLT**0.5
 _VELOCITIES = ("velocities", "velocity", "velo", "vel")
 _MASSES = ("masses", "mass")
 _MOLECULES = ("molecules", "molecule")
+_SYMBOLS = ("species", "element", "elements", "symbol", "symbols")
+_NUMBERS = ("z", "numbers", "atomic_numbers", "atomic_number")
+_OTHER_NAMES = (
+    (
+        re.compile(r"^(?!.*ang(ular|_?mom|_?vel)).*(veloc|(^|[^a-z])vel|moment(um|a)|^mom$)|^v_?[xyz]?$"),
+        ("momenta", *_VELOCITIES),
+    ),
+    (re.compile(r"(^|[^a-z])mass|^m$"), _MASSES),
+    (re.compile(r"^mol(ec|_?id|$)"), _MOLECULES),
+)
+"""What may be of columns that would be passed over, and the names to give them."""
 
 
 class _Block(NamedTuple):
@@ -51,7 +74,7 @@ def _snapshots(blocks, first, topology, request):
     for k, block in enumerate(blocks, 1):
         comment = comment_of(block.comment, block.line + 1, request)
         table = _Table.of(block, comment)
-        for name in ("species", "z", "id", *_MASSES, *_MOLECULES):
+        for name in ("id", *_SYMBOLS, *_NUMBERS, *_MASSES, *_MOLECULES):
             here, there = table.column(name), first.column(name)
             if here != there:
                 raise ValueError(
@@ -132,15 +155,34 @@ class _Table(NamedTuple):
 
     def topology(self, request: Request) -> Topology:
         """What the atoms are."""
-        species, atomic_numbers = self.column("species"), self.values(("z",), "I", 1)
-        if species is None and atomic_numbers is not None:
-            species = symbols_of(atomic_numbers)
+        symbols = self._symbols()
         if request.topology is not None:
-            return require_elements(request.topology, [None] * self.num_atoms if species is None else species)
-        if species is None:
+            ids = self.values(("id",), "I", 1)
+            if ids is not None:
+                require_order(ids, request)
+            return require_elements(request.topology, [None] * self.num_atoms if symbols is None else symbols)
+        if symbols is None:
             raise ValueError(f"Line {self.line - 1} has no `species:S:1` among its Properties: give `topology`.")
-        require_symbols(species, lambda k: f"Line {self.line + k}")
-        return topology_of(species, masses=self._masses(), molecules=self.values(_MOLECULES, "I", 1))
+        require_symbols(symbols, lambda k: f"Line {self.line + k}")
+        return topology_of(symbols, masses=self._masses(), molecules=self.values(_MOLECULES, "I", 1))
+
+    def _symbols(self):
+        """Of every atom; refused where columns that say them differ."""
+        said = {name: self.columns[name][1] for name in _SYMBOLS if name in self.columns}
+        for name in said:
+            if self.columns[name][0].width != 1:
+                raise ValueError(f"Line {self.line - 1} has {name} of several words, wanted {name}:S:1.")
+        atomic_numbers = self.values(_NUMBERS, "I", 1)
+        if atomic_numbers is not None:
+            said["atomic numbers"] = symbols_of(atomic_numbers)
+        if not said:
+            return None
+        (first, symbols), *others = said.items()
+        for name, words in others:
+            for k, (one, other) in enumerate(zip(symbols, words, strict=True)):
+                if other not in (one, *ISOTOPES.get(one, ())):
+                    raise ValueError(f"Line {self.line + k} is of {one} by its {first} and of {other} by its {name}.")
+        return symbols
 
     def _masses(self):
         masses = self.values(_MASSES, "R", 1)
@@ -151,11 +193,22 @@ class _Table(NamedTuple):
 
     def snapshot(self, block: _Block, comment: Comment, topology: Topology, request: Request) -> Snapshot:
         """The frame in nm and ps."""
+        self._require_known_names(request)
         positions = self.values(("pos",), "R", 3)
         assert positions is not None
         return Snapshot(
             block.line, positions * comment.length, self._velocities(topology, request), comment.vectors, comment.time
         )
+
+    def _require_known_names(self, request):
+        """Refused where a column that would be passed over may be velocities, or what `topology` would say."""
+        for pattern, known in _OTHER_NAMES if request.topology is None else _OTHER_NAMES[:1]:
+            for name in self.columns:
+                if pattern.search(name) and not self.columns.keys() & set(known):
+                    raise ValueError(
+                        f"Line {self.line - 1} has `{name}` among its Properties, which is none of {', '.join(known)},"
+                        " and would be passed over; wanted one of these, or a name that is nothing like it."
+                    )
 
     def _velocities(self, topology, request):
         momenta, velocities = self.values(("momenta",), "R", 3), self.values(_VELOCITIES, "R", 3)

@@ -11,13 +11,32 @@ from ._frames import Request
 from ._numbers import numbers
 
 _BOXES = ("cell", "box", "unitcell", "unit_cell")
-_ANGSTROM = ("angstrom", "ang", "a", "å")
+_ANGSTROM = ("angstrom", "angstroms", "angström", "ang", "a", "å")
 _LENGTHS = {"angstrom": units.ANGSTROM, "atomic_unit": units.BOHR, "bohr": units.BOHR, "nanometer": 1.0}
 _TIMES = {"ps": 1.0, "fs": units.FEMTOSECOND}
 _CP2K = re.compile(r"\s*i\s*=\s*\d+\s*,(?:\s*time\s*=\s*([^\s,]+)\s*,)?", re.ASCII)
 _IPI = re.compile(r"CELL\s*[\[({](\w+)[\])}]:((?:\s+[^\sA-Za-z{}]+)*)|\b\w+\{(?:atomic_unit|angstrom)\}", re.ASCII)
 _IPI_UNIT = re.compile(r"(\w+)\{(\w+)\}", re.ASCII)
 _EXTENDED = re.compile(r"\b((lattice|properties|pbc)\s*=|time=)", re.ASCII | re.IGNORECASE)
+_UNIT = re.compile(r"""\bunits?\s*=\s*["'([{]*([^\s"',;)\]}]+)""", re.IGNORECASE)
+_NOT_ANGSTROM = r"(?:bohrs?|nm|nanomet(?:er|re)s?|pm|picomet(?:er|re)s?)"
+_LENGTH = re.compile(
+    rf"(?:(?:\b|_)(?:in|units?|lengths?|coord(?:inate)?s?|positions?|geometry)\b[\s=:\"'(\[{{]*|[(\[{{]){_NOT_ANGSTROM}\b(?!/)"
+    r"|(?:\b|_)(?:units?|coord(?:inate)?s?|positions?|geometry)\b[\s=:\"'(\[{]*(?:a\.u\.|au\b|atomic)",
+    re.IGNORECASE,
+)
+_NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?"
+_BOX = re.compile(
+    r"\b(?:box|cell|unit[ _-]?cell|lattice|pbc|periodic|surface|cryst1)"
+    r"(?:[ _-]?(?:size|length|side|edge|vector|param|parameter|dim|dimension|constant|boundary|l?[abcxyz]|of|is)s?\b)*"
+    r"(?:\s*[(\[{][^\d()\[\]{}]*[)\]}])?"  # a unit
+    # a word and a number, as in "box, 64 molecules", are no claim: an equals sign, a decimal or three numbers are
+    rf"(?:\s*[=:][\s\"'(\[{{]*(?:(?=[^a-z]*[1-9]){_NUMBER}|(?:t|true|yes)\b)"
+    rf"|[\s\"'(\[{{]+(?=[^a-z]*[1-9])(?:\d*\.\d+|{_NUMBER}(?:[\s,x]+{_NUMBER}){{2}}))"
+    rf"|\bl?[ax]\s*[=:]\s*{_NUMBER}[\s,;]+l?[by]\s*[=:]\s*{_NUMBER}[\s,;]+l?[cz]\s*[=:]",
+    re.IGNORECASE,
+)
+_NUMBERS_ALONE = re.compile(rf"{_NUMBER}(?:[\s,]+{_NUMBER})*", re.IGNORECASE)
 _ROW = re.compile(r"[A-Z][a-z]?(\s+[+-]?\d*\.?\d+([eE][+-]?\d+)?){3}", re.ASCII)
 _PAIR = re.compile(
     r"""\s*([^\s="']+)(?:\s*=\s*(?:"([^"]*)"|'([^']*)'|\{([^}]*)\}|\[([^\]]*)\]|([^\s"'{\[]\S*)))?(?=\s|$)"""
@@ -49,17 +68,47 @@ class Comment(NamedTuple):
 
 
 def comment_of(text: str, line: int, request: Request) -> Comment:
-    """Of i-PI, CP2K or extended XYZ; anything else is only words."""
+    """Of i-PI, CP2K or extended XYZ; anything else is only words, unless these say a unit or a box."""
     if match := _IPI.search(text):
         return _ipi(text, match, line)
+    _require_angstrom(text, line)
     if match := _CP2K.match(text):
         time = match.group(1)
-        return Comment(time=None if time is None else units.FEMTOSECOND * float(numbers([time], _place(line))[0]))
-    if _EXTENDED.search(text):
-        return _extended(_pairs(text, line), line, request)
-    if _ROW.fullmatch(text):
+        found = Comment(time=None if time is None else units.FEMTOSECOND * float(numbers([time], _place(line))[0]))
+    elif _EXTENDED.search(text):
+        pairs = _pairs(text, line)
+        found = _extended(pairs, line, request)
+        if "lattice" in pairs:
+            return found
+    elif _ROW.fullmatch(text):
         raise ValueError(f"Line {line} is {text[:60]!r}, an atom in the place of the comment: is that line missing?")
-    return Comment()
+    else:
+        found = Comment()
+    _require_no_box(text, line)
+    return found
+
+
+def _require_angstrom(text, line):
+    """Refused where positions are in another unit, as far as words say."""
+    said, unit = _LENGTH.search(text), _UNIT.search(text)
+    if said is None and unit is not None and unit.group(1).lower() not in _ANGSTROM:
+        said = unit
+    if said is not None:
+        raise ValueError(
+            f"Line {line} says {said.group()!r}; XYZ is in Å: wanted positions in Å, or a comment in other words."
+        )
+
+
+def _require_no_box(text, line):
+    """Refused where a box is said in words of another program: an open one would be read."""
+    box, alone = _BOX.search(text), _NUMBERS_ALONE.fullmatch(text)
+    if box is None and (alone is None or len(re.split(r"[\s,]+", text)) not in (3, 6, 9)):
+        return
+    said = repr(text[:60]) + ", as PLUMED writes boxes, in nm" if box is None else repr(box.group())
+    raise ValueError(
+        f"Line {line} says {said}, which may be a box; wanted it as extended XYZ has it, in Å:"
+        f' `Lattice="ax ay az bx by bz cx cy cz" Properties=species:S:1:pos:R:3`, or a comment in other words.'
+    )
 
 
 def _place(line):
@@ -105,9 +154,6 @@ def _extended(pairs, line, request):
     for key in _BOXES:
         if key in pairs and "lattice" not in pairs:
             raise ValueError(f"Line {line} has `{key}` and no `Lattice`, which is what extended XYZ calls a box.")
-    for key in ("unit", "units"):
-        if pairs.get(key, "a").lower() not in _ANGSTROM:
-            raise ValueError(f"Line {line} has {key}={pairs[key]}; extended XYZ is in Å.")
     vectors = None
     if "lattice" in pairs:
         vectors = numbers(pairs["lattice"].split(), _place(line)) * units.ANGSTROM
