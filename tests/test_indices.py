@@ -1,5 +1,6 @@
 """Indices that name what there is not, or twice, are refused wherever they are given."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +17,18 @@ THREE = rv.LennardJones(jnp.array([0.3, 0.32, 0.34]), jnp.ones(3), cutoff=1.0, s
 def test_special_pairs_of_charges(pairs):
     with pytest.raises(ValueError, match=r"atom|once"):
         rv.Coulomb(jnp.ones(4), exclusions=jnp.array(pairs))
+
+
+def test_special_pairs_that_are_replaced():
+    """Pairs and how they are laid out are one array: they cannot contradict one another."""
+    pairs = jnp.array([[0, 1], [2, 3]])
+    one, other = (rv.Coulomb(jnp.ones(4), exclusions=p) for p in (pairs[:1], pairs))
+    with pytest.raises(TypeError, match="not subscriptable"):
+        eqx.tree_at(lambda p: p.exclusions.pairs, one, pairs[1:])
+    replaced = eqx.tree_at(lambda p: p.exclusions, one, pairs)
+    np.testing.assert_array_equal(replaced.energy(X, rv.OpenBox()), other.energy(X, rv.OpenBox()))
+    with pytest.raises(ValueError, match="`exclusions` are traced"):
+        jax.jit(lambda p: eqx.tree_at(lambda p: p.exclusions, one, p).energy(X, rv.OpenBox()))(pairs)
 
 
 def test_an_atom_that_does_not_exist_is_not_another():

@@ -256,6 +256,30 @@ def test_exceptions(pair, classes):
     )
 
 
+@pytest.mark.parametrize("factor", [0.5, 1.0])
+def test_exceptions_are_neither_cut_nor_switched(factor):
+    system, force = openmm.System(), openmm.NonbondedForce()
+    system.setDefaultPeriodicBoxVectors(*np.diag([2.0] * 3).tolist())
+    for _ in range(3):
+        system.addParticle(12.0)
+        force.addParticle(0, 0.3, 0.5)
+    force.addException(0, 1, 0, 0.3, 0.5 * factor)
+    force.setNonbondedMethod(force.CutoffPeriodic)
+    force.setCutoffDistance(0.6)
+    force.setUseSwitchingFunction(True)
+    force.setSwitchingDistance(0.4)
+    force.setExceptionsUsePeriodicBoundaryConditions(True)
+    system.addForce(force)
+    box = rv.openmm.default_box(system)
+    read = rv.openmm.from_system(system)
+    written = rv.openmm.to_system(read, box)
+    for distance in (0.35, 0.5, 0.7, 1.65):  # below the switch, within it, beyond the cutoff, and an image
+        x = np.array([[0, 0, 0], [distance, 0, 0], [0.1, 0.45, 0]])
+        for other in (system, written):
+            # OpenMM integrates the tail of the switched part numerically
+            assert_same(read.potential.parts, box, x, in_openmm(other, x, 0), 1e-8)
+
+
 def test_rb_torsions_both_ways():
     system = chain_in_openmm([(i, j, 0, 1, 0) for i in range(4) for j in range(i)])
     force = openmm.RBTorsionForce()
@@ -412,8 +436,14 @@ def with_groups():
         (lambda: changed(lambda s: s.addForce(openmm.CustomBondForce("r"))), "CustomBondForce"),
         (lambda: nonbonded(lambda f: f.setNonbondedMethod(f.LJPME)), "LJPME"),
         (lambda: nonbonded(with_offset), "1 parameter offsets"),
+        (lambda: nonbonded(lambda f: f.setIncludeDirectSpace(False)), "without its direct space"),
+        (lambda: changed(lambda s: s.getForce(0).setUsesPeriodicBoundaryConditions(True)), "`NonbondedForce` takes no"),
         (lambda: custom("eps1*eps2*exp(-r/sig1)*exp(-r/sig2)"), "not of Lennard-Jones form"),
         (lambda: custom("-4*sqrt(eps1*eps2)*((0.3/r)^12-(0.3/r)^6)"), "not of Lennard-Jones form"),
+        # another core, something between, something just within the cutoff
+        (lambda: custom(FORMS["berthelot"].replace("6);", "6)+step(0.06-r)*1e20;", 1)), "not of Lennard-Jones form"),
+        (lambda: custom(FORMS["berthelot"].replace("6);", "6)+1e3*step(0.2-r);", 1)), "not of Lennard-Jones form"),
+        (lambda: custom(FORMS["berthelot"].replace("6);", "6)+1e-4*step(r-0.5);", 1)), "not of Lennard-Jones form"),
         (lambda: custom("4*eps1*eps2*((0.3/r)^12-(0.3/r)^6)*(1-delta(eps1-eps2))"), "with some types and not"),
         (with_groups, "interaction groups"),
         (lambda: chain_in_openmm([(0, 1, -0.02, 1, 0), (1, 2, -0.06, 1, 0)]), "one factor for all 1-4 pairs"),

@@ -224,6 +224,18 @@ def test_tail_correction_of_a_switch_by_quadrature(truncation):
     np.testing.assert_allclose(pressure, -2 / 3 * np.pi * density**2 * virial, rtol=1e-8)
 
 
+@pytest.mark.parametrize("attraction", [3.5, 4.5, 3.0])
+def test_tail_correction_of_slow_powers(attraction):
+    """(2π/V) N² ∫ u r² dr of -C ε (σ/r)^m, less a repulsion, from r_c on; none where that does not end."""
+    x, (n, m) = positions(0), (12.0, attraction)
+    made = rv.TailCorrected(rv.Mie(SIGMA, EPSILON, n, 6.0, cutoff=CUTOFF))
+    tail = eqx.tree_at(lambda t: t.potential.attraction, made, jnp.asarray(m))  # as a fit does
+    prefactor = n / (n - m) * (n / m) ** (m / (n - m)) * EPSILON
+    power = lambda k: SIGMA**k * CUTOFF ** (3 - k) / (k - 3) if k > 3 else np.nan
+    wanted = 2 * np.pi / LENGTH**3 * 32**2 * prefactor * (power(n) - power(m))
+    np.testing.assert_allclose(energy(tail, x, BOX) - energy(tail.potential, x, BOX), wanted, rtol=1e-9)
+
+
 def test_tail_correction_by_species():
     """The same whether parameters are per species, per pair of species or per atom, whatever is excluded."""
     x, species = positions(0), np.arange(32) % 3
@@ -495,6 +507,8 @@ def test_against_openmm():
         (lambda: lennard_jones(rv.SmoothSwitch(0.6)), "`onset` is 0.6 nm"),
         (lambda: lennard_jones(rv.SmoothSwitch(0.0)), "`onset` is 0.0;"),
         (lambda: rv.TailCorrected(lennard_jones(rv.ShiftedCutoff())), "got a potential with a `ShiftedCutoff`"),
+        (lambda: rv.TailCorrected(rv.ReactionField(np.ones(3), cutoff=0.5)), "`ReactionField` whose energy falls more"),
+        (lambda: rv.TailCorrected(rv.Mie(0.3, 1.0, 12.0, 3.0, cutoff=0.5)), "`Mie` whose energy falls more slowly"),
     ],
 )  # fmt: skip
 def test_refusals(make, match, without_type_checks):

@@ -18,7 +18,7 @@ from ._base import AbstractPotential
 from ._charges import AbstractCharges, Charges, charges_rule
 from ._pair import AbstractPairPotential
 from ._pair_sum import one_if_usable, pair_sum
-from ._partners import AbstractSparing, Named, NamedPairs, named_pairs
+from ._partners import AbstractSparing, Named, NamedPairs, as_named, named_pairs
 from ._terms import AbstractAtomIndexed, require_indices, steps_between
 from ._truncation import AbstractTruncation, PlainCutoff, truncation_rule
 from ._waves import waves_energy
@@ -40,10 +40,15 @@ class AbstractElectrostatics(AbstractPotential, AbstractAtomIndexed):
     """Pairs whose interaction is multiplied by `scale`."""
     scale: AbstractVar[float]
 
+    @property
+    def named(self) -> tuple[NamedPairs, NamedPairs]:
+        """The exclusions and the scaled pairs, laid out also where arrays were put in their places."""
+        return as_named("exclusions", self.exclusions), as_named("scaled", self.scaled)
+
     def require_atoms(self, num_atoms):
         self.charges.require_atoms(num_atoms)
-        require_indices(self, self.exclusions.pairs, num_atoms)
-        require_indices(self, self.scaled.pairs, num_atoms)
+        for named in self.named:
+            require_indices(self, named.pairs, num_atoms)
 
 
 class Coulomb(AbstractElectrostatics):
@@ -253,7 +258,8 @@ def screened(
     potential: AbstractElectrostatics, charges: Float[Array, " atoms"], alpha: float, cutoff: float
 ) -> "Screened":
     """The sum over pairs of a potential, without those that it names."""
-    left_out = (potential.exclusions.partners, potential.scaled.partners)
+    exclusions, scaled = potential.named
+    left_out = (exclusions.partners, scaled.partners)
     return Screened(charges, left_out, alpha=alpha, cutoff=cutoff)
 
 
@@ -270,8 +276,9 @@ def named_energy(
     rounding would be left.
     """
     total = jnp.zeros((), positions.dtype)
-    for named, factor in ((potential.exclusions.pairs, 0.0), (potential.scaled.pairs, potential.scale)):
-        if len(named) > 0:
+    for pairs, factor in zip(potential.named, (0.0, potential.scale), strict=True):
+        if len(pairs) > 0:
+            named = pairs.pairs
             ((x, y, z),) = steps_between(positions, named, box)
             r2 = x * x + y * y + z * z
             # NaN for an atom that there is not

@@ -1,11 +1,9 @@
 """Pairs of atoms that are named: left out of a pair potential, or the only ones in it."""
 
-from typing import TYPE_CHECKING
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Int
+from jaxtyping import Array, ArrayLike, Int
 
 from .._fields import Indices, Kinds, Parameter, checked, finite, finite_number, indices, optional
 from .._misc import cast_floats, is_concrete, require_shape
@@ -13,7 +11,7 @@ from ._base import AbstractPotential
 from ._charges import AbstractCharges
 from ._forms import AbstractSpeciesPairPotential
 from ._pair import AbstractPairPotential
-from ._partners import is_partner, partner_table
+from ._partners import NamedPairs, each_once, is_partner
 from ._terms import (
     AbstractAtomIndexed,
     require_atoms,
@@ -23,45 +21,8 @@ from ._terms import (
 )
 from ._truncation import AbstractTruncation
 
-if TYPE_CHECKING:
-    # type checkers take an abstract variable for a field, and so for an argument
-    from typing import ClassVar as AbstractVar
-else:
-    from equinox import AbstractVar
 
-
-class AbstractPartnered(AbstractPairPotential, AbstractAtomIndexed):
-    """A pair potential of which some pairs are made an exception."""
-
-    potential: AbstractVar[AbstractPairPotential]
-    partners: AbstractVar[Int[Array, "atoms width"]]
-    """With whom each atom makes such a pair; -1 where there is none."""
-
-    @property
-    def cutoff(self) -> float:
-        return self.potential.cutoff
-
-    @property
-    def truncation(self) -> AbstractTruncation:
-        return self.potential.truncation
-
-    @property
-    def pairs(self) -> Int[Array, "pairs 2"]:
-        """The exceptions, each once."""
-        table = np.asarray(self.partners)
-        atoms, slots = np.nonzero(table > np.arange(len(table))[:, None])
-        return jnp.asarray(np.stack([atoms, table[atoms, slots]], axis=1))
-
-    def require_atoms(self, num_atoms):
-        require_atoms(self.potential, num_atoms)
-        require_indices(self, self.partners, num_atoms)
-
-    def is_exception(self, i: Int[Array, ""], j: Int[Array, ""]) -> Bool[Array, ""]:
-        """Whether atoms i and j are one of the pairs."""
-        return is_partner(self.partners, i, j)
-
-
-class Excluding(AbstractPartnered):
+class Excluding(AbstractPairPotential, AbstractAtomIndexed):
     """A pair potential without some pairs, such as those of a molecule (`Topology.pairs_within`).
 
     An excluded pair contributes nothing, however near its atoms. Costs one comparison per pair and excluded partner of
@@ -75,23 +36,43 @@ class Excluding(AbstractPartnered):
     """
 
     potential: AbstractPairPotential
-    partners: Int[Array, "atoms width"]
+    named: NamedPairs
 
-    def __init__(self, potential: AbstractPairPotential, pairs: ArrayLike, num_atoms: int | None = None):
+    def __init__(self, potential: AbstractPairPotential, pairs: ArrayLike | NamedPairs, num_atoms: int | None = None):
         self.potential = potential
-        self.partners = partner_table(pairs, num_atoms)
+        self.named = pairs if isinstance(pairs, NamedPairs) else each_once(pairs, num_atoms)
+
+    @property
+    def cutoff(self) -> float:
+        return self.potential.cutoff
+
+    @property
+    def truncation(self) -> AbstractTruncation:
+        return self.potential.truncation
+
+    @property
+    def pairs(self) -> Int[Array, "pairs 2"]:
+        """The exceptions, each once."""
+        return self.named.pairs
+
+    def require_atoms(self, num_atoms):
+        require_atoms(self.potential, num_atoms)
+        require_indices(self, self.pairs, num_atoms)
 
     def pair_energy(self, r2, i, j):
-        excluded = self.is_exception(i, j)
+        excluded = is_partner(self.named.partners, i, j)
         # first a harmless distance: the atoms may be so near that the formula overflows
         energy = self.potential.pair_energy(jnp.where(excluded, self.cutoff**2, r2), i, j)
         return jnp.where(excluded, 0, energy)
 
 
-class Rescaling(AbstractPartnered):
+class Rescaling(AbstractPotential, AbstractAtomIndexed):
     """A pair potential in which the interaction of some pairs is multiplied by a constant, such as 1-4 pairs.
 
-    So these pairs share the parameters of all others. As `ListedPairs` with `Excluding` they would have a copy of their
+    The pairs that are named have the formula as it is, at any distance: neither the cutoff nor the truncation of all
+    others, as force fields mean it (and OpenMM its exceptions); in a periodic box their nearest images.
+
+    These pairs share the parameters of all others. As `ListedPairs` with `Excluding` they would have a copy of their
     own, for a fit to move apart, which is right only where a force field says so. The potential may be an
     `Excluding`. Costs as much as `Excluding`.
 
@@ -102,17 +83,35 @@ class Rescaling(AbstractPartnered):
     """
 
     potential: AbstractPairPotential
-    partners: Int[Array, "atoms width"]
+    named: NamedPairs
     factor: float = checked(finite_number("units of 1"), static=True)
 
     def __init__(self, potential: AbstractPairPotential, pairs: ArrayLike, factor: float, num_atoms: int | None = None):
         self.potential = potential
-        self.partners = partner_table(pairs, num_atoms)
+        self.named = each_once(pairs, num_atoms)
         self.factor = factor
 
-    def pair_energy(self, r2, i, j):
-        factor = jnp.where(self.is_exception(i, j), self.factor, 1).astype(r2.dtype)
-        return factor * self.potential.pair_energy(r2, i, j)
+    @property
+    def cutoff(self) -> float:
+        return self.potential.cutoff
+
+    @property
+    def truncation(self) -> AbstractTruncation:
+        return self.potential.truncation
+
+    @property
+    def pairs(self) -> Int[Array, "pairs 2"]:
+        """The exceptions, each once."""
+        return self.named.pairs
+
+    def require_atoms(self, num_atoms):
+        require_atoms(self.potential, num_atoms)
+        require_indices(self, self.pairs, num_atoms)
+
+    def energy(self, positions, box, *, neighbors=None):
+        others = Excluding(self.potential, self.named)
+        named = _listed(self.potential, self.pairs, positions, box, jnp.asarray(self.factor), None)
+        return others.energy(positions, box, neighbors=neighbors) + named
 
 
 class ListedPairs(AbstractPotential, AbstractAtomIndexed):
@@ -157,14 +156,20 @@ class ListedPairs(AbstractPotential, AbstractAtomIndexed):
 
     def energy(self, positions, box, *, neighbors=None):
         del neighbors
-        dtype = positions.dtype
-        this = cast_floats(self, dtype)
-        i, j = self.pairs[:, 0], self.pairs[:, 1]
-        ((x, y, z),) = steps_between(positions, self.pairs, box.astype(dtype))
-        if this.kinds is not None:
-            i = j = this.kinds
-        energies = jax.vmap(this.potential.pair_energy)(x * x + y * y + z * z, i, j)
-        return jnp.sum(this.factor * energies)
+        return _listed(self.potential, self.pairs, positions, box, self.factor, self.kinds)
+
+
+def _listed(potential, pairs, positions, box, factor, kinds):
+    """The sum of a formula over pairs."""
+    dtype = positions.dtype
+    if len(pairs) == 0:
+        return jnp.zeros((), dtype)
+    potential, factor, box = cast_floats((potential, factor, box), dtype)
+    i, j = pairs[:, 0], pairs[:, 1]
+    ((x, y, z),) = steps_between(positions, pairs, box)
+    if kinds is not None:
+        i = j = kinds
+    return jnp.sum(factor * jax.vmap(potential.pair_energy)(x * x + y * y + z * z, i, j))
 
 
 def _num_entries(potential: AbstractPairPotential, *, default: int) -> int:

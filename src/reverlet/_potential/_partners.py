@@ -15,13 +15,27 @@ from ._terms import as_pairs, require_terms
 
 
 class NamedPairs(eqx.Module):
-    """Pairs of atoms, and the partners of each atom in them, -1 where there is none."""
+    """Pairs of atoms, and the partners of each atom in them, -1 where there is none.
 
-    pairs: Int[Array, "pairs 2"]
-    partners: Int[Array, "rows width"]
+    Both are parts of one array, so that none can be replaced without the other.
+    """
+
+    layout: Int[Array, " numbers"]
+    num_pairs: int = eqx.field(static=True)
+    width: int = eqx.field(static=True)
+
+    @property
+    def pairs(self) -> Int[Array, "pairs 2"]:
+        return self.layout[: 2 * self.num_pairs].reshape(-1, 2)
+
+    @property
+    def partners(self) -> Int[Array, "rows width"]:
+        """As wide as the longest row, with a last one for atoms beyond, which have none."""
+        table = self.layout[2 * self.num_pairs :]
+        return table.reshape(-1, self.width) if self.width > 0 else jnp.zeros((1, 0), table.dtype)
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return self.num_pairs
 
 
 class AbstractSparing(eqx.Module):
@@ -46,11 +60,13 @@ else:
 
 def named_pairs() -> Any:
     """A field of named pairs of atoms, none by default."""
-    return Rule(lambda x: x if isinstance(x, NamedPairs) else _named(x), _require_named)
+    return Rule(_named, _require_named)
 
 
 def _named(pairs):
     """Named pairs, or what was given where it cannot be any."""
+    if isinstance(pairs, NamedPairs):
+        return pairs
     with jax.ensure_compile_time_eval():
         pairs = as_pairs(pairs)
     usable = (
@@ -60,33 +76,42 @@ def _named(pairs):
         and jnp.issubdtype(pairs.dtype, jnp.integer)
         and np.asarray(pairs).min(initial=0) >= 0
     )
-    return NamedPairs(pairs, _table(pairs, None)) if usable else pairs
+    return _laid_out(np.asarray(pairs), None) if usable else pairs
 
 
 def _require_named(name, pairs):
-    named = isinstance(pairs, NamedPairs)
-    require_terms(name, pairs.pairs if named else pairs, 2)
-    if not named:
-        _require_known(name, pairs)
+    if isinstance(pairs, NamedPairs):
+        require_terms(name, pairs.pairs, 2)
+    else:
+        _known(name, pairs)
 
 
-def _require_known(name, pairs):
+def _known(name, pairs):
+    """Pairs as an array that is known, or refused."""
     if not is_concrete(pairs):
         raise ValueError(f"`{name}` are traced; wanted known indices, since an array is laid out by them.")
+    with jax.ensure_compile_time_eval():  # parameters may be traced, in a loss that is compiled
+        pairs = as_pairs(pairs)
+    require_terms(name, pairs, 2)
+    return np.asarray(pairs)
 
 
-def partner_table(pairs: ArrayLike, num_atoms: int | None) -> Int[Array, "rows width"]:
-    """The partners of every atom, as wide as the longest row, and a last row without any for atoms beyond.
+def as_named(name: str, pairs: ArrayLike | NamedPairs) -> NamedPairs:
+    """Named pairs, also where an array was put in their place after construction.
+
+    **Errors:** `ValueError` for pairs that are traced, and that are none.
+    """
+    return pairs if isinstance(pairs, NamedPairs) else _laid_out(_known(name, pairs), None)
+
+
+def each_once(pairs: ArrayLike, num_atoms: int | None) -> NamedPairs:
+    """Pairs of atoms, each once even where it is given twice.
 
     **Errors:** `ValueError` for pairs that are traced, that are none, and of atoms from `num_atoms` on.
     """
-    _require_known("pairs", pairs)
     if num_atoms is not None:
         require_count("num_atoms", num_atoms)
-    with jax.ensure_compile_time_eval():  # parameters may be traced, in a loss that is compiled
-        pairs = as_pairs(pairs)
-    require_terms("pairs", pairs, 2)
-    return _table(pairs, num_atoms)
+    return _laid_out(np.unique(np.sort(_known("pairs", pairs), axis=1), axis=0), num_atoms)
 
 
 def is_partner(partners: Int[Array, "rows width"], i: Int[Array, ""], j: Int[Array, ""]) -> Bool[Array, ""]:
@@ -99,8 +124,7 @@ def is_partner(partners: Int[Array, "rows width"], i: Int[Array, ""], j: Int[Arr
     return found
 
 
-def _table(pairs, num_atoms):
-    pairs = np.asarray(pairs)
+def _laid_out(pairs: np.ndarray, num_atoms: int | None) -> NamedPairs:
     needed = int(np.max(pairs, initial=-1)) + 1
     if num_atoms is not None and needed > num_atoms:
         raise ValueError(f"`pairs` name atom {needed - 1}; wanted indices from 0 to {num_atoms - 1}.")
@@ -109,4 +133,4 @@ def _table(pairs, num_atoms):
     table = np.full((len(counts), np.max(counts, initial=0)), -1)
     table[both[:, 0], np.arange(len(both)) - np.repeat(np.cumsum(counts) - counts, counts)] = both[:, 1]
     with jax.ensure_compile_time_eval():
-        return jnp.asarray(table)
+        return NamedPairs(jnp.asarray(np.concatenate([pairs.ravel(), table.ravel()])), len(pairs), table.shape[1])

@@ -3,10 +3,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._misc import cast_floats
+from .._misc import cast_floats, is_concrete
 from ._base import AbstractPotential
 from ._forms import AbstractSpeciesPairPotential
-from ._listed import AbstractPartnered
+from ._listed import Excluding, Rescaling
 from ._pair import AbstractPairPotential
 
 
@@ -14,8 +14,9 @@ class TailCorrected(AbstractPotential):
     """A pair potential and the mean energy of what its cutoff leaves out, if the liquid had no structure there.
 
     U_tail = (1/2V) Σ_{i,j} ∫ (u - u_truncated) 4πr² dr over all N² pairs of atoms, from where the truncation starts to
-    infinity. It acts on energy and pressure alone, never on forces. For a potential that falls faster than r⁻³;
-    integrated by Gauss–Legendre quadrature in 1/r, which is exact for inverse powers. Atoms of a species are alike, so
+    infinity. It acts on energy and pressure alone, never on forces. For a potential that falls faster than r⁻³˙⁵:
+    below r⁻³ there is no such energy. Integrated by Gauss–Legendre quadrature in r⁻¹ᐟ², which is exact for inverse
+    powers. Atoms of a species are alike, so
     that it costs as many integrals as there are pairs of species; a potential of one's own with a parameter for every
     atom, one for every pair of atoms. Excluded pairs count like all others.
 
@@ -26,13 +27,14 @@ class TailCorrected(AbstractPotential):
     **Arguments:** `potential`, with a truncation that leaves short distances as they are.
 
     **Errors:** `ValueError` for a truncation that starts at zero, such as a shifted cutoff, which has no tail
-    correction of this kind.
+    correction of this kind, and for a potential that falls too slowly, such as a `ReactionField`, or a `Mie` with an
+    attraction of 3; where its parameters became so later, the energy is NaN.
 
     **Reference:** M. P. Allen and D. J. Tildesley, Computer Simulation of Liquids, 2nd ed. (Oxford 2017), section 2.8;
     M. R. Shirts et al., J. Phys. Chem. B 111, 13052 (2007), for switched potentials.
     """
 
-    potential: AbstractPairPotential
+    potential: AbstractPairPotential | Rescaling
 
     def __check_init__(self):
         truncation = self.potential.truncation
@@ -41,6 +43,15 @@ class TailCorrected(AbstractPotential):
                 f"`TailCorrected` got a potential with a `{type(truncation).__name__}`, which changes it at all"
                 " distances; wanted a truncation that starts further out, such as `PlainCutoff` or `SmoothSwitch`."
             )
+        if is_concrete(self.potential):
+            with jax.ensure_compile_time_eval():
+                slow = _slowest(cast_floats(self.potential, jnp.result_type(float)))
+            if slow is not None:
+                raise ValueError(
+                    f"`TailCorrected` got a `{type(slow).__name__}` whose energy falls more slowly than r to the power"
+                    " of -3.5: from -3 on its tail has none that is finite. Wanted one that falls faster, such as"
+                    " `LennardJones`; charges have `Ewald`."
+                )
 
     @property
     def cutoff(self) -> float:
@@ -83,8 +94,9 @@ def _integrals(potential, num_atoms, dtype):
         truncated = lambda r: truncation.truncate(lambda s: potential.pair_energy(s, i, j), r * r, cutoff)
         r = start + 0.5 * (nodes + 1) * (cutoff - start)
         switched = 0.5 * (cutoff - start) * jnp.sum(weights * r**2 * jax.vmap(lambda r: u(r) - truncated(r))(r))
-        t = 0.5 * (nodes + 1)  # r = cutoff / t
-        beyond = 0.5 * cutoff**3 * jnp.sum(weights * t**-4 * jax.vmap(u)(cutoff / t))
+        t = 0.5 * (nodes + 1)  # r = cutoff / t²
+        beyond = cutoff**3 * jnp.sum(weights * t**-7 * jax.vmap(u)(cutoff / t**2))
+        beyond = jnp.where(_lasts(potential, i, j, dtype), jnp.nan, beyond)
         return jnp.stack([switched + beyond, cutoff**3 * truncated(jnp.asarray(cutoff, dtype))])
 
     def row(i):
@@ -95,9 +107,25 @@ def _integrals(potential, num_atoms, dtype):
     return jnp.sum(jax.lax.map(lambda i: jnp.where(counts[i] > 0, row(i), 0), kinds), axis=0)
 
 
+def _lasts(potential, i, j, dtype):
+    """Whether the energy of a pair falls more slowly than r to the power of -3.5."""
+    far = 16 * potential.cutoff
+    near, further = (jnp.abs(potential.pair_energy(jnp.asarray(r * r, dtype), i, j)) for r in (far, 2 * far))
+    return (2**3.5 * further > 1.001 * near) & (further > 0)  # room for rounding
+
+
+def _slowest(potential) -> AbstractPairPotential | None:
+    """The potential that has the formula, if some pair's energy falls too slowly."""
+    arrays = [x for x in jax.tree.leaves(potential) if eqx.is_array(x) and x.ndim > 0]
+    potential, counts = _kinds(potential, max((len(x) for x in arrays), default=1), jnp.result_type(float))
+    kinds = jnp.asarray(np.flatnonzero(counts)[:100])  # of atoms that are all different some will do
+    of_row = lambda i: jax.vmap(lambda j: _lasts(potential, i, j, counts.dtype))(kinds)
+    return potential if bool(jnp.any(jax.vmap(of_row)(kinds))) else None
+
+
 def _kinds(potential, num_atoms, dtype):
     """The potential, as one of which each index stands for a kind of atoms, and how many atoms there are of each."""
-    while isinstance(potential, AbstractPartnered):
+    while isinstance(potential, Excluding | Rescaling):
         potential = potential.potential
     if isinstance(potential, AbstractSpeciesPairPotential) and potential.species is not None:
         num = max(len(x) for x in jax.tree.leaves(potential) if eqx.is_inexact_array(x) and x.ndim > 0)

@@ -45,6 +45,8 @@ def nonbonded(force: Any, topology: Topology, box: AbstractBox) -> list[Abstract
     offsets = force.getNumParticleParameterOffsets() + force.getNumExceptionParameterOffsets()
     if offsets > 0:
         raise ValueError(f"The `NonbondedForce` has {offsets} parameter offsets; wanted plain parameters.")
+    if not force.getIncludeDirectSpace():
+        raise ValueError("The `NonbondedForce` is without its direct space; wanted all of its sum in one force.")
     particles = [force.getParticleParameters(k) for k in range(force.getNumParticles())]
     q, sigma, epsilon = np.array([[number(x) for x in p] for p in particles], float).reshape(-1, 3).T
     if method == openmm.NonbondedForce.LJPME and np.any(epsilon != 0):
@@ -63,7 +65,8 @@ def nonbonded(force: Any, topology: Topology, box: AbstractBox) -> list[Abstract
 
     parts = []
     cutoff = NO_CUTOFF if method == openmm.NonbondedForce.NoCutoff else number(force.getCutoffDistance())
-    onset = number(force.getSwitchingDistance()) if force.getUseSwitchingFunction() else None
+    switched = method != openmm.NonbondedForce.NoCutoff and force.getUseSwitchingFunction()
+    onset = number(force.getSwitchingDistance()) if switched else None
     tail = force.getUseDispersionCorrection() and force.usesPeriodicBoundaryConditions()
     i, j = pairs.T
     mean, geometric = 0.5 * (sigma[i] + sigma[j]), np.sqrt(epsilon[i] * epsilon[j])
@@ -104,7 +107,8 @@ def _among(potential, active, num, excluded, scaled, factor, tail) -> AbstractPo
     excluded, scaled = inside(excluded), inside(scaled)
     if len(excluded) > 0:
         potential = Excluding(potential, excluded, len(active))
-    if len(scaled) > 0 and abs(factor - 1) > _SAME:
+    # OpenMM neither cuts nor switches exceptions, whatever their factor
+    if len(scaled) > 0 and (abs(factor - 1) > _SAME or potential.cutoff < NO_CUTOFF):
         potential = Rescaling(potential, scaled, factor, len(active))
     if tail:
         potential = TailCorrected(potential)  # pyright: ignore[reportCallIssue]
@@ -220,11 +224,21 @@ def custom(force: Any) -> list[AbstractPotential]:
     return [_among(plain, active, num, excluded, excluded[:0], 1.0, tail)]
 
 
-_GRID = np.array([0.25, 0.3, 0.36, 0.45, 0.7, 1.1])  # nm
+_NEAREST, _FURTHEST = 0.02, 50.0  # nm; no atoms come nearer in a liquid, and no cluster is larger
+
+
+def _distances(force) -> np.ndarray:
+    """Where to look at a force, nm: where it acts, and where its dispersion correction integrates it."""
+    cut = force.getNonbondedMethod() != type(force).NoCutoff
+    furthest = 0.999 * number(force.getCutoffDistance()) if cut else _FURTHEST
+    furthest = _FURTHEST if cut and force.getUseLongRangeCorrection() else furthest
+    # two at which both powers have digits, and steps of a tenth
+    steps = int(np.log(furthest / _NEAREST) / np.log(1.1)) + 2
+    return np.concatenate([[0.25, 0.3], np.geomspace(_NEAREST, furthest, steps)])
 
 
 def _sixth_powers(force, types: np.ndarray) -> np.ndarray:
-    """A and B of u(r) = A/r¹² - B/r⁶ for all pairs of types, where that is what the force has at some distances."""
+    """A and B of u(r) = A/r¹² - B/r⁶ for all pairs of types, where that is what the force has wherever it acts."""
     openmm = require_openmm()
     alone = openmm.CustomNonbondedForce(force.getEnergyFunction())
     for k in range(force.getNumGlobalParameters()):
@@ -248,16 +262,18 @@ def _sixth_powers(force, types: np.ndarray) -> np.ndarray:
         return number(context.getState(getEnergy=True).getPotentialEnergy())
 
     result = np.zeros((len(types), len(types), 2))
-    powers = np.stack([_GRID**-12.0, -(_GRID**-6.0)], axis=1)
+    distances = _distances(force)
+    powers = np.stack([distances**-12.0, -(distances**-6.0)], axis=1)
     for m, first in enumerate(types):
         for n, second in enumerate(types):
             alone.setParticleParameters(0, first)
             alone.setParticleParameters(1, second)
             alone.updateParametersInContext(context)
-            u = np.array([energy(r) for r in _GRID])
+            u = np.array([energy(r) for r in distances])
             # two distances give A and B, and the others judge
             a, b = np.linalg.solve(powers[:2], u[:2])
-            fits = np.allclose(powers @ [a, b], u, rtol=1e-7, atol=1e-9 * np.max(np.abs(u)))  # rounding near r = σ
+            # of each by the size of its two terms, which cancel near r = σ
+            fits = np.all(np.abs(powers @ [a, b] - u) <= 1e-7 * np.abs(powers) @ np.abs([a, b]))
             if not fits or (np.any(u) and not (a > 0 and b > 0)):
                 raise ValueError(
                     f"A `CustomNonbondedForce` has the expression {force.getEnergyFunction()!r}, which is not of"

@@ -62,9 +62,9 @@ def from_system(system: Any, topology: Any = None, *, box: AbstractBox | None = 
       `HarmonicAngle`, `PeriodicTorsion`, `RBTorsion`, with the nearest images of their steps whether or not OpenMM
       takes them.
     - `NonbondedForce`: `LennardJones`, and `Coulomb` without a cutoff, `ReactionField` with one, `Ewald` for Ewald and
-      PME (and LJPME of charges alone), with the tolerance as its accuracy. 1-4 pairs share the parameters of all others
-      (`Rescaling`) where one factor relates them; otherwise their Lennard-Jones parameters are their own
-      (`ListedPairs`).
+      PME (and LJPME of charges alone), with the tolerance as its accuracy. 1-4 pairs, which have no cutoff, share the
+      parameters of all others (`Rescaling`) where one factor relates them; otherwise their Lennard-Jones parameters are
+      their own (`ListedPairs`). They are meant in their nearest images, whether or not OpenMM takes them.
     - `CustomNonbondedForce`, whatever its expression, where its numbers are those of a Lennard-Jones potential.
     - A dispersion correction: `TailCorrected`, the same for atoms that are all alike; otherwise OpenMM, which means
       over N(N+1)/2 pairs, differs by a share of order 1/N.
@@ -75,8 +75,9 @@ def from_system(system: Any, topology: Any = None, *, box: AbstractBox | None = 
     default.
 
     **Errors:** `ValueError` for what is not named above (other forces by the names of their classes; constraints,
-    virtual sites, atoms without mass, LJPME of dispersion, parameter offsets, interaction groups, charges of 1-4 pairs
-    that no common factor explains); `ImportError` without OpenMM.
+    virtual sites, atoms without mass, LJPME of dispersion, parameter offsets, interaction groups, a force without its
+    direct space, pairs without periodic images beside forces with them, charges of 1-4 pairs that no common factor
+    explains); `ImportError` without OpenMM.
     """
     openmm = require_openmm()
     require_instance("system", system, openmm.System)
@@ -101,6 +102,12 @@ def from_system(system: Any, topology: Any = None, *, box: AbstractBox | None = 
     )
     parts: list[AbstractPotential] = []
     for force in system.getForces():
+        pairs = isinstance(force, openmm.NonbondedForce | openmm.CustomNonbondedForce)
+        if pairs and system.usesPeriodicBoundaryConditions() and not force.usesPeriodicBoundaryConditions():
+            raise ValueError(
+                f"The `{type(force).__name__}` takes no periodic images, but other forces of the system do; wanted"
+                " all, or none."
+            )
         if isinstance(force, openmm.HarmonicBondForce):
             parts += _bonds(force)
         elif isinstance(force, openmm.HarmonicAngleForce):
