@@ -93,16 +93,7 @@ def pack(
             " molecules, or a lower density."
         )
 
-    lattice_key, turn_key = jax.random.split(key)
-    centers = _lattice(sum(numbers), box, lattice_key)
-    rotations = _rotations(sum(numbers), shapes[0].dtype, turn_key)
-    places, first = [], 0
-    for x, n in zip(shapes, numbers, strict=True):
-        which = slice(first, first + n)
-        places.append(jnp.einsum("mij,aj->mai", rotations[which], x - jnp.mean(x, axis=0)) + centers[which, None])
-        first += n
-
-    start = jnp.concatenate([x.reshape(-1, 3) for x in places])
+    start = _placed(shapes, numbers, box, key)
     own, search = _unit_pairs(topologies, numbers), None
     lengths = jnp.linalg.norm(start[own[:, 0]] - start[own[:, 1]], axis=1)
     springs = HarmonicBond(own, jnp.full(len(own), 1e5, start.dtype), lengths, kinds=jnp.arange(len(own)))
@@ -111,22 +102,39 @@ def pack(
         search = CellList.fit(start, box, cutoff=contact, room=2.0)
     state = State(start, jnp.zeros_like(start), box)
     relaxed = minimize(System(topology, springs + soft(contact), search=search), state, max_steps=2000).state.positions
-
-    # the shapes that were given, where the springs have taken them
-    final, first = [], 0
-    for x, n in zip(shapes, numbers, strict=True):
-        moved = relaxed[first : first + n * len(x)].reshape(n, len(x), 3)
-        final.append(jax.vmap(_superposed, (None, 0))(x, moved).reshape(-1, 3))
-        first += n * len(x)
-    packed = State(jnp.concatenate(final), jnp.zeros_like(start), box)
-    overlap = System(topology, soft(0.8 * contact), search=search).potential_energy(packed.positions, box)
+    packed = _rigid(shapes, numbers, relaxed)
+    overlap = System(topology, soft(0.8 * contact), search=search).potential_energy(packed, box)
     if not overlap == 0:
         raise ValueError(
             f"`pack` left atoms of different molecules nearer than {0.8 * contact:.3g} nm, 0.8 contacts. Wanted a lower"
             f" density than {float(jnp.sum(topology.masses) / box.volume):.4g} u/nm³, a larger box, or a smaller"
             " `contact`."
         )
-    return topology, packed
+    return topology, State(packed, jnp.zeros_like(packed), box)
+
+
+def _placed(shapes: list[Array], numbers: list[int], box: AbstractBox, key: PRNGKeyArray) -> Float[Array, "atoms 3"]:
+    """The molecules on a lattice, kinds mixed and turned at random."""
+    lattice_key, turn_key = jax.random.split(key)
+    centers = _lattice(sum(numbers), box, lattice_key)
+    rotations = _rotations(sum(numbers), shapes[0].dtype, turn_key)
+    places, first = [], 0
+    for x, n in zip(shapes, numbers, strict=True):
+        which = slice(first, first + n)
+        turned = jnp.einsum("mij,aj->mai", rotations[which], x - jnp.mean(x, axis=0))
+        places.append((turned + centers[which, None]).reshape(-1, 3))
+        first += n
+    return jnp.concatenate(places)
+
+
+def _rigid(shapes: list[Array], numbers: list[int], relaxed: Float[Array, "atoms 3"]) -> Float[Array, "atoms 3"]:
+    """The shapes that were given, where the springs have taken them."""
+    places, first = [], 0
+    for x, n in zip(shapes, numbers, strict=True):
+        moved = relaxed[first : first + n * len(x)].reshape(n, len(x), 3)
+        places.append(jax.vmap(_superposed, (None, 0))(x, moved).reshape(-1, 3))
+        first += n * len(x)
+    return jnp.concatenate(places)
 
 
 def _box_for(topology: Topology, density: float | None, box: AbstractBox | None) -> AbstractBox:
