@@ -152,17 +152,13 @@ def gradient_horizon(
 
     measured = dataclasses.replace(both, observable=correlation)
     curve, curve_error = _correlation(measured, times, correlated, weights, middle)
-    after = jnp.arange(1, len(curve) + 1)
-    last = jnp.max(jnp.where(jnp.abs(curve) - 2 * curve_error > tail, after, 0))
-    decay = jnp.where(last < len(curve), times[middle:][jnp.minimum(last, len(curve) - 1)], jnp.inf)
+    decay = _decay(times[middle:], curve, curve_error, tail)
 
     own = (samples.states, jax.random.split(key, len(weights)))
     shared = (system, dynamics, num_horizons)
     growth = map_samples(_growth, shared, own, batch=dynamics.batch, mesh=dynamics.mesh, reverse=False)
     growth = replicate(growth, dynamics.mesh)
-    late = slice(num_horizons // 2 - 1, None)
-    t = horizons[late] - jnp.mean(horizons[late])
-    exponents = jnp.sum(t * growth[:, late], axis=1) / jnp.sum(t**2)
+    exponents = _exponents(horizons, growth)
 
     clear = jnp.all(jnp.abs(gradient) >= threshold * gradient_error, axis=1) & (horizons <= beyond * decay)
     proposed = jnp.where(jnp.any(clear), jnp.max(jnp.where(clear, horizons, 0)), jnp.nan)
@@ -230,6 +226,19 @@ def _correlation(measured, times, records, weights, middle):
         return curve[middle:] / curve[middle]
 
     return normalized(weights), infinitesimal_jackknife(normalized, weights, measured.samples.error_of_sum)
+
+
+def _decay(times, curve, error, tail):
+    """The time of the frame after the last at which the curve is, by two standard errors, beyond `tail`."""
+    last = jnp.max(jnp.where(jnp.abs(curve) - 2 * error > tail, jnp.arange(1, len(curve) + 1), 0))
+    return jnp.where(last < len(curve), times[jnp.minimum(last, len(curve) - 1)], jnp.inf)
+
+
+def _exponents(horizons, growth):
+    """The slope of every sample's growth over the second half of the time."""
+    late = slice(len(horizons) // 2 - 1, None)
+    t = horizons[late] - jnp.mean(horizons[late])
+    return jnp.sum(t * growth[:, late], axis=1) / jnp.sum(t**2)
 
 
 def _growth(shared, sample):
