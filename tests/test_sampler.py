@@ -131,6 +131,20 @@ def test_samples_are_constants():
     assert jax.grad(mean)(K) == 0
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("thermostat", [rv.LangevinBAOAB, rv.CSVR])
+def test_a_thermostat_hides_no_explosion(thermostat, dtype):
+    """Of atoms that a thousandfold time step throws far apart, energies and temperature are fine in the end: at the
+    fastest an atom has all of 1000 times its mean energy and that at 1000 K, by which none comes so far."""
+    rate = {rv.LangevinBAOAB: 100.0, rv.CSVR: 0.01}[thermostat]
+    gas = rv.State(argon_state(dtype=dtype).positions, jnp.zeros((32, 3), dtype), rv.OpenBox()).repeat(2)
+    system = rv.System(argon_topology(), SWITCHED)
+    draw = lambda dt: thermostat(94.4, rate, dt=dt, num_steps=20).sample(system, gas, 4, key=jax.random.key(0))
+    assert jnp.max(jnp.abs(draw(0.002)[0].states.positions)) < 10
+    with pytest.raises(rv.SimulationError, match=r"come from chains that exploded: .* atoms as far out as .* nm"):
+        draw(1.0)
+
+
 def test_refused_settings():
     for name in ("temperature", "period"):
         settings = {"temperature": T, "period": 0.1} | {name: 0.0}

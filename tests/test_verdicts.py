@@ -141,6 +141,17 @@ def test_a_minimum_without_forces_is_none():
         rv.minimize(rv.System(TOPOLOGY, Corner()), FAST)
 
 
+@pytest.mark.parametrize("both", [False, True])
+def test_positions_that_get_too_far_out(both):
+    """At constant energy: nothing but the place is wrong. In double precision nothing is."""
+    free = rv.System(TOPOLOGY, rv.Sum(()))
+    start = rv.State(0 * X, 1e-3 * V, rv.OpenBox())
+    run = lambda state: rv.nve(free, state, dt=0.25, num_steps=4, both_directions=both).final.positions
+    assert float(jnp.max(run(start))) == 1000.0
+    with pytest.raises(rv.SimulationError, match=r"By step \d .*, positions reach \d+ nm, where numbers of float32"):
+        run(rv.State(start.positions.astype(jnp.float32), start.velocities.astype(jnp.float32), rv.OpenBox()))
+
+
 def test_weights_that_are_no_numbers():
     with pytest.raises(rv.SimulationError, match="weight of sample 0 is nan, and so of 2 of 2 samples"):
         rv.expectation(rv.Temperature(), TORN, samples(FAST))

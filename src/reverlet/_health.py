@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from . import units
 from ._misc import furthest, too_far
@@ -29,6 +29,8 @@ class Health(eqx.Module):
     """The energy at the start, kJ/mol."""
     kinetic: Float[Array, "... frames"]
     """kJ/mol."""
+    reach: Float[Array, "... frames"]
+    """How far out positions are, nm."""
     failure: Int[Array, "..."]
     """What the solver's numbers did not hold, or zero."""
     wear: Wear
@@ -50,11 +52,11 @@ class Health(eqx.Module):
         guard = check_energies(states, self.potential, guard=guard, mesh=mesh)
         num_atoms = states.positions.shape[-2]
         limits = jax.vmap(lambda e: explosion_limit(e, num_atoms))(self.kinetic[:, 0])
-        bad = ~((self.kinetic <= limits[:, None]) & jnp.isfinite(self.kinetic))
+        bad = ~((self.kinetic <= limits[:, None]) & jnp.isfinite(self.kinetic)) | too_far_out(self.reach)
         fallible = isinstance(solver, AbstractFallibleSolver)
         describe = _Explosion(type(solver).describe if fallible else None)
         numbers = (jnp.asarray(x) for x in (dt, save_every, solver.scale() if fallible else 0.0))
-        return raise_if(bad, describe, self.kinetic, bad, self.failure, *numbers, guard=guard, mesh=mesh)
+        return raise_if(bad, describe, self.kinetic, self.reach, bad, self.failure, *numbers, guard=guard, mesh=mesh)
 
 
 def check_energies(states: State, energies: Float[Array, "..."], *, guard: T, mesh: Mesh | None = None) -> T:
@@ -62,9 +64,18 @@ def check_energies(states: State, energies: Float[Array, "..."], *, guard: T, me
     a `SimulationError` says why."""
     lift = jax.vmap if states.positions.ndim == 3 else lambda f: f
     vectors = lift(lambda s: s.box.vectors)(states)
-    reach = jnp.max(jnp.abs(states.positions), axis=(-2, -1))
-    bad = ~(jnp.isfinite(energies) & (reach < furthest(states.positions.dtype)))
+    bad = ~jnp.isfinite(energies) | too_far_out(reach_of(states.positions))
     return raise_if(bad, _describe_start, energies, states.positions, vectors, guard=guard, mesh=mesh)
+
+
+def reach_of(positions: Float[Array, "*batch atoms 3"]) -> Float[Array, "*batch"]:
+    """How far from the origin the furthest coordinate is, nm."""
+    return jnp.max(jnp.abs(jax.lax.stop_gradient(positions)), axis=(-2, -1))
+
+
+def too_far_out(reach: Float[Array, "..."]) -> Bool[Array, "..."]:
+    """Whether positions that reach so far (nm) are none, or too far out for forces in their dtype."""
+    return ~(reach < furthest(reach.dtype))
 
 
 def check_forces(state: State, forces: Float[Array, "atoms 3"], *, guard: T) -> T:
@@ -101,7 +112,7 @@ def _describe_start(energies, positions, vectors):
     if not np.isfinite(reach[k]):
         return f"The positions{where} are not finite; wanted finite numbers, in nm."
     if reach[k] >= furthest(positions.dtype):
-        return f"The positions{where} {too_far(reach[k], positions.dtype)}"
+        return f"The positions{where} {too_far(float(reach[k]), positions.dtype)}"
     box = np.broadcast_to(vectors, (*positions.shape[:-2], 3, 3)).reshape(-1, 3, 3)[k].astype(float)
     i, j, distance = _nearest(x[k].astype(float), box)
     return (
@@ -161,18 +172,22 @@ class _Explosion:
 
     describe: Callable[[int, float], str] | None
 
-    def __call__(self, kinetic, bad, failure, dt, save_every, scale):
-        return _describe_explosion(self.describe, kinetic, bad, failure, dt, save_every, scale)
+    def __call__(self, kinetic, reach, bad, failure, dt, save_every, scale):
+        return _describe_explosion(self.describe, kinetic, reach, bad, failure, dt, save_every, scale)
 
 
-def _describe_explosion(describe, kinetic, bad, failure, dt, save_every, scale):
+def _describe_explosion(describe, kinetic, reach, bad, failure, dt, save_every, scale):
     k = int(np.argmax(np.any(bad, axis=1)))
     which = f"Of {len(bad)} trajectories, number {k}: " if len(bad) > 1 else ""
-    kinetic, bad, failure = kinetic[k], bad[k], int(failure[k])
+    kinetic, reach, bad, failure = kinetic[k], reach[k], bad[k], int(failure[k])
     frame = int(np.argmax(bad))
     step, before = frame * int(save_every), max(frame - 1, 0)
     if describe is not None and failure != 0 and not np.isfinite(kinetic[frame]):
         return f"{which}By step {step} ({step * float(dt):.6g} ps), {describe(failure, float(scale))}"
+    if np.isfinite(reach[frame]) and reach[frame] >= furthest(reach.dtype):
+        return (
+            f"{which}By step {step} ({step * float(dt):.6g} ps), positions {too_far(float(reach[frame]), reach.dtype)}"
+        )
     return (
         f"{which}The trajectory exploded by step {step} ({step * float(dt):.6g} ps): its kinetic energy is"
         f" {kinetic[frame]:.6g} kJ/mol, after {kinetic[before]:.6g} at step {before * int(save_every)} and"

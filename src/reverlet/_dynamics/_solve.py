@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from .._adjoint import ReversibleAdjoint
-from .._health import Health
+from .._health import Health, reach_of
 from .._neighbors import Wear
 from .._potential import AbstractPotential, Sum, energy_of
 from .._solver import (
@@ -69,12 +69,12 @@ def _solve(dynamics, system, state, record):
     def watch(t, y, args):
         del t
         system, initial, _ = args
-        kinetic = system.kinetic_energy(y[1])
+        seen = system.kinetic_energy(y[1]), reach_of(y[0])
         if system.search is None or by_step:
-            return kinetic, None
+            return *seen, None
         # lists of single evaluations; as floats, since Diffrax fills what it will save with infinity
         wear = Wear.none(y[0].dtype).and_of(y[0], initial.box, system.find_neighbors(y[0], initial.box))
-        return kinetic, wear.needed.astype(kinetic.dtype)
+        return *seen, wear.needed.astype(y[0].dtype)
 
     frames = diffrax.SubSaveAt(t0=True, steps=save_every, fn=frame)
     watched = diffrax.SubSaveAt(t0=True, steps=save_every, fn=watch)
@@ -103,7 +103,7 @@ def _solve(dynamics, system, state, record):
         throw=False,
     )
     assert solution.ys is not None
-    [records], (kinetic, needed), (x, v, *bath) = jax.tree.map(lambda x: x, solution.ys)
+    [records], (kinetic, reach, needed), (x, v, *bath) = jax.tree.map(lambda x: x, solution.ys)
     wear = Wear.none(x.dtype)
     if system.search is not None and by_step:
         wear = solution.stats["wear"]
@@ -114,7 +114,7 @@ def _solve(dynamics, system, state, record):
         failure = dynamics.solver.failure(solution.solver_state)
     start = energy_at(system.potential, state.positions, state.box, system.find_neighbors(state.positions, state.box))
     final = State(x[-1], v[-1], state.box, *jax.tree.map(lambda b: b[-1], bath))
-    return records, final, jax.lax.stop_gradient(Health(start, kinetic, failure, wear))
+    return records, final, jax.lax.stop_gradient(Health(start, kinetic, reach, failure, wear))
 
 
 def _bath(solver, state):

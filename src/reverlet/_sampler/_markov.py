@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._batches import Batch, map_samples, replicate, require_samples
 from .._ensemble import AbstractEnsemble
-from .._health import check_energies, check_wear, explosion_limit
-from .._misc import require_instance, require_key
+from .._health import check_energies, check_wear, explosion_limit, reach_of, too_far_out
+from .._misc import furthest, require_instance, require_key
 from .._neighbors import Wear
 from .._solver import Drift, Kick
 from .._state import State
@@ -39,6 +39,8 @@ class Advanced(eqx.Module):
     """Theirs, kJ/mol."""
     start: Float[Array, " chains"]
     """The energies of where the chains started."""
+    fastest: Float[Array, "chains rounds"] | None = None
+    """How far any atom came in a round, over its time, nm/ps."""
     wear: Wear | None = None
     """Of neighbor lists."""
 
@@ -83,7 +85,8 @@ class AbstractMarkovSampler(AbstractSampler):
         chain = jnp.tile(jnp.arange(len(chains)), rounds)
         samples = Samples(states, density, chain, self.ensemble)
         ends = Chains(jax.tree.map(lambda x: x[:, -1], kept), chains.rounds + rounds)
-        fine = _refuse_explosions(system, samples, energies, guard=(samples, ends), mesh=self.mesh)
+        fastest = None if out.fastest is None else in_time(out.fastest)
+        fine = _refuse_explosions(system, samples, energies, fastest, guard=(samples, ends), mesh=self.mesh)
         # once more: the compiler may spread what was cut out of arrays that every device has, and a loop that goes on
         # from there is compiled twice; of several processes none could write it
         return replicate(fine, self.mesh)
@@ -160,27 +163,33 @@ def _run_chain(shared, own):
         round_key = jax.random.fold_in(key, done + r)
         neighbors = find(state)
         state, memory = sampler.start(system, state, force_with(state.box, neighbors))
-        carry = (state, memory, neighbors, wear)
+        carry, before = (state, memory, neighbors, wear), state.positions
         state, _, _, wear = jax.lax.fori_loop(0, sampler.num_steps, lambda k, c: step(k, c, round_key), carry)
-        return (state, wear), (state, energy(state))
+        time = sampler.num_steps * sampler.dt.astype(before.dtype)
+        return (state, wear), (state, energy(state), reach_of(state.positions - before) / time)
 
     first = energy(state)
-    (_, wear), (kept, energies) = jax.lax.scan(one_round, (state, Wear.none(state.positions.dtype)), rounds)
-    return kept, energies, first, wear
+    (_, wear), (kept, energies, fastest) = jax.lax.scan(one_round, (state, Wear.none(state.positions.dtype)), rounds)
+    return kept, energies, first, fastest, wear
 
 
-def _refuse_explosions(system, samples, energies, *, guard, mesh):
+def _refuse_explosions(system, samples, energies, fastest, *, guard, mesh):
     kinetic = jax.vmap(system.kinetic_energy)(samples.states.velocities)
     n = system.topology.num_atoms
     limit = explosion_limit(samples.ensemble.thermal_energy(kinetic) * n, n)
-    bad = ~(kinetic <= limit) | ~jnp.isfinite(energies)
-    return raise_if(bad, _describe_explosion, bad, energies, kinetic, guard=guard, mesh=mesh)
+    reach = reach_of(samples.states.positions)
+    bad = ~(kinetic <= limit) | ~jnp.isfinite(energies) | too_far_out(reach)
+    if fastest is not None:
+        # a thermostat hides what atoms that were thrown far away had as speed; at the limit, one atom with all of it
+        bad = bad | ~(fastest <= jnp.sqrt(2 * limit / jnp.min(system.topology.masses)))
+    return raise_if(bad, _describe_explosion, bad, energies, kinetic, reach, guard=guard, mesh=mesh)
 
 
-def _describe_explosion(bad, energies, kinetic):
+def _describe_explosion(bad, energies, kinetic, reach):
     k = int(np.argmax(bad))
     return (
         f"{np.sum(bad)} of {bad.size} samples come from chains that exploded: sample {k} has a potential energy of"
-        f" {energies[k]:.6g} kJ/mol and a kinetic energy of {kinetic[k]:.6g}. Chains explode when they start from"
-        " overlapping atoms, when the time step is too long, or when parameters have run away."
+        f" {energies[k]:.6g} kJ/mol, a kinetic energy of {kinetic[k]:.6g} and atoms as far out as {reach[k]:.6g} nm."
+        " Chains explode when they start from overlapping atoms, when the time step is too long, or when parameters"
+        f" have run away; in {reach.dtype} atoms may be less than {furthest(reach.dtype):.6g} nm out."
     )
