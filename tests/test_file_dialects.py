@@ -67,16 +67,68 @@ def test_frames_that_nothing_divides_are_refused(tmp_path):
     refused(tmp_path, cryst(20) + cryst(20) + TWO, ".pdb", "Line 2 is a second CRYST1")
 
 
+def test_boxes_of_some_frames(tmp_path):
+    """Whether the others have the box before them cannot be told."""
+    for cells in ((20, 0, 21), (20, 21, 0)):
+        text = "".join((cryst(a) if a else "") + TWO + "END\n" for a in cells)
+        refused(tmp_path, text, ".pdb", "Some frames have a CRYST1 of their own and others up to line [0-9]+ have not")
+
+
+def test_parts_of_a_cell_are_refused(tmp_path):
+    """Crystals (wwPDB format 3.30, section 8): the group stands in columns 56-66, the number of units in 67-70."""
+    for group in ("P 1           1", "P 1           4", "P1", "", "P 1 1 1", "p 1"):
+        _, got = read(tmp_path, cryst(20).replace("P 1           1", group) + TWO, ".pdb")
+        np.testing.assert_allclose(got.records.box.lengths, 2.0)
+    for group in ("P 21 21 21    4", "P -1          2", "C 1 2 1", "P 1 21 1", "R 3 2"):
+        text = cryst(20).replace("P 1           1", group) + TWO
+        refused(tmp_path, text, ".pdb", f"Line 1 has the space group {group[:10].strip()}")
+    for given, fine in (("1", True), (" ", False)):
+        text = cryst(20) + f"MTRIX1   2 -1.000000  0.000000  0.000000        0.00000    {given}\n" + TWO
+        read(tmp_path, text, ".pdb") if fine else refused(tmp_path, text, ".pdb", "Line 2 is an MTRIX of a copy")
+
+
+def test_boxes_that_lie_in_another_way(tmp_path):
+    scale = lambda *rows: "".join(
+        f"SCALE{k}    " + "".join(f"{x:10.6f}" for x in row) + "        0.00000\n" for k, row in enumerate(rows, 1)
+    )
+    text = cryst(20) + scale((0.05, 0, 0), (0, 0.05, 0), (0, 0, 0.05)) + TWO
+    np.testing.assert_allclose(read(tmp_path, text, ".pdb")[1].records.box.lengths, 2.0)
+    text = cryst(20) + scale((0, 0.05, 0), (-0.05, 0, 0), (0, 0, 0.05)) + TWO
+    refused(tmp_path, text, ".pdb", "By its SCALE1 to SCALE3 the box does not lie")
+
+
+def test_alternate_residues_are_refused(tmp_path):
+    """Two that are in one place by turns, each with names of its own atoms: not only two atoms of one name."""
+    rows = (atom(1, " AR", "SER", 1, 1, "AR"), atom(2, " AR", "THR", 1, 6, "AR"))
+    text = "".join(f"{row[:16]}{where}{row[17:]}" for row, where in zip(rows, "AB", strict=True))
+    refused(tmp_path, text, ".pdb", "Lines 1 and 2 are alternate locations A and B")
+
+
 @pytest.mark.parametrize("cell", [cryst(0), cryst(1), ""])
 def test_boxes_that_are_none(tmp_path, cell):
     assert isinstance(read(tmp_path, cell + TWO, ".pdb")[1].records.box, rv.OpenBox)
 
 
-@pytest.mark.parametrize("name", ["SOD ", "POT ", "HG2 ", " CA ", " NB ", " CL ", "CD1 "])
-def test_elements_are_not_guessed_from_names(tmp_path, name):
+# names of CHARMM and others: what is of that element, and what is not
+NAMES = [("SOD ", "Na", "O"), ("POT ", "K", "C"), ("HG2 ", "H", "C"), (" CA ", "C", "H"), (" NB ", "N", "Br")]
+NAMES += [(" CL ", "Cl", "K"), ("CD1 ", "C", "Ar"), ("1HB ", "H", "N"), (" CA ", "Ca", "O"), ("ZN  ", "Zn", "C")]
+
+
+@pytest.mark.parametrize(("name", "right", "wrong"), NAMES)
+def test_elements_are_not_guessed_from_names(tmp_path, name, right, wrong):
+    """But names that contradict `topology` are refused, in PDB without elements and in GRO."""
+    row = f"    1MOL  {name:>5}    1   0.100   0.200   0.300\n"
+    for suffix, text in ((".pdb", atom(1, name, "LIG", 1, 1)), (".gro", f"one\n    1\n{row}   0.0   0.0   0.0\n")):
+        line = 1 if suffix == ".pdb" else 3
+        of = lambda element, **more: rv.Topology.from_elements([element], **more)
+        assert read(tmp_path, text, suffix, topology=of(right))[0].elements == (right,)
+        message = f"Line {line} is of an atom {name.strip()}, that of `topology` is {wrong}"
+        refused(tmp_path, text, suffix, message, topology=of(wrong))
+        if wrong != "H":
+            read(
+                tmp_path, text, suffix, topology=of(wrong, masses=np.array([72.0 if wrong != "Br" else 45.0]))
+            )  # beads
     refused(tmp_path, atom(1, name, "LIG", 1, 1), ".pdb", "Line 1, atom .* no element in columns 77")
-    topology, _ = read(tmp_path, atom(1, name, "LIG", 1, 1), ".pdb", topology=rv.Topology.from_elements(["Na"]))
-    assert topology.elements == ("Na",)
     assert read(tmp_path, atom(1, name, "LIG", 1, 1, "CL"), ".pdb")[0].elements == ("Cl",)
 
 
@@ -144,6 +196,25 @@ def test_heavy_hydrogen(tmp_path, symbol, mass):
     ):
         assert topology.elements == ("H",)
         np.testing.assert_allclose(topology.masses, mass, atol=1e-3)
+
+
+@pytest.mark.parametrize("suffix", [".xyz", ".extxyz", ".pdb", ".gro"])
+@pytest.mark.parametrize("symbol", ["D", "T"])
+def test_heavy_hydrogen_is_written(tmp_path, suffix, symbol):
+    """As its mass, or as its symbol; hydrogens made heavier (3.024 u) for longer steps are none of it."""
+    heavy, path = rv.Topology.from_elements(["O", symbol, "H"], molecules=[0, 0, 0]), tmp_path / f"a{suffix}"
+    rv.io.write(path, heavy, rv.State(jnp.ones((3, 3)), None, rv.OpenBox()))
+    _, got = rv.io.read(path, topology=heavy)
+    assert got.records.positions.shape == (1, 3, 3)
+    if suffix != ".gro":
+        np.testing.assert_allclose(rv.io.read(path)[0].masses, heavy.masses, rtol=1e-6)
+        message = "has a mass of|Its atom 1 is ., that of `topology` H of 1.008 u"
+        with pytest.raises(ValueError, match=message):
+            rv.io.read(path, topology=rv.Topology.from_elements(["O", "H", "H"], molecules=[0, 0, 0]))
+    if suffix == ".xyz":
+        slow = rv.Topology.from_elements(["O", "H", "H"], masses=np.array([13.983, 3.024, 3.024]))
+        rv.io.write(path, slow, got.final)
+        assert rv.io.read(path)[0].masses.tolist() == pytest.approx([15.999, 1.008, 1.008])
 
 
 def test_xyz_of_cp2k(tmp_path):

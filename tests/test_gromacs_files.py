@@ -149,6 +149,13 @@ def test_gro_of_other_programs(tmp_path):
     np.testing.assert_allclose(got.records.positions[0], [[0.126, -0.132, 0.640]])
     np.testing.assert_allclose(got.records.velocities[0], [[0.01, -0.02, 0.03]])
     np.testing.assert_allclose(got.records.box.lengths, 1.86206)
+    for title, time in (
+        *(("Water t=300 K", None), ("t=300 K, water, t= 2.5", 2.5), ("Water at t=5 ps", None), ("dt=0.5", None)),
+        *(("t= 2.5, step= 5", 2.5), ("Water t=   0.00000", 0.0), ("t= 2.5 step= 5 of run 3", None)),
+    ):
+        path.write_text(GRO.replace(GRO.split("\n")[0], title))
+        _, got = rv.io.read(path, topology=OXYGEN)
+        np.testing.assert_array_equal(got.times, [np.nan if time is None else time])
     row = "    1SOL     OW    1   0.126123  -0.132123   0.640123\n"  # of more decimals
     path.write_text(f"Water\n1\n{row}1 2 3 0 0 0.5 0 0 0.25\n")
     _, got = rv.io.read(path, topology=OXYGEN)

@@ -1,5 +1,6 @@
 """What all formats have in common, in NumPy: from there to a trajectory and back."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -9,10 +10,14 @@ import numpy as np
 
 from .._box import OpenBox, OrthorhombicBox, TriclinicBox
 from .._dynamics import Trajectory
-from .._elements import SYMBOLS, atomic_number
+from .._elements import ISOTOPES, MASSES, SYMBOLS, atomic_number
 from .._misc import is_concrete, require_finite, require_resolved
 from .._state import State
 from .._topology import Topology
+
+_LETTERS = re.compile(r"[^A-Za-z]*([A-Za-z]+)")
+_ION_NAMES = {"Sod": "Na", "Pot": "K"}
+"""Of CHARMM, which begin as other elements do."""
 
 
 class Request(NamedTuple):
@@ -184,9 +189,41 @@ def require_elements(topology: Topology, elements: Sequence[str | None]) -> Topo
     if len(elements) != topology.num_atoms:
         raise ValueError(f"It has {len(elements)} atoms, `topology` has {topology.num_atoms}.")
     for k, (got, wanted) in enumerate(zip(elements, topology.elements, strict=True)):
-        if got not in (None, wanted) and not (got in ("D", "T") and wanted == "H"):
+        if got in (None, wanted):
+            continue
+        element, mass = ISOTOPES.get(got, (got, None))
+        if element != wanted:
             raise ValueError(f"Its atom {k} is {got}, that of `topology` {wanted}.")
+        if mass is not None and abs(float(topology.masses[k]) - mass) > 0.01 * mass:
+            raise ValueError(f"Its atom {k} is {got}, that of `topology` {wanted} of {topology.masses[k]:.6g} u.")
     return topology
+
+
+def require_names(topology: Topology, names: Sequence[str | None], place: Callable[[int], str]) -> None:
+    """Refused where names of atoms contradict the topology, with the place in the file; `None` where there is none.
+
+    Names do not say elements (CA), but most begin as the symbol does: one that begins as another of the commonest
+    elements, or is the symbol of another, is none of it. Not of beads, whose masses are no element's.
+    """
+    symbols, masses = topology.elements, np.asarray(topology.masses, float)
+    for k, (name, symbol) in enumerate(zip(names, symbols, strict=True)):
+        letters = _LETTERS.match(name or "")
+        said = "" if letters is None else letters.group(1).capitalize()
+        if said[:1] == symbol[0] or _ION_NAMES.get(said) == symbol:
+            continue
+        bead = symbol != "H" and abs(masses[k] - MASSES[symbol]) > 0.1 * MASSES[symbol]
+        if not bead and said and (said[0] in "HCNOSPF" or said in MASSES):
+            raise ValueError(f"{place(k)} is of an atom {name}, that of `topology` is {symbol}.")
+
+
+def require_masses(topology: Topology, masses: np.ndarray, place: Callable[[int], str], most: float = 0.01) -> None:
+    """Refused where a file says other masses, but for rounding to a part of them: which its velocities belong to is
+    not known."""
+    wanted = np.asarray(topology.masses, float)
+    bad = np.flatnonzero(abs(masses - wanted) > most * wanted)
+    if len(bad) > 0:
+        k = bad[0]
+        raise ValueError(f"{place(k)} has a mass of {masses[k]:.6g} u, `topology` one of {wanted[k]:.6g} u.")
 
 
 def require_order(ids: np.ndarray, request: Request) -> None:
@@ -233,6 +270,18 @@ def symbols_of(atomic_numbers: np.ndarray) -> list[str]:
     if len(bad) > 0:
         raise ValueError(f"Atom {bad[0]} has atomic number {atomic_numbers[bad[0]]}, wanted 1 to {len(SYMBOLS)}.")
     return [SYMBOLS[int(z) - 1] for z in atomic_numbers]
+
+
+def symbols_with_isotopes(topology: Topology) -> list[str]:
+    """The symbol of every atom, D and T where masses are theirs: for formats that have no room for masses."""
+    masses = np.asarray(topology.masses, float)
+
+    def symbol(k, element):
+        # closely: masses that are moved to hydrogens for longer steps are 3.024 u
+        near = (s for s, (of, mass) in ISOTOPES.items() if of == element and abs(masses[k] - mass) < 1e-3)
+        return next(near, element)
+
+    return [symbol(k, element) for k, element in enumerate(topology.elements)]
 
 
 def joined(molecules: np.ndarray, bonds: np.ndarray) -> np.ndarray:

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from .._topology import Topology
-from ._frames import Frames, Request, Snapshot, gathered
+from ._frames import Frames, Request, Snapshot, gathered, require_names
 from ._gromacs import boxes_to_write, require_num_atoms, require_topology
 from ._labels import labels
 from ._numbers import numbers
 
 _AHEAD = 20
 """Columns before the positions: number and name of the residue, name and number of the atom."""
-_TIME = re.compile(r".*\bt=\s*(\S+)", re.ASCII)
+_TIME = re.compile(r".*\bt=\s*([^\s,]+)[\s,]*(?:step=\s*\S+\s*)?", re.ASCII)
+"""Where GROMACS has it: at the end of the title, or before the step. Elsewhere it may be a temperature."""
 _COUNT = re.compile(r"\s*[1-9]\d{0,9}\s*", re.ASCII)
 _ORDER = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
 """The numbers of a box, by vector and component."""
@@ -46,6 +47,8 @@ def _snapshots(file, topology) -> Iterator[Snapshot]:
         if box is None:
             raise ValueError(f"The frame of line {number} is cut off.")
         names, before = [row[:_AHEAD] for row in rows], names
+        if before is None and len(rows) == topology.num_atoms:
+            require_names(topology, [name[10:15].strip() for name in names], lambda k, at=at: f"Line {at + 1 + k}")
         if before is not None and names != before:
             k = next(k for k, (here, there) in enumerate(zip(names, before, strict=True)) if here != there)
             raise ValueError(f"Line {at + 1 + k} is of {names[k]!r}, in the frame before of {before[k]!r}.")
@@ -68,7 +71,7 @@ def _snapshot(number, title, rows, last, box):
         if word.find(".") != words[k % columns].find(".") or word.endswith(" "):
             raise ValueError(f"Line {first + k // columns} has {word!r}, whose decimals are not below the others.")
     values = numbers(words, lambda k: f"Line {first + k // columns}").reshape(len(rows), -1, 3)
-    time = _TIME.match(title)
+    time = _TIME.fullmatch(title)
     return Snapshot(
         number,
         values[:, 0],

@@ -5,13 +5,14 @@ P. de Buyl, P. H. Colberg and F. Höfling, Comput. Phys. Commun. 185, 1546 (2014
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .. import units
 from .._elements import ISOTOPES, MASSES
 from .._topology import Topology
-from ._frames import Frames, Request, parts, require_elements, require_order, symbols_of, topology_of
+from ._frames import Frames, Request, parts, require_elements, require_masses, require_order, symbols_of, topology_of
 from ._hdf5 import HDF5File, opened
 from ._mdtraj_h5 import frames_of_mdtraj
 
@@ -148,9 +149,12 @@ def _topology(file: HDF5File, atoms: str, num_atoms: int, request: Request) -> T
     for name, values in (("mass", masses), ("molecule", molecules)):
         if values is not None and values.shape != (num_atoms,):
             raise ValueError(f"Its `{name}` has shape {values.shape}, wanted ({num_atoms},).")
-    elements = _elements(file, atoms, num_atoms, masses, request)
+    elements: Any = _elements(file, atoms, num_atoms, masses, request)
     if request.topology is not None:
-        return require_elements(request.topology, elements)
+        topology = require_elements(request.topology, elements)
+        if masses is not None:
+            require_masses(topology, masses, lambda k: f"Its atom {k}")
+        return topology
     bonds = None
     for name in file.children("/connectivity"):
         pairs = f"/connectivity/{name}/value" if f"/connectivity/{name}/value" in file else f"/connectivity/{name}"

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .._topology import Topology
+from ._frames import symbols_with_isotopes
 
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -29,12 +30,12 @@ def runs_of(molecules: np.ndarray) -> list[np.ndarray]:
 
 def labels(topology: Topology) -> Iterator[Label]:
     """Of every atom. A run of atoms of one molecule is a residue."""
-    elements = topology.elements
+    elements, symbols = topology.elements, symbols_with_isotopes(topology)
     for number, run in enumerate(runs_of(np.asarray(topology.molecules))):
         water = sorted(elements[k] for k in run) == ["H", "H", "O"]
         seen: dict[str, int] = {}
         for k in run:
-            symbol = elements[k]
+            symbol = symbols[k]
             seen[symbol] = seen.get(symbol, 0) + 1
             name = "O" if water and symbol == "O" else symbol + _short(seen[symbol], 4 - len(symbol))
             yield Label(number, "HOH" if water else "MOL", name, symbol)

@@ -11,7 +11,16 @@ import numpy as np
 from .. import units
 from .._topology import Topology
 from ._cell import vectors_of
-from ._frames import Frames, Request, Snapshot, gathered, require_elements, require_symbols, topology_of
+from ._frames import (
+    Frames,
+    Request,
+    Snapshot,
+    gathered,
+    require_elements,
+    require_names,
+    require_symbols,
+    topology_of,
+)
 from ._numbers import numbers
 from ._pdb_bonds import bonds_of
 
@@ -22,6 +31,8 @@ _RECORDS = set(
     " ENDMDL CONECT MASTER USER END".split()
 )
 _BONDS = ("CONECT", "SSBOND", "LINK")
+_P1 = re.compile(r"\s*(P[\s1]*)?", re.IGNORECASE)
+"""The space group of a box that is the whole cell, or none."""
 _COORDINATE = re.compile(r" *[+-]?\d*\.\d+", re.ASCII)
 
 
@@ -76,11 +87,18 @@ def _snapshots(first, models):
 
 def _models(file) -> Iterator[_Model]:
     """Frames between MODEL and ENDMDL or, as VMD and CP2K write them, up to END."""
-    box, boxed, in_model, chain = None, 0, 0, 0
+    box, boxed, in_model, chain, num_boxes, num_models = None, 0, 0, 0, 0, 0
     atoms: list[Atom] = []
     words: list[str] = []
+    scale: list[str] = []
 
     def finished():
+        if num_boxes > 1 and num_boxes != num_models + 1:
+            raise ValueError(
+                f"Some frames have a CRYST1 of their own and others up to line {atoms[-1].line} have not;"
+                " wanted one in every frame, or one before all."
+            )
+        _require_upright(box, scale)
         places = lambda k: f"Line {atoms[k // 3].line}, column {31 + 8 * (k % 3)},"
         positions = numbers(words, places).reshape(-1, 3) * units.ANGSTROM
         return _Model(atoms, Snapshot(atoms[0].line, positions, None, box, None))
@@ -103,7 +121,11 @@ def _models(file) -> Iterator[_Model]:
                 )
             if boxed > 0:
                 raise ValueError(f"Line {number} is a second CRYST1 (after line {boxed}) of the same atoms.")
-            box, boxed = _box(line, number), number
+            box, boxed, num_boxes, scale = _box(line, number), number, num_boxes + 1, []
+        elif record.startswith("SCALE"):
+            scale.extend(numbers([line[10:20], line[20:30], line[30:40]], lambda k, n=number: f"Line {n}, SCALE,"))
+        elif record.startswith("MTRIX") and line[59:60] != "1":
+            raise ValueError(f"Line {number} is an MTRIX of a copy that is not in the file; wanted all atoms.")
         elif record == "MODEL":
             if in_model or atoms:
                 raise ValueError(f"Line {number} begins a model where the last one has no end.")
@@ -115,6 +137,7 @@ def _models(file) -> Iterator[_Model]:
                 raise ValueError(f"Line {number} ends a model that has no beginning.")
             if atoms:
                 yield finished()
+                num_models += 1
             atoms, words, in_model, boxed, chain = [], [], 0, 0, 0
     if in_model:
         raise ValueError("It ends in the middle of a model.")
@@ -156,12 +179,32 @@ def _box(line, number):
         raise ValueError(f"Line {number} is a CRYST1 cut off in its last angle.")
     if np.all(cell[:3] == 0) or np.array_equal(cell, [1, 1, 1, 90, 90, 90]):
         return None
+    if not _P1.fullmatch(line[54:66]):
+        raise ValueError(
+            f"Line {number} has the space group {line[54:66].strip()}, of whose cell a file has a part only; wanted all"
+            " atoms of the cell and P 1, as of ChimeraX's or PyMOL's symmetry mates, or no CRYST1."
+        )
     return vectors_of(cell[:3] * units.ANGSTROM, cell[3:])
+
+
+def _require_upright(box, scale):
+    """Refused where SCALE, which gives positions in units of the cell, says that the box lies in another way."""
+    if box is not None and len(scale) == 9:
+        wanted = np.linalg.inv(box.T) * units.ANGSTROM
+        # six decimals, and those of CRYST1
+        if np.any(abs(np.reshape(scale, (3, 3)) - wanted) > 1e-5 + 1e-3 * np.max(abs(wanted))):
+            raise ValueError(
+                "By its SCALE1 to SCALE3 the box does not lie with its first edge along x and its second in the xy"
+                " plane; wanted positions in that frame, or no SCALE."
+            )
 
 
 def _topology(atoms: list[Atom], bonds: list[tuple[int, str]], request: Request) -> Topology:
     if request.topology is not None:
-        return require_elements(request.topology, [a.element or None for a in atoms])
+        topology = require_elements(request.topology, [a.element or None for a in atoms])
+        names = [None if a.element else a.name for a in atoms]
+        require_names(topology, names, lambda k: f"Line {atoms[k].line}")
+        return topology
     for atom in atoms:
         if not atom.element:
             raise ValueError(
@@ -177,6 +220,12 @@ def _topology(atoms: list[Atom], bonds: list[tuple[int, str]], request: Request)
 
 def _residues(atoms):
     """The residue of every atom, which changes with any of what names one: numbers start again in long files."""
+    for one, other in pairwise(atoms):
+        if one.location != other.location and one.location and other.location and one.residue[1:] == other.residue[1:]:
+            raise ValueError(
+                f"Lines {one.line} and {other.line} are alternate locations {one.location} and {other.location} of one"
+                " residue; wanted one of these."
+            )
     marks = [(a.residue, a.chain) for a in atoms]
     residues = np.cumsum([0] + [int(here != before) for before, here in pairwise(marks)])
     seen: dict[tuple[int, str], Atom] = {}

@@ -18,9 +18,11 @@ from ._frames import (
     Snapshot,
     gathered,
     require_elements,
+    require_masses,
     require_order,
     require_symbols,
     symbols_of,
+    symbols_with_isotopes,
     topology_of,
 )
 from ._numbers import numbers, whole_numbers
@@ -160,7 +162,12 @@ class _Table(NamedTuple):
             ids = self.values(("id",), "I", 1)
             if ids is not None:
                 require_order(ids, request)
-            return require_elements(request.topology, [None] * self.num_atoms if symbols is None else symbols)
+            require_elements(request.topology, [None] * self.num_atoms if symbols is None else symbols)
+            masses = self._masses()
+            if masses is not None:  # momenta are divided by them
+                most = 1e-3 if "momenta" in self.columns else 1e-2
+                require_masses(request.topology, masses, lambda k: f"Line {self.line + k}", most)
+            return request.topology
         if symbols is None:
             raise ValueError(f"Line {self.line - 1} has no `species:S:1` among its Properties: give `topology`.")
         require_symbols(symbols, lambda k: f"Line {self.line + k}")
@@ -217,12 +224,7 @@ class _Table(NamedTuple):
                 f"Line {self.line - 1} has momenta and velocities among its Properties, wanted one of them."
             )
         if momenta is not None:
-            masses = np.asarray(topology.masses, float)
-            there = self._masses() if request.topology is not None else None
-            if there is not None and np.any(abs(there - masses) > 1e-3 * masses):
-                k = int(np.argmax(abs(there - masses) > 1e-3 * masses))  # velocities would be of one or the other
-                raise ValueError(f"Line {self.line + k} has a mass of {there[k]} u, `topology` one of {masses[k]} u.")
-            return momenta * _MOMENTUM / masses[:, None]
+            return momenta * _MOMENTUM / np.asarray(topology.masses, float)[:, None]
         if velocities is None:
             return None
         if request.velocity_unit is None:
@@ -241,7 +243,7 @@ def extxyz_writer(path: Path, topology: Topology):
     with open(path, "w", encoding="utf-8") as file:
 
         def append(frames: Frames) -> None:
-            for k, positions in enumerate(_rows(frames)):
+            for k, positions in enumerate(_rows(frames, topology.elements)):
                 comment, rows = f"Properties={names}", [f"{p} {f}" for p, f in zip(positions, fixed, strict=True)]
                 if frames.velocities is not None:
                     momenta = frames.velocities[k].astype(float) * _masses(topology)[:, None] / _MOMENTUM
@@ -262,11 +264,11 @@ def extxyz_writer(path: Path, topology: Topology):
 
 @contextlib.contextmanager
 def xyz_writer(path: Path, topology: Topology):
-    del topology
+    symbols = symbols_with_isotopes(topology)
     with open(path, "w", encoding="utf-8") as file:
 
         def append(frames: Frames) -> None:
-            for rows in _rows(frames):
+            for rows in _rows(frames, symbols):
                 file.write("\n".join([str(len(rows)), "", *rows, ""]))
             file.flush()
 
@@ -277,9 +279,8 @@ def _masses(topology):
     return np.asarray(topology.masses, float)
 
 
-def _rows(frames):
+def _rows(frames, symbols):
     """Symbols and positions of all atoms of every frame."""
-    symbols = frames.topology.elements
     for positions in frames.positions:
         scaled = positions.astype(float) / units.ANGSTROM
         yield [f"{s:<2} {x:16.8f} {y:16.8f} {z:16.8f}" for s, (x, y, z) in zip(symbols, scaled, strict=True)]
