@@ -267,6 +267,19 @@ def test_indices_exceed_the_atoms(nested):
     assert jnp.isnan(potential.energy(bent(1.9), rv.OpenBox()))
 
 
+def test_named_terms_have_the_nearest_image():
+    """In a skewed box rounding finds it within half the smallest height only: all images are tried here."""
+    vectors = np.array([[1.0, 0, 0], [0.5, 0.9, 0], [-0.5, 0.3, 0.85]])
+    ends = np.random.default_rng(0).uniform(size=(2, 50, 3)) @ vectors
+    cells = np.stack(np.meshgrid(*[np.arange(-3, 4)] * 3), -1).reshape(-1, 3) @ vectors
+    r = np.min(np.linalg.norm((ends[1] - ends[0])[:, None] + cells, axis=-1), axis=1)
+    assert r.max() > 0.5  # the smallest height is 0.85
+    pairs, x, box = np.arange(100).reshape(2, 50).T, jnp.asarray(ends.reshape(-1, 3)), rv.TriclinicBox(vectors)
+    np.testing.assert_allclose(rv.HarmonicBond(pairs, 2.0, 0.0).energy(x, box), np.sum(r**2), rtol=1e-12)
+    listed = rv.ListedPairs(rv.LennardJones(0.3, 0.25, cutoff=0.4), pairs).energy(x, box)
+    np.testing.assert_allclose(listed, np.sum((0.3 / r) ** 12 - (0.3 / r) ** 6), rtol=1e-11)
+
+
 def test_precision_flows_from_positions():
     x = chain().astype(jnp.float32)
     potential = sum(BONDED.values(), rv.Sum(()))

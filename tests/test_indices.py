@@ -11,6 +11,7 @@ import reverlet as rv
 X = jnp.array([[0.0, 0, 0], [0.1, 0, 0], [0.5, 0.1, 0], [0.5, 0.3, 0.2]])
 ARGON = rv.LennardJones(0.34, 1.0, cutoff=1.0)
 THREE = rv.LennardJones(jnp.array([0.3, 0.32, 0.34]), jnp.ones(3), cutoff=1.0, species=jnp.arange(3))
+FOUR = eqx.tree_at(lambda p: p.species, THREE, jnp.array([0, 1, 2, 0]))
 
 
 @pytest.mark.parametrize("pairs", [[[0, -1]], [[0, -1], [0, 3]], [[1, 1]], [[0, 1], [1, 0]]])
@@ -37,6 +38,31 @@ def test_an_atom_that_does_not_exist_is_not_another():
     assert jnp.isnan(energy)
     bonds = rv.BondPolarizability(jnp.array([[0, 9]]), 1e-3, 5e-4, 0.0, 0.0, 0.1)
     assert jnp.all(jnp.isnan(bonds.polarizability(X, rv.OpenBox())))
+
+
+@pytest.mark.parametrize(
+    ("make", "where"),
+    [
+        (lambda: FOUR, lambda p: p.species),
+        (lambda: eqx.tree_at(lambda p: (p.sigma, p.epsilon), FOUR, (jnp.ones((3, 3)),) * 2), lambda p: p.species),
+        (lambda: rv.ListedPairs(THREE, jnp.array([[0, 1]]), kinds=jnp.array([0])), lambda p: p.kinds),
+        (lambda: rv.HarmonicBond(jnp.array([[0, 1]]), jnp.ones(2), 0.1, kinds=jnp.array([0])), lambda p: p.kinds),
+        (lambda: rv.PeriodicTorsion(jnp.array([[0, 1, 2, 3]]), 1.0, jnp.array([1, 2]), 0.0, kinds=jnp.array([0])),
+         lambda p: p.kinds),
+        (lambda: rv.Coulomb(rv.AtomCharges(jnp.ones(2), jnp.zeros(4, int))), lambda p: p.charges.kinds),
+    ],
+)  # fmt: skip
+def test_a_kind_that_does_not_exist_is_not_another(make, where):
+    """Nor the last one. What is traced cannot be refused, and is no number."""
+    for bad in (-5, 7):
+        potential = eqx.tree_at(where, make(), replace_fn=lambda x, bad=bad: x.at[-1].set(bad))
+        assert jnp.isnan(potential.energy(X, rv.OpenBox()))
+
+
+def test_more_atoms_than_entries():
+    for potential in (THREE, rv.ReactionField(jnp.ones(3), cutoff=1.0), rv.Excluding(THREE, jnp.array([[0, 1]]))):
+        with pytest.raises(ValueError, match=r"3 (entries|charges); wanted one for each of 4 atoms"):
+            potential.energy(X, rv.OpenBox())
 
 
 def test_bonds_of_a_polarizability():

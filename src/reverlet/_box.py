@@ -1,4 +1,5 @@
 import abc
+import itertools
 from typing import Any
 
 import jax
@@ -32,12 +33,18 @@ class AbstractBox(AbstractChecked):
 
         Components travel separately, since an array of (pairs, 3) is several times slower. The image is the nearest
         whenever that is shorter than half the smallest height, which is all that a pair potential within its cutoff
-        needs; see `displacement` for separations of any length.
+        needs; see `nearest_image` for separations of any length.
         """
 
     @abc.abstractmethod
+    def nearest_image(
+        self, x: Float[Array, "*pairs"], y: Float[Array, "*pairs"], z: Float[Array, "*pairs"]
+    ) -> tuple[Float[Array, "*pairs"], Float[Array, "*pairs"], Float[Array, "*pairs"]]:
+        """The nearest periodic image of separations (nm) however long, as bonds and all pairs that are named need."""
+
     def displacement(self, origin: Float[Array, "3"], target: Float[Array, "3"]) -> Float[Array, "3"]:
         """The shortest vector from `origin` to any periodic image of `target`, nm."""
+        return jnp.stack(self.nearest_image(*(target - origin)))
 
     @abc.abstractmethod
     def wrap(self, position: Float[Array, "3"]) -> Float[Array, "3"]:
@@ -74,8 +81,8 @@ class OpenBox(AbstractBox):
     def minimum_image(self, x, y, z):
         return x, y, z
 
-    def displacement(self, origin, target):
-        return target - origin
+    def nearest_image(self, x, y, z):
+        return x, y, z
 
     def wrap(self, position):
         return position
@@ -128,8 +135,8 @@ class OrthorhombicBox(AbstractBox):
         # multiply by the inverse: vectorized division is several times slower
         return tuple(d - lengths[k] * jnp.round(d * (1 / lengths[k])) for k, d in enumerate((x, y, z)))
 
-    def displacement(self, origin, target):
-        return jnp.stack(self.minimum_image(*(target - origin)))
+    def nearest_image(self, x, y, z):
+        return self.minimum_image(x, y, z)
 
     def wrap(self, position):
         wrapped = position - self.lengths * jnp.floor(position / self.lengths)
@@ -145,6 +152,10 @@ class OrthorhombicBox(AbstractBox):
 
     def astype(self, dtype):
         return OrthorhombicBox(self.lengths.astype(dtype))
+
+
+_CELLS = np.array(sorted(itertools.product((-1, 0, 1), repeat=3), key=np.linalg.norm))
+"""The cells about one, itself first."""
 
 
 class TriclinicBox(AbstractBox):
@@ -188,12 +199,14 @@ class TriclinicBox(AbstractBox):
             d - (shifts[0] * m[0, k] + shifts[1] * m[1, k] + shifts[2] * m[2, k]) for k, d in enumerate((x, y, z))
         )
 
-    def displacement(self, origin, target):
-        rounded = jnp.stack(self.minimum_image(*(target - origin)))
-        steps = jnp.array([-1.0, 0.0, 1.0], rounded.dtype)
-        cells = jnp.stack(jnp.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
-        candidates = rounded + cells @ self.vectors
-        return candidates[jnp.argmin(jnp.sum(candidates**2, axis=1))]
+    def nearest_image(self, x, y, z):
+        m = self.vectors
+        # written out: a matrix product may run in lower precision on a GPU
+        along = lambda cells, k: cells[..., 0] * m[0, k] + cells[..., 1] * m[1, k] + cells[..., 2] * m[2, k]
+        rounded, cells = self.minimum_image(x, y, z), jnp.asarray(_CELLS, m.dtype)
+        squares = sum((d[..., None] + along(cells, k)) ** 2 for k, d in enumerate(rounded))
+        nearest = cells[jnp.argmin(squares, axis=-1)]  # a choice, which has no derivative
+        return tuple(d + along(nearest, k) for k, d in enumerate(rounded))
 
     def wrap(self, position):
         return self.fractions(position) @ self.vectors

@@ -245,7 +245,7 @@ class PeriodicTorsion(AbstractBondedPotential):
 
     def term_energy(self, steps, kind):
         phi = _torsion_angle(steps)
-        n = of_kind(self.multiplicity, kind).astype(phi.dtype)
+        n = of_kind(self.multiplicity.astype(phi.dtype), kind)
         return of_kind(self.stiffness, kind) * (1 + jnp.cos(n * phi - of_kind(self.phase, kind)))
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._fields import Rule
 from .._misc import as_array, as_float_array, is_concrete, require_finite, require_shape, require_whole
-from ._terms import AbstractAtomIndexed
+from ._terms import AbstractAtomIndexed, entry
 
 if TYPE_CHECKING:
     # type checkers take an abstract variable for a field, and so for an argument
@@ -66,7 +66,7 @@ class AtomCharges(AbstractCharges):
 
     @property
     def values(self) -> Float[Array, " atoms"]:
-        return self.charges[self.kinds]
+        return entry(self.charges, self.kinds)
 
 
 class MolecularCharges(AbstractCharges):
@@ -128,10 +128,10 @@ class MolecularCharges(AbstractCharges):
     @property
     def values(self) -> Float[Array, " atoms"]:
         given = self.kinds >= 0
-        own = jnp.where(given, self.charges[jnp.maximum(self.kinds, 0)], 0)
+        own = jnp.where(given, entry(self.charges, jnp.maximum(self.kinds, 0)), 0)
         total = lambda x: jax.ops.segment_sum(x, self.molecules, len(self.net))
         left = (self.net - total(own)) / jnp.maximum(total((~given).astype(own.dtype)), 1)
-        return jnp.where(given, own, left.astype(own.dtype)[self.molecules])
+        return jnp.where(given, own, entry(left.astype(own.dtype), self.molecules))
 
 
 def charges_rule() -> Any:

@@ -21,7 +21,7 @@ from .._fields import (
 )
 from .._misc import is_concrete
 from ._pair import AbstractPairPotential
-from ._terms import AbstractAtomIndexed
+from ._terms import AbstractAtomIndexed, entry
 from ._truncation import AbstractTruncation, truncation_rule
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ class AbstractSpeciesPairPotential(AbstractPairPotential, AbstractAtomIndexed):
             return parameter
         a, b = self.species[i], self.species[j]
         if parameter.ndim == 1:
-            return mean(parameter[a], parameter[b])
+            return mean(entry(parameter, a), entry(parameter, b))
         # symmetrized, so that an update moves both halves alike
-        return 0.5 * (parameter[a, b] + parameter[b, a])
+        return 0.5 * (entry(parameter, a, b) + entry(parameter, b, a))
 
     def require_species(self) -> None:
         """Refuses parameters whose shapes differ or that are not symmetric, and species that they do not fit."""

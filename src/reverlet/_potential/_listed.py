@@ -169,7 +169,10 @@ def _listed(potential, pairs, positions, box, factor, kinds):
     ((x, y, z),) = steps_between(positions, pairs, box)
     if kinds is not None:
         i = j = kinds
-    return jnp.sum(factor * jax.vmap(potential.pair_energy)(x * x + y * y + z * z, i, j))
+    energies = jax.vmap(potential.pair_energy)(x * x + y * y + z * z, i, j)
+    if kinds is not None:
+        energies = jnp.where((kinds >= 0) & (kinds < _num_entries(potential, default=2**31)), energies, jnp.nan)
+    return jnp.sum(factor * energies)
 
 
 def _num_entries(potential: AbstractPairPotential, *, default: int) -> int:

@@ -9,6 +9,7 @@ from .._misc import cast_floats, require_positive
 from .._neighbors import Neighbors
 from ._base import AbstractPotential
 from ._pair_sum import by_atom, first_slope, one_if_usable, pair_sum, per_tile, row_sum
+from ._terms import require_atoms
 from ._truncation import AbstractTruncation
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class AbstractPairPotential(AbstractPotential):
         `i` and `j` exchanged; finite for every 0 < r2 <= cutoff²."""
 
     def energy(self, positions, box, *, neighbors=None):
+        require_atoms(self, len(positions))
         dtype = positions.dtype
         energy = pair_sum(cast_floats(self, dtype), None, positions, box.astype(dtype), neighbors)
         return energy * one_if_usable(self, positions, box, neighbors)
@@ -58,6 +60,7 @@ def heat_flow(
 ) -> tuple[Float[Array, " atoms"], Float[Array, "3"]]:
     """Every atom's half of its pair energies, kJ/mol, and what pairs carry, ½ Σ_{i<j} F_ij·(v_i + v_j) r_ij, in
     kJ/mol nm/ps. F_ij is the force on i, r_ij = r_i - r_j."""
+    require_atoms(potential, len(positions))
     dtype = positions.dtype
     potential, box = cast_floats(potential, dtype), box.astype(dtype)
 

@@ -57,14 +57,19 @@ def steps_between(
     gather = lambda x, k: x.at[k].get(mode="fill", wrap_negative_indices=False)
     places = [[gather(positions[:, k], atoms[:, m]) for k in range(3)] for m in range(atoms.shape[1])]
     return tuple(
-        box.minimum_image(*(b - a for a, b in zip(here, there, strict=True)))
+        box.nearest_image(*(b - a for a, b in zip(here, there, strict=True)))
         for here, there in itertools.pairwise(places)
     )
 
 
-def of_kind(parameter: Array, kind: Int[Array, ""] | None) -> Array:
+def entry(table: Float[Array, "..."], *index: Int[Array, "..."]) -> Float[Array, "..."]:
+    """The entries of a table of parameters; NaN, and not another one's, where there are none."""
+    return table.at[index].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+
+
+def of_kind(parameter: Float[Array, "..."], kind: Int[Array, ""] | None) -> Float[Array, ""]:
     """The parameter of one kind of term."""
-    return parameter if parameter.ndim == 0 or kind is None else parameter[kind]
+    return parameter if parameter.ndim == 0 or kind is None else entry(parameter, kind)
 
 
 def terms(each: int) -> Any:
