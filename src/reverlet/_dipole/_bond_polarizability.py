@@ -1,7 +1,7 @@
 import jax.numpy as jnp
 
 from .._fields import Indices, Kinds, Parameter, checked, finite, indices, optional, parameters_of, positive_or_zero
-from .._potential._terms import AbstractAtomIndexed, of_kind, require_indices, require_kinds, steps_between, terms
+from .._potential._terms import AbstractAtomIndexed, entry, require_indices, require_kinds, steps_between, terms
 from ._base import AbstractPolarizability
 
 
@@ -40,7 +40,7 @@ class BondPolarizability(AbstractPolarizability, AbstractAtomIndexed):
         (steps,) = steps_between(positions, self.bonds, box.astype(dtype))
         d = jnp.stack(steps, axis=1)
         r = jnp.sqrt(jnp.sum(d**2, axis=1))
-        of_bond = lambda p: of_kind(p, self.kinds).astype(dtype)
+        of_bond = lambda p: (p if self.kinds is None or p.ndim == 0 else entry(p, self.kinds)).astype(dtype)
         stretch = r - of_bond(self.length)
         along = of_bond(self.parallel) + of_bond(self.parallel_slope) * stretch
         across = of_bond(self.perpendicular) + of_bond(self.perpendicular_slope) * stretch
