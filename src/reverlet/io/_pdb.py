@@ -148,6 +148,10 @@ def _models(file) -> Iterator[_Model]:
 def _atom(line, number, chain):
     if len(line) < 54:
         raise ValueError(f"Line {number} is {line!r}, an atom without all three coordinates.")
+    if line[78:79].isalpha() or (line[75:76].isalpha() and line[72:75].isspace() and line[77:78].isspace()):
+        raise ValueError(
+            f"Line {number} has {line[72:80].strip()!r} beside columns 77 and 78, wanted an element in these."
+        )
     return Atom(
         number,
         line[6:11].strip(),

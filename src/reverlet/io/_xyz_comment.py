@@ -20,9 +20,13 @@ _IPI_UNIT = re.compile(r"(\w+)\{(\w+)\}", re.ASCII)
 _EXTENDED = re.compile(r"\b((lattice|properties|pbc)\s*=|time=)", re.ASCII | re.IGNORECASE)
 _UNIT = re.compile(r"""\bunits?\s*=\s*["'([{]*([^\s"',;)\]}]+)""", re.IGNORECASE)
 _NOT_ANGSTROM = r"(?:bohrs?|nm|nanomet(?:er|re)s?|pm|picomet(?:er|re)s?)"
+_PLACES = (
+    r"\b(?:(?:(?:length|distance|position|coordinate|pos|box|cell|lattice)s?_)?units?"
+    r"|coord(?:inate)?s?|positions?|geometry)"
+)
 _LENGTH = re.compile(
-    rf"(?:(?:\b|_)(?:in|units?|lengths?|coord(?:inate)?s?|positions?|geometry)\b[\s=:\"'(\[{{]*|[(\[{{]){_NOT_ANGSTROM}\b(?!/)"
-    r"|(?:\b|_)(?:units?|coord(?:inate)?s?|positions?|geometry)\b[\s=:\"'(\[{]*(?:a\.u\.|au\b|atomic)",
+    rf"(?:{_PLACES}\b[\s=:\"'(\[{{]*|\b(?:in|lengths?)\b[\s=:\"'(\[{{]*|[(\[{{]){_NOT_ANGSTROM}\b(?!/)"
+    rf"|{_PLACES}\b[\s=:\"'(\[{{]*(?:a\.u\.|au\b|atomic)",
     re.IGNORECASE,
 )
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?"
@@ -38,6 +42,7 @@ _BOX = re.compile(
 )
 _NUMBERS_ALONE = re.compile(rf"{_NUMBER}(?:[\s,]+{_NUMBER})*", re.IGNORECASE)
 _ROW = re.compile(r"[A-Z][a-z]?(\s+[+-]?\d*\.?\d+([eE][+-]?\d+)?){3}", re.ASCII)
+_TIME_UNIT = re.compile(r"\btime\s*=\s*\S+\s+(ps|fs)\b", re.IGNORECASE)
 _PAIR = re.compile(
     r"""\s*([^\s="']+)(?:\s*=\s*(?:"([^"]*)"|'([^']*)'|\{([^}]*)\}|\[([^\]]*)\]|([^\s"'{\[]\S*)))?(?=\s|$)"""
 )
@@ -77,6 +82,8 @@ def comment_of(text: str, line: int, request: Request) -> Comment:
         found = Comment(time=None if time is None else units.FEMTOSECOND * float(numbers([time], _place(line))[0]))
     elif _EXTENDED.search(text):
         pairs = _pairs(text, line)
+        if unit := _TIME_UNIT.search(text):  # a word of its own
+            pairs.setdefault("time_unit", unit.group(1).lower())
         found = _extended(pairs, line, request)
         if "lattice" in pairs:
             return found
@@ -169,13 +176,17 @@ def _extended(pairs, line, request):
     elif vectors is None:
         raise ValueError(f'Line {line} has pbc="T T T" and no Lattice.')
     columns = _columns(pairs["properties"], line) if "properties" in pairs else PLAIN
+    for key in pairs:
+        if re.search("mom.*unit|unit.*mom", key) and any(c.name == "momenta" for c in columns):
+            raise ValueError(f"Line {line} has {key}={pairs[key]}; momenta are in √(u eV), as ASE has them.")
     return Comment(columns, vectors=vectors, time=_time(pairs, line, request))
 
 
 def _time(pairs, line, request):
     if "time" not in pairs:
         return None
-    unit = _TIMES.get(pairs["time_unit"]) if "time_unit" in pairs else request.time_unit
+    said = pairs.get("time_unit", pairs.get("time_units"))
+    unit = request.time_unit if said is None else _TIMES.get(said)
     if unit is None:
         raise ValueError(
             f"Line {line} has a time of unknown unit (QUIP and GPUMD write fs, others ps); wanted `time_unit=ps` or"
