@@ -66,24 +66,25 @@ def start(seed):
     return jnp.asarray(rng.normal(size=(2, 3))), jnp.asarray(rng.normal(size=(2, 3)))
 
 
-@eqx.filter_jit
 def step(solver, terms, t, h, y, field, state):
-    t, h = jnp.asarray(t), jnp.asarray(h)  # as Diffrax passes them
-    y, _, dense, state, _ = solver.step(terms, t, t + h, y, field, state, False)
+    y, _, dense, state, _ = _step(solver, terms, *map(jnp.asarray, (t, t + h)), y, jnp.asarray(field), state, False)
     return y, state, dense
 
 
-@eqx.filter_jit
 def step_back(solver, terms, t, h, y, field, state):
-    t, h = jnp.asarray(t), jnp.asarray(h)
-    y, dense, state = solver.backward_step(terms, t, t + h, y, field, state, False)
+    y, dense, state = _step_back(solver, terms, *map(jnp.asarray, (t, t + h)), y, jnp.asarray(field), state, False)
     return y, state, dense
 
 
-@eqx.filter_jit
 def init(solver, terms, t, y, field):
     t = jnp.asarray(t)
-    return solver.init(terms, t, t, y, field)
+    return _init(solver, terms, t, t, y, jnp.asarray(field))
+
+
+# of arrays alone, as Diffrax passes them: a Python number would be compiled in, each one anew
+_step = eqx.filter_jit(lambda solver, *args: solver.step(*args))
+_step_back = eqx.filter_jit(lambda solver, *args: solver.backward_step(*args))
+_init = eqx.filter_jit(lambda solver, *args: solver.init(*args))
 
 
 @pytest.mark.parametrize("name", ALL)
