@@ -90,9 +90,16 @@ def assert_same_bits(got, wanted):
 # Reversal
 
 
-@pytest.mark.parametrize("precision", X64)
 @pytest.mark.parametrize(
-    ("potential", "box"), [("plain", "open"), ("mixture", "orthorhombic"), ("switched", "triclinic")]
+    ("precision", "potential", "box"),
+    [
+        ("float32", "plain", "open"),
+        ("float32", "switched", "triclinic"),
+        ("float64", "mixture", "orthorhombic"),
+        pytest.param("float64", "plain", "open", marks=pytest.mark.slow),
+        pytest.param("float64", "switched", "triclinic", marks=pytest.mark.slow),
+        pytest.param("float32", "mixture", "orthorhombic", marks=pytest.mark.slow),
+    ],
 )
 @given(seed=SEEDS, dt=STEPS, num_steps=st.integers(1, 400))
 @very_few
@@ -110,7 +117,10 @@ def test_backward_undoes_forward_to_the_last_bit(potential, box, precision, seed
         assert_same_bits(back, start)  # the acceleration too
 
 
-@pytest.mark.parametrize(("precision", "batched"), [("float32", False), ("float64", False), ("float32", True)])
+@pytest.mark.parametrize(
+    ("precision", "batched"),
+    [pytest.param("float32", False, marks=pytest.mark.slow), ("float64", False), ("float32", True)],
+)
 def test_the_adjoint_reconstructs_to_the_last_bit(precision, batched):
     """In the walk of `ReversibleAdjoint` itself, seen from outside.
 
@@ -182,7 +192,7 @@ def test_a_million_steps():
 # Physics
 
 
-@pytest.mark.parametrize("precision", X64)
+@pytest.mark.parametrize("precision", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def test_it_is_velocity_verlet(precision):
     with jax.enable_x64(X64[precision]):
         args, y = setting("mixture", "triclinic", 0)
@@ -465,7 +475,12 @@ def test_gradient_of_what_did_not_fit_is_not_a_number():
     ("resolution", "dt", "match"),
     [
         (2.0**-64, 0.002, r"By step 10 \(0.02 ps\), a position outgrew .* ±0.5 nm at a `resolution` of 2\*\*-64"),
-        (2.0**-48, 20.0, r"By step 10 \(200 ps\), a (velocity outgrew|position outgrew|force is not finite)"),
+        pytest.param(
+            2.0**-48,
+            20.0,
+            r"By step 10 \(200 ps\), a (velocity outgrew|position outgrew|force is not finite)",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_nve_says_what_does_not_fit(resolution, dt, match):
