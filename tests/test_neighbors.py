@@ -84,8 +84,16 @@ def search_for(shape, block):
 find = eqx.filter_jit(lambda search, x, box: search.find(x, box))
 
 
-@pytest.mark.parametrize("block", [1, 8])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("shape", "block"),
+    [
+        *[("cube", 1), ("slab", 8), ("triclinic", 8), ("left-handed", 1)],
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("cube", 8), ("slab", 1), ("triclinic", 1), ("left-handed", 8))
+        ),
+    ],
+)
 @given(seed=SEEDS)
 @very_few
 def test_has_all_pairs_within_reach(shape, block, seed):
@@ -153,7 +161,7 @@ def test_a_strained_box_keeps_its_list_and_another_box_does_not():
         assert np.isnan(SMOOTH.energy(x, other, neighbors=neighbors))
 
 
-@pytest.mark.parametrize("shape", ["cube", "triclinic"])
+@pytest.mark.parametrize("shape", [pytest.param("cube", marks=pytest.mark.slow), "triclinic"])
 def test_view_per_atom_equals_brute_force(shape):
     box = SHAPES[shape]
     search = rv.CellList.fit(scattered(0, box), box, cutoff=CUTOFF, skin=SKIN, per_atom=True)
@@ -195,10 +203,12 @@ def test_edges_make_the_energy_of_pairs():
 @pytest.mark.parametrize(
     ("shape", "name"),
     [
-        ("cube", "sum"),
         ("triclinic", "mixture"),
         ("slab", "named"),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("left-handed", "sum"), ("cube", "one species"))),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("cube", "sum"), ("left-handed", "sum"), ("cube", "one species"))
+        ),
     ],
 )
 def test_same_energy_and_derivatives_as_all_pairs(shape, name):
