@@ -264,7 +264,10 @@ def test_columns_by_their_usual_names(tmp_path):
     for name in ("v", "vx", "atom_velocity", "momentum", "mass_u", "molecule_id"):
         text = f"1\n{LATTICE}:{name}:I:1\nAr 1 2 3 7\n"
         refused(
-            tmp_path, text, ".extxyz", f"Line 2 has `{name}` among .* and would be passed over; wanted one of these"
+            tmp_path,
+            text,
+            ".extxyz",
+            f"Line 2 has `{name}`, which is none of .* and would be passed over; wanted one of these",
         )
     for name in ("level", "magmom", "angular_momentum", "dipole_moment", "molar"):  # which are none
         read(tmp_path, f"1\n{LATTICE}:{name}:R:1\nAr 1 2 3 7\n", ".extxyz")

@@ -152,6 +152,17 @@ def test_steps_of_one_and_times_of_the_other(tmp_path, read):
         read(tmp_path / "a.h5", topology=ARGON)
 
 
+def test_names_that_would_be_passed_over(tmp_path, read):
+    """H5MD 1.1 knows `velocity` and `mass`."""
+    for name in ("velocities_value", "momentum_value", "masses"):
+        path = h5md(tmp_path / "a.h5", element=[b"Ar", b"Ar"], **{name: np.ones((2, 2, 3))})
+        with pytest.raises(
+            ValueError, match=f"has `{name.split('_')[0]}`, which is none of .* and would be passed over"
+        ):
+            read(path)
+    read(path, topology=ARGON)  # whose masses count
+
+
 def test_images_are_unwrapped(tmp_path, read):
     """An atom that has left the box on its right has an image of 1."""
     image = np.array([[[0, 0, 0], [0, 0, 0]], [[1, 0, 0], [0, 0, 0]]])

@@ -1,7 +1,7 @@
 """What all formats have in common, in NumPy: from there to a trajectory and back."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -18,6 +18,14 @@ from .._topology import Topology
 _LETTERS = re.compile(r"[^A-Za-z]*([A-Za-z]+)")
 _ION_NAMES = {"Sod": "Na", "Pot": "K"}
 """Of CHARMM, which begin as other elements do."""
+
+
+_OTHER_NAMES = (
+    re.compile(r"^(?!.*ang(ular|_?mom|_?vel)).*(veloc|(^|[^a-z])vel|moment(um|a)|^mom$)|^v_?[xyz]?$"),
+    re.compile(r"(^|[^a-z])mass|^m$"),
+    re.compile(r"^mol(ec|_?id|$)"),
+)
+"""What may be of velocities, masses and molecules, and would be passed over."""
 
 
 class Request(NamedTuple):
@@ -214,6 +222,19 @@ def require_names(topology: Topology, names: Sequence[str | None], place: Callab
         bead = symbol != "H" and abs(masses[k] - MASSES[symbol]) > 0.1 * MASSES[symbol]
         if not bead and said and (said[0] in "HCNOSPF" or said in MASSES):
             raise ValueError(f"{place(k)} is of an atom {name}, that of `topology` is {symbol}.")
+
+
+def require_known_names(names: Iterable[str], known: tuple[tuple[str, ...], ...], place: str, request: Request) -> None:
+    """Refused where a name of a file is like those of velocities, masses or molecules, whose known ones are not there:
+    it would be passed over. With `topology`, masses and molecules are its."""
+    names = [name.lower() for name in names]
+    for pattern, good in list(zip(_OTHER_NAMES, known, strict=True))[: 3 if request.topology is None else 1]:
+        other = next((name for name in names if pattern.search(name)), None)
+        if other is not None and not set(good) & set(names):
+            raise ValueError(
+                f"{place} `{other}`, which is none of {', '.join(good)}, and would be passed over; wanted one of these,"
+                " or a name that is nothing like it."
+            )
 
 
 def require_masses(topology: Topology, masses: np.ndarray, place: Callable[[int], str], most: float = 0.01) -> None:

@@ -12,7 +12,17 @@ import numpy as np
 from .. import units
 from .._elements import ISOTOPES, MASSES
 from .._topology import Topology
-from ._frames import Frames, Request, parts, require_elements, require_masses, require_order, symbols_of, topology_of
+from ._frames import (
+    Frames,
+    Request,
+    parts,
+    require_elements,
+    require_known_names,
+    require_masses,
+    require_order,
+    symbols_of,
+    topology_of,
+)
 from ._hdf5 import HDF5File, opened
 from ._mdtraj_h5 import frames_of_mdtraj
 
@@ -39,6 +49,7 @@ def frames_of(file: HDF5File, request: Request) -> Iterator[Frames]:
     shape = file.shape(f"{atoms}/position/value")
     if len(shape) != 3 or shape[2] != 3 or 0 in shape:
         raise ValueError(f"Its positions have shape {shape}, wanted (frames, atoms, 3), none of them zero.")
+    require_known_names(file.children(atoms), (("velocity",), ("mass",), ("molecule",)), f"Its `{atoms}` has", request)
     topology = _topology(file, atoms, shape[1], request)
     times = _times(file, f"{atoms}/position", shape[0], request)
     for name in ("velocity", "image"):

@@ -1,7 +1,6 @@
 """XYZ and extended XYZ: Å, and velocities as momenta in ASE's units, √(u eV)."""
 
 import contextlib
-import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -18,6 +17,7 @@ from ._frames import (
     Snapshot,
     gathered,
     require_elements,
+    require_known_names,
     require_masses,
     require_order,
     require_symbols,
@@ -35,15 +35,6 @@ _MASSES = ("masses", "mass")
 _MOLECULES = ("molecules", "molecule")
 _SYMBOLS = ("species", "element", "elements", "symbol", "symbols")
 _NUMBERS = ("z", "numbers", "atomic_numbers", "atomic_number")
-_OTHER_NAMES = (
-    (
-        re.compile(r"^(?!.*ang(ular|_?mom|_?vel)).*(veloc|(^|[^a-z])vel|moment(um|a)|^mom$)|^v_?[xyz]?$"),
-        ("momenta", *_VELOCITIES),
-    ),
-    (re.compile(r"(^|[^a-z])mass|^m$"), _MASSES),
-    (re.compile(r"^mol(ec|_?id|$)"), _MOLECULES),
-)
-"""What may be of columns that would be passed over, and the names to give them."""
 
 
 class _Block(NamedTuple):
@@ -200,22 +191,13 @@ class _Table(NamedTuple):
 
     def snapshot(self, block: _Block, comment: Comment, topology: Topology, request: Request) -> Snapshot:
         """The frame in nm and ps."""
-        self._require_known_names(request)
+        known = ("momenta", *_VELOCITIES), _MASSES, _MOLECULES
+        require_known_names(self.columns, known, f"Line {self.line - 1} has", request)
         positions = self.values(("pos",), "R", 3)
         assert positions is not None
         return Snapshot(
             block.line, positions * comment.length, self._velocities(topology, request), comment.vectors, comment.time
         )
-
-    def _require_known_names(self, request):
-        """Refused where a column that would be passed over may be velocities, or what `topology` would say."""
-        for pattern, known in _OTHER_NAMES if request.topology is None else _OTHER_NAMES[:1]:
-            for name in self.columns:
-                if pattern.search(name) and not self.columns.keys() & set(known):
-                    raise ValueError(
-                        f"Line {self.line - 1} has `{name}` among its Properties, which is none of {', '.join(known)},"
-                        " and would be passed over; wanted one of these, or a name that is nothing like it."
-                    )
 
     def _velocities(self, topology, request):
         momenta, velocities = self.values(("momenta",), "R", 3), self.values(_VELOCITIES, "R", 3)
