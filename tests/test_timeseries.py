@@ -37,7 +37,7 @@ def test_refuses_lags_there_are_not():
 def test_precision():
     x = jnp.ones(5, jnp.float32)
     assert rv.statistics.correlation_all_origins(x, x).dtype == jnp.float32
-    assert rv.statistics.running_integral(x, x).dtype == jnp.float32
+    assert rv.statistics.running_integral(jnp.cumsum(x), x).dtype == jnp.float32
 
 
 def test_running_integral():
@@ -88,6 +88,8 @@ def test_missing_frames_are_noticed_at_any_time(offset):
             require_equal_steps(coarse)
         with pytest.raises(rv.SimulationError, match="rounded to"), rv.SimulationError.unwrapped():
             jax.block_until_ready(jax.jit(require_equal_steps)(coarse))
+    with pytest.raises(rv.SimulationError, match="wanted equal steps"), rv.SimulationError.unwrapped():
+        jax.block_until_ready(jax.jit(require_equal_steps)(jnp.asarray(np.delete(times, 200))))
 
 
 def test_the_middle_of_time_is_not_told_by_its_sign():

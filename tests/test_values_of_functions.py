@@ -142,6 +142,103 @@ def test_samples_are_counted():
         SAMPLES.with_velocities(3.5, key=KEY)
 
 
+def model_fit(**options):
+    model = {"a": jnp.array(1.0), "b": jnp.ones(2)}
+    loss = lambda m, c, k: (m["a"] ** 2, (c, None))
+    return rv.fit(loss, model, optax.sgd(0.1), **{"num_steps": 1, "key": KEY, **options})
+
+
+class Records(rv.AbstractObservable):
+    what: object
+
+    def record(self, system, state, initial):
+        return self.what
+
+    def reduce(self, times, records, weights, ensemble=None):
+        return weights @ records[:, 0]
+
+
+ATOM = rv.State(jnp.zeros((1, 3)), jnp.ones((1, 3)), rv.OpenBox())
+ONE = rv.System(rv.Topology.from_elements(["Ar"]), rv.Sum(()))
+NOT_COMPUTED = r"wanted arrays of the model as they are, .*There are \['a'\], \['b'\]"
+TRACED = "`box` is a traced box; wanted known numbers"
+CUBE = lambda length: rv.OrthorhombicBox(jnp.full(3, length))
+SPC = rv.WaterModel.spcfw()
+REFUSED = {  # what no table above has: the call, and what it is told
+    "a part of an array": (lambda: model_fit(positive=lambda m: m["b"][0]), NOT_COMPUTED),
+    "computed": (lambda: model_fit(positive=lambda m: m["a"] * 2), NOT_COMPUTED),
+    "no field": (lambda: model_fit(positive=lambda m: m.sigma), NOT_COMPUTED),
+    "resume": (lambda: model_fit(resume=True), '`resume` is True; wanted the name of a file, or "auto"'),
+    "checkpoint": (lambda: model_fit(checkpoint=3.5), "`checkpoint` is 3.5; wanted the name of a file"),
+    "text": (lambda: rv.nve(ONE, ATOM, dt=1e-3, num_steps=1, record=lambda *_: {"x": "text"}),
+             r"`record` returns 'text' at \['x'\], of type `str`; wanted arrays and numbers"),
+    "text of samples": (lambda: rv.expectation(Records("text"), SYSTEM, SAMPLES), "`record` returns 'text'"),
+    "water": (lambda: jax.eval_shape(lambda l: SPC.system(8, CUBE(l)), 2.0), TRACED),
+    "ewald": (lambda: jax.eval_shape(lambda l: rv.Ewald.fit(CHARGES, CUBE(l), cutoff=0.8), 2.0), TRACED),
+    "p3m": (lambda: jax.eval_shape(lambda l: rv.P3M.fit(CHARGES, CUBE(l), cutoff=0.8), 2.0), TRACED),
+    "lists": (lambda: jax.eval_shape(lambda l: rv.CellList.fit(X, CUBE(l), cutoff=0.5), 2.0), TRACED),
+    "packed": (lambda: jax.eval_shape(lambda l: rv.pack(WATER, X[:3], 4, box=CUBE(l), key=KEY), 2.0), TRACED),
+    "degrees of water": (lambda: rv.WaterModel(0.4, 0.3, 0.6, 1e5, 0.1, 300.0, 113.24),
+                         "`angle` is 113.24; wanted at most π, in rad. From degrees"),
+    "degrees of a torsion": (lambda: rv.PeriodicTorsion(np.array([[0, 1, 2, 3]]), 1.0, 2, 180.0),
+                             "`phase` is 180.0; wanted at most 2π either way"),
+    "atomic numbers": (lambda: rv.Topology.from_elements([8, 1]), r"`elements` is \[8, 1\]; wanted a list of symbols"),
+    "a word": (lambda: rv.Topology.from_elements("OH"), "`elements` is 'OH'; wanted a list of symbols"),
+    "atom -1": (lambda: rv.Topology.from_elements(["O", "H"], bonds=[(0, 1), (0, -1)]),
+                r"`bonds` has \[0, -1\]; wanted atoms from 0 to 1"),
+    "topology to read": (lambda: rv.io.read("any.xyz", topology=["O"]), r"`topology` is \['O'\], of type `list`"),
+    "topology to write": (lambda: rv.io.write("any.xyz", ["O"], STATE), r"`topology` is \['O'\]"),
+    "trajectory": (lambda: rv.io.write("any.xyz", TOPOLOGY, 3.5), "`trajectory` is 3.5"),
+    "check": (lambda: SYSTEM.check(3.5), "`states` is 3.5, of type `float`; wanted an instance of `State`"),
+    "pressure": (lambda: SYSTEM.pressure(3.5), "`state` is 3.5"),
+    "kinetic energy": (lambda: SYSTEM.kinetic_energy(3.5), "`velocities` is 3.5.* wanted an array"),
+    "energy of a number": (lambda: SYSTEM.potential_energy(3.5, BOX), "`positions` is 3.5.* wanted an array"),
+    "energy in a number": (lambda: SYSTEM.potential_energy(X, 3.5), "`box` is 3.5"),
+    "forces": (lambda: LJ.forces(3.5, BOX), "`positions` is 3.5"),
+    "stress": (lambda: LJ.stress(X, 3.5), "`box` is 3.5"),
+    "surfaces": (lambda: SYSTEM.with_surfaces(3.5), "`surfaces` is 3.5"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_by_name(name):
+    call, told = REFUSED[name]
+    with pytest.raises((TypeError, ValueError), match=told):
+        call()
+
+
+def test_numbers_that_are_recorded_are_arrays():
+    for number in (2, 2.5, np.float32(2.5)):
+        assert rv.expectation(Records(number), SYSTEM, SAMPLES).value == number
+    assert rv.nve(ONE, ATOM, dt=1e-3, num_steps=1, record=lambda *_: (2, 2.5)).records[1].tolist() == [2.5, 2.5]
+
+
+def test_numbers_of_numpy_are_numbers_of_files(tmp_path):
+    (tmp_path / "a.xyz").write_text("1\n\nO 0 0 0\n" * 3)
+    _, read = rv.io.read(tmp_path / "a.xyz", interval=np.float32(0.5))
+    assert read.times.tolist() == [0.0, 0.5, 1.0]
+
+
+OF_TIMES = {
+    "Einstein": rv.SelfDiffusion(rv.Einstein()),
+    "GreenKubo": rv.SelfDiffusion(rv.GreenKubo()),
+    "VDOS": rv.VDOS(jnp.array([0.0, 100.0]), WINDOW),
+    "InfraredSpectrum": rv.InfraredSpectrum(jnp.array([0.0, 100.0]), WINDOW),
+    "Viscosity": rv.Viscosity(0.2),
+    "Conductivity": rv.Conductivity(0.2),
+}
+
+
+@pytest.mark.parametrize("times", [[0.0, 1, 1, 2], [3.0, 2, 1, 0], [1.0, 1, 1, 1], [0.0, 2, 1, 3]])
+def test_times_that_do_not_increase(times):
+    times, records, weights = jnp.array(times), jnp.ones((3, 4)), jnp.ones(3) / 3
+    for observable in OF_TIMES.values():
+        with pytest.raises(ValueError, match=r"`times` do not increase: after|wanted equal steps"):
+            observable.reduce(times, records, weights, rv.NVT(300.0))
+    with pytest.raises(ValueError, match="`times` do not increase"):
+        rv.statistics.running_integral(times, records)
+
+
 FAR = jnp.asarray(np.asarray(X) + np.array([1e4, 0, 0]), jnp.float32)
 
 

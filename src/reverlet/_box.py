@@ -266,8 +266,18 @@ def reciprocal_vectors(box: AbstractBox) -> Float[Array, "3 3"]:
     return jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)]) / jnp.dot(a, jnp.cross(b, c))
 
 
+def require_known(box: AbstractBox) -> None:
+    """Refuses a box that is traced."""
+    if not is_concrete(box):
+        raise ValueError(
+            "`box` is a traced box; wanted known numbers, which cutoffs, meshes and lists follow: do this outside of"
+            " `jax.jit`, `jax.grad` and `jax.vmap`."
+        )
+
+
 def half_height(box: AbstractBox) -> float:
     """Half the smallest height of a box that is known, nm: the longest cutoff with one image of every atom."""
+    require_known(box)
     with jax.ensure_compile_time_eval():  # in a function that is compiled
         return 0.5 * float(np.min(np.asarray(box.heights)))
 

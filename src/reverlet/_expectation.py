@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PyTree
 
 from ._batches import Batch, batch_rule, map_samples, replicate
-from ._dynamics import Dynamics
+from ._dynamics import Dynamics, recorded
 from ._ensemble import AbstractEnsemble
 from ._fields import AbstractChecked, checked
 from ._misc import require_flag, require_instance
@@ -199,7 +199,7 @@ def _record_one(shared, sample):
     if moved.search is not None:
         neighbors = moved.find_neighbors(state.positions, state.box)
         moved = eqx.tree_at(lambda s: s.neighbors, moved, neighbors, is_leaf=lambda x: x is None)
-    return jax.tree.map(lambda r: jnp.asarray(r)[None], observable.record(moved, state, state))
+    return jax.tree.map(lambda r: r[None], recorded(observable.record, moved, state, state))
 
 
 def with_parameters(system: System, copy: PyTree) -> System:

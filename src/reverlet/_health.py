@@ -52,11 +52,13 @@ class Health(eqx.Module):
         guard = check_energies(states, self.potential, guard=guard, mesh=mesh)
         num_atoms = states.positions.shape[-2]
         limits = jax.vmap(lambda e: explosion_limit(e, num_atoms))(self.kinetic[:, 0])
-        bad = ~((self.kinetic <= limits[:, None]) & jnp.isfinite(self.kinetic)) | too_far_out(self.reach)
+        hot = ~((self.kinetic <= limits[:, None]) & jnp.isfinite(self.kinetic))
+        bad = hot | too_far_out(self.reach)
+        reach = jnp.where(hot, 0, self.reach)  # told where nothing else is wrong
         fallible = isinstance(solver, AbstractFallibleSolver)
         describe = _Explosion(type(solver).describe if fallible else None)
         numbers = (jnp.asarray(x) for x in (dt, save_every, solver.scale() if fallible else 0.0))
-        return raise_if(bad, describe, self.kinetic, self.reach, bad, self.failure, *numbers, guard=guard, mesh=mesh)
+        return raise_if(bad, describe, self.kinetic, reach, bad, self.failure, *numbers, guard=guard, mesh=mesh)
 
 
 def check_energies(states: State, energies: Float[Array, "..."], *, guard: T, mesh: Mesh | None = None) -> T:
@@ -184,7 +186,7 @@ def _describe_explosion(describe, kinetic, reach, bad, failure, dt, save_every, 
     step, before = frame * int(save_every), max(frame - 1, 0)
     if describe is not None and failure != 0 and not np.isfinite(kinetic[frame]):
         return f"{which}By step {step} ({step * float(dt):.6g} ps), {describe(failure, float(scale))}"
-    if np.isfinite(reach[frame]) and reach[frame] >= furthest(reach.dtype):
+    if furthest(reach.dtype) <= reach[frame] < np.inf:
         return (
             f"{which}By step {step} ({step * float(dt):.6g} ps), positions {too_far(float(reach[frame]), reach.dtype)}"
         )

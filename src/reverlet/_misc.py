@@ -107,6 +107,8 @@ def require_shape(name: str, x: ArrayLike, shape: tuple[int | None, ...], hint: 
 def require_float(name: str, x: Array) -> None:
     """Refuses an array that is not floating-point."""
     require_array(name, x)
+    if not isinstance(x, Array | np.ndarray):
+        raise TypeError(f"`{name}` is {_described(x)}; wanted an array, such as `jnp.asarray` makes.")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
             f"`{name}` has dtype {x.dtype}; wanted a floating-point dtype such as float32 or float64."
@@ -147,7 +149,9 @@ def furthest(dtype: Any) -> float:
 
 
 def require_resolved(name: str, x: Array) -> None:
-    """Refuses positions so far out that numbers of their dtype cannot hold distances; lets traced ones through."""
+    """Refuses what are no positions, and those so far out that numbers of their dtype cannot hold distances; lets
+    traced ones through."""
+    require_float(name, x)
     if is_concrete(x):
         reach = np.max(np.abs(np.asarray(x)), initial=0)
         if reach >= furthest(x.dtype):
@@ -173,6 +177,14 @@ def require_positive(name: str, x: ArrayLike, unit: str, *, zero: bool = False) 
             worst = value[~(fine & np.isfinite(value))].ravel()[0]
             wanted = "zero or more" if zero else "more than zero"
             raise ValueError(f"`{name}` is {worst}; wanted a finite number {wanted}, in {unit}.")
+
+
+def require_angle(name: str, x: ArrayLike, largest: float, told: str) -> None:
+    """Refuses angles beyond the largest that there is (rad), which are degrees; a traced one is let through."""
+    if is_concrete(x):
+        furthest = np.max(np.abs(np.asarray(x)), initial=0)
+        if furthest > largest + 1e-6:  # rounded to float32
+            raise ValueError(f"`{name}` is {furthest}; wanted at most {told}, in rad. From degrees: `jnp.radians`.")
 
 
 def require_number(name: str, x: Any) -> None:

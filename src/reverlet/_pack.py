@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from ._box import AbstractBox, OpenBox, OrthorhombicBox
+from ._box import AbstractBox, OpenBox, OrthorhombicBox, require_known
 from ._minimize import minimize
 from ._misc import (
     as_array,
@@ -66,6 +66,8 @@ def pack(
     is given, and where some atoms of different molecules stay nearer than 0.8 contacts, as at too high a density.
     """
     require_key("key", key)
+    if box is not None:
+        require_known(box)
     if not isinstance(molecule, Sequence):
         require_instance("molecule", molecule, Topology)
     topologies = [molecule] if isinstance(molecule, Topology) else list(molecule)

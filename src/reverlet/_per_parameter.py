@@ -20,12 +20,22 @@ _STAYS = -1
 class _Place:
     """Stands for an array, while it is looked where a function picks."""
 
+    def __repr__(self):
+        return "an array"
+
 
 def picked(pick: Callable[[Any], Any], tree: PyTree, what: str) -> set[str]:
     """The names of the leaves of a tree that a function picks, or that are in what it picks."""
     flat, treedef = jax.tree_util.tree_flatten_with_path(tree)
     places = [_Place() for _ in flat]
-    found = jax.tree.leaves(pick(jax.tree.unflatten(treedef, places)))
+    try:
+        found = jax.tree.leaves(pick(jax.tree.unflatten(treedef, places)))
+    except Exception as error:  # it may do anything with what it is given
+        raise ValueError(
+            f"{what} picks nothing ({type(error).__name__}: {error}); wanted arrays of the model as they are, not parts"
+            " of them and not what is computed of them, such as `lambda m: m.sigma`. There are"
+            f" {', '.join(jax.tree_util.keystr(path) for path, _ in flat)}."
+        ) from error
     names = {id(place): jax.tree_util.keystr(path) for place, (path, _) in zip(places, flat, strict=True)}
     if not found or any(id(place) not in names for place in found):
         raise ValueError(

@@ -10,7 +10,7 @@ from ._box import AbstractBox, require_one_image
 from ._dipole import AbstractDipole, AbstractPolarizability
 from ._fields import AbstractChecked
 from ._health import check_energies, check_wear
-from ._misc import cast_floats, is_concrete, require_resolved
+from ._misc import cast_floats, is_concrete, require_float, require_instance, require_resolved
 from ._neighbors import AbstractNeighborSearch, Neighbors, Wear
 from ._potential import AbstractPotential, energy_of, require_atoms
 from ._state import State
@@ -52,6 +52,7 @@ class System(AbstractChecked):
 
     def with_surfaces(self, surfaces: Surfaces) -> "System":
         """The same atoms with other surfaces. Not checked again, so that a tree of tangents may be put in too."""
+        require_instance("surfaces", surfaces, Surfaces)
         here = lambda s: (s.potential, s.dipole, s.polarizability)
         return eqx.tree_at(here, self, here(surfaces), is_leaf=lambda x: x is None)
 
@@ -68,11 +69,13 @@ class System(AbstractChecked):
         than twice the cutoff.
         """
         require_resolved("positions", positions)
+        require_instance("box", box, AbstractBox)
         self._require_one_image(box)
         return energy_of(self.potential, positions, box, self.find_neighbors(positions, box))
 
     def kinetic_energy(self, velocities: Float[Array, "atoms 3"]) -> Float[Array, ""]:
         """Σ m v²/2, kJ/mol."""
+        require_float("velocities", velocities)
         masses = self.topology.masses.astype(velocities.dtype)
         return 0.5 * jnp.sum(masses[:, None] * velocities**2)
 
@@ -81,6 +84,7 @@ class System(AbstractChecked):
 
         **Errors:** `ValueError` for an open box, and one smaller than twice the cutoff.
         """
+        require_instance("state", state, State)
         self._require_one_image(state.box)
         v = state.velocities
         masses = self.topology.masses.astype(v.dtype)
@@ -137,6 +141,7 @@ class System(AbstractChecked):
 
     def check_shape_and_cutoff(self, states: State, *, mesh: Mesh | None = None) -> State:
         """The first part of `check`, which needs no energies; traced, on all devices of the `mesh`."""
+        require_instance("states", states, State)
         n = self.topology.num_atoms
         shape = states.positions.shape
         if shape[-2:] != (n, 3) or len(shape) > 3:

@@ -20,6 +20,17 @@ def require_times(times: Times) -> None:
         )
 
 
+def require_increasing(times: Times) -> None:
+    """Refused where they do not increase; traced ones are let through."""
+    steps = np.diff(np.asarray(times)) if is_concrete(times) else np.ones(1)
+    if np.any(steps <= 0):
+        k = int(np.argmax(steps <= 0))
+        raise ValueError(
+            f"`times` do not increase: after {times[k]:.9g} comes {times[k + 1]:.9g} ps; wanted those of frames one"
+            " after the other, none twice. Of late frames, times in single precision may be rounded to the same."
+        )
+
+
 def correlation_fixed_origin(
     origin: Float[Array, "*shape"], series: Float[Array, "frames *shape"]
 ) -> Float[Array, " frames"]:
@@ -88,11 +99,10 @@ def _lagged_sums(a, b):
 def running_integral(times: Times, values: Float[Array, "*batch frames"]) -> Float[Array, "*batch frames"]:
     """The cumulative integral of `values` from `times[0]`, by the trapezoid rule; its first entry is zero.
 
-    **Errors:** `ValueError` for times that decrease.
+    **Errors:** `ValueError` for times that do not increase.
     """
     require_array("times", times)
     require_array("values", values)
-    if is_concrete(times) and np.any(np.diff(np.asarray(times)) < 0):
-        raise ValueError("`times` decrease somewhere; wanted those of frames one after the other, in ps.")
+    require_increasing(times)
     pieces = 0.5 * (values[..., 1:] + values[..., :-1]) * jnp.diff(times - times[0])
     return jnp.concatenate([jnp.zeros_like(values[..., :1]), jnp.cumsum(pieces, axis=-1)], axis=-1)

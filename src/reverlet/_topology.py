@@ -49,8 +49,13 @@ class Topology(AbstractChecked):
         **Arguments:** `masses` (u), standard atomic weights by default; `molecules`, the molecule of each atom, every
         atom its own by default; `bonds`, pairs of atom indices.
 
-        **Errors:** `ValueError` for an unknown element, and as for the class.
+        **Errors:** `ValueError` for an unknown element, `TypeError` for other than symbols, and as for the class.
         """
+        if isinstance(elements, str) or not all(isinstance(e, str) for e in elements):
+            raise TypeError(
+                f"`elements` is {elements!r}; wanted a list of symbols, such as `['O', 'H']`. Of atomic numbers and"
+                " masses: `rv.Topology(atomic_numbers, masses, molecules, bonds)`."
+            )
         n = len(elements)
         return cls(
             jnp.array([atomic_number(e) for e in elements], dtype=int),
@@ -63,19 +68,17 @@ class Topology(AbstractChecked):
         n = len(self.atomic_numbers)
         require_shape("masses", self.masses, (n,), "One per atom.")
         require_shape("molecules", self.molecules, (n,), "One per atom.")
-        if (
-            self.bonds.size
-            and is_concrete(self.bonds)
-            and (int(jnp.min(self.bonds)) < 0 or int(jnp.max(self.bonds)) >= n)
-        ):
-            raise ValueError(f"`bonds` name atoms up to {int(jnp.max(self.bonds))}; wanted indices from 0 to {n - 1}.")
         if is_concrete(self.bonds):
-            first, second = np.asarray(self.bonds).T
+            bonds = np.asarray(self.bonds)
+            outside = np.any((bonds < 0) | (bonds >= n), axis=1)
+            if np.any(outside):
+                raise ValueError(f"`bonds` has {bonds[outside][0].tolist()}; wanted atoms from 0 to {n - 1}.")
+            first, second = bonds.T
             if np.any(first == second):
                 raise ValueError(
                     f"`bonds` bind atom {first[first == second][0]} to itself; wanted two different atoms."
                 )
-            unique, counts = np.unique(np.sort(np.asarray(self.bonds), axis=1), axis=0, return_counts=True)
+            unique, counts = np.unique(np.sort(bonds, axis=1), axis=0, return_counts=True)
             if np.any(counts > 1):
                 raise ValueError(f"`bonds` has {unique[counts > 1][0].tolist()} more than once; wanted each bond once.")
 

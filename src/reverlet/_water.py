@@ -11,7 +11,7 @@ from . import units
 from ._box import AbstractBox, half_height
 from ._dipole import PointCharges
 from ._fields import AbstractChecked, Parameter, finite, parameters_of, positive, positive_or_zero
-from ._misc import is_concrete, require_count, require_shape
+from ._misc import is_concrete, require_angle, require_count, require_shape
 from ._potential import (
     AbstractTruncation,
     Among,
@@ -61,7 +61,8 @@ class WaterModel(AbstractModel):
     **Arguments:** `charge` of a hydrogen (e); `sigma` (nm) and `epsilon` (kJ/mol) of an oxygen; `stiffness`
     (kJ/mol/nm²) and `length` (nm) of a bond; `angle_stiffness` (kJ/mol/rad²) and `angle` (rad) of the two bonds.
 
-    **Errors:** `ValueError` for parameters that are not finite, or negative where they must not be.
+    **Errors:** `ValueError` for parameters that are not finite, or negative where they must not be, and for an angle
+    in degrees.
     """
 
     charge: Parameter = finite("e")
@@ -75,6 +76,7 @@ class WaterModel(AbstractModel):
     def __check_init__(self):
         for name, x in parameters_of(self):
             require_shape(name, x, (), "A model has one of each.")
+        require_angle("angle", self.angle, np.pi, "π")
 
     @classmethod
     def qspcfw(cls) -> "WaterModel":
@@ -122,7 +124,7 @@ class WaterModel(AbstractModel):
         over the last 15 % of the cutoff, so that energy is conserved (in the publication of q-SPC/Fw, a plain cutoff:
         `rv.PlainCutoff()`); `accuracy` of the forces of the charges, as for `Ewald.fit`.
 
-        **Errors:** as for `Ewald.fit`; `ValueError` without molecules.
+        **Errors:** as for `Ewald.fit`; `ValueError` without molecules, and for a box that is traced.
         """
         require_count("num_molecules", num_molecules)
         with jax.ensure_compile_time_eval():  # in a loss that is compiled

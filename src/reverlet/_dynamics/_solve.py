@@ -19,6 +19,7 @@ from .._solver import (
 from .._state import State
 from ._directions import Directed, directed, join
 from ._lists import Lists
+from ._trajectory import recorded
 
 
 def run_sample(shared, sample):
@@ -64,7 +65,7 @@ def _solve(dynamics, system, state, record):
         system, initial, record = args
         x, v, *bath = y
         # in a list: where nothing is recorded, it is that which Diffrax saves
-        return [record(system, State(x, v, initial.box, *bath), initial)]
+        return [recorded(record, system, State(x, v, initial.box, *bath), initial)]
 
     def watch(t, y, args):
         del t

@@ -1,13 +1,30 @@
 from collections.abc import Callable
 
 import equinox as eqx
+import jax
 from jaxtyping import Array, PyTree
 
+from .._misc import as_array
 from .._state import State
 from .._system import System
 from .._timeseries import Times
 
 Record = Callable[[System, State, State], PyTree[Array]]
+
+
+def recorded(record: Record, system: System, state: State, initial: State) -> PyTree[Array]:
+    """What is kept of an instant, numbers of Python's and NumPy's as arrays.
+
+    **Errors:** `TypeError` for what is no number.
+    """
+    found = jax.tree.map(as_array, record(system, state, initial))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(found):
+        if not isinstance(leaf, Array):
+            raise TypeError(
+                f"`record` returns {leaf!r}{' at ' + jax.tree_util.keystr(path) if path else ''}, of type"
+                f" `{type(leaf).__name__}`; wanted arrays and numbers."
+            )
+    return found
 
 
 class Trajectory(eqx.Module):

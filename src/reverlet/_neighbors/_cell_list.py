@@ -8,7 +8,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
-from .._box import AbstractBox
+from .._box import AbstractBox, require_known
 from .._fields import checked, count, counts, optional, positive_number
 from .._misc import (
     as_array,
@@ -83,6 +83,7 @@ class CellList(AbstractNeighborSearch):
         require_finite("positions", positions)
         require_resolved("positions", positions)
         require_instance("box", box, AbstractBox)
+        require_known(box)
         require_constant("room", room)
         if not 1 <= room < math.inf:
             raise ValueError(f"`room` is {room}; wanted at least 1, such as 1.2.")

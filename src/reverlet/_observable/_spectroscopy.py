@@ -306,15 +306,20 @@ def require_equal_steps(times: Times) -> Times:
     from_zero, rounding = times - times[0], 4 * float(jnp.finfo(times.dtype).eps) * abs(times).max()
     if not isinstance(from_zero, np.ndarray):
         step = from_zero[-1] / (len(times) - 1)
-        return raise_if(rounding > 0.5 * abs(step), _describe_rounding, rounding, step, guard=from_zero)
+        from_zero = raise_if(rounding > 0.5 * abs(step), _describe_rounding, rounding, step, guard=from_zero)
+        steps = jnp.diff(from_zero)
+        uneven = (step <= 0) | (jnp.max(abs(steps - step)) > 1e-2 * step + rounding)
+        return raise_if(uneven, _describe_steps, jnp.min(steps), jnp.max(steps), guard=from_zero)
     steps = np.diff(from_zero)
-    if steps.mean() < 0 or np.max(abs(steps - steps.mean())) > 1e-2 * steps.mean() + rounding:
-        raise ValueError(
-            f"The frames are from {steps.min():.6g} to {steps.max():.6g} ps apart; wanted equal steps in time."
-        )
+    if steps.mean() <= 0 or np.max(abs(steps - steps.mean())) > 1e-2 * steps.mean() + rounding:
+        raise ValueError(_describe_steps(steps.min(), steps.max()))
     if rounding > 0.5 * abs(steps.mean()):
         raise ValueError(_describe_rounding(rounding, steps.mean()))
     return jnp.asarray(from_zero)
+
+
+def _describe_steps(smallest, largest):
+    return f"The frames are from {float(smallest):.6g} to {float(largest):.6g} ps apart; wanted equal steps in time."
 
 
 def _describe_rounding(rounding, step):

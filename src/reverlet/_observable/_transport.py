@@ -11,7 +11,7 @@ from .._misc import as_number, require_constant
 from .._state import State, relative_to_center_of_mass
 from .._statistics import weighted_mean
 from .._system import System
-from .._timeseries import Times, require_times, running_integral
+from .._timeseries import Times, require_increasing, require_times, running_integral
 from ._base import AbstractObservable
 
 
@@ -111,6 +111,7 @@ class Einstein(AbstractDiffusionRoute):
 
     def diffusion(self, times, curve):
         require_times(times)
+        require_increasing(times)
 
         def slope(times, curve):
             first = min(int(self.start * len(times)), len(times) - 2)

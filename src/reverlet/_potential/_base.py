@@ -54,6 +54,7 @@ class AbstractPotential(AbstractChecked):
         **Errors:** `ValueError` for positions so far out that their dtype cannot hold distances.
         """
         require_resolved("positions", positions)
+        require_instance("box", box, AbstractBox)
         return -_slope(lambda x: energy_of(self, x, box, neighbors), positions)
 
     def strained_energy(
@@ -78,6 +79,7 @@ class AbstractPotential(AbstractChecked):
         its trace, plus the kinetic part N k T / V. NaN where forces are.
         """
         require_resolved("positions", positions)
+        require_instance("box", box, AbstractBox)
         box = box.astype(positions.dtype)
         if isinstance(box, OpenBox):
             raise ValueError("`stress` got an `OpenBox`, which has no volume; wanted a periodic box.")

@@ -20,7 +20,7 @@ from .._fields import (
     positive_or_zero,
     positive_whole,
 )
-from .._misc import as_float_array, cast_floats, is_concrete, require_positive
+from .._misc import as_float_array, cast_floats, require_angle, require_finite, require_positive
 from ._base import AbstractPotential
 from ._terms import (
     AbstractAtomIndexed,
@@ -145,10 +145,7 @@ class MorseBond(AbstractBondedPotential):
 def _bond_angle() -> Any:
     def require(name, x):
         require_positive(name, x, "rad", zero=True)
-        if is_concrete(x) and np.any(np.asarray(x) > np.pi + 1e-6):  # π rounded to float32
-            raise ValueError(
-                f"`{name}` is {np.max(np.asarray(x))}; wanted at most π, in rad. From degrees: `jnp.radians`."
-            )
+        require_angle(name, x, np.pi, "π")
 
     return Rule(as_float_array, require, is_parameter=True)
 
@@ -216,6 +213,14 @@ class UreyBradley(AbstractBondedPotential):
         return 0.5 * of_kind(self.stiffness, kind) * stretch**2
 
 
+def _phase() -> Any:
+    def require(name, x):
+        require_finite(name, x)
+        require_angle(name, x, 2 * np.pi, "2π either way")
+
+    return Rule(as_float_array, require, is_parameter=True)
+
+
 class PeriodicTorsion(AbstractBondedPotential):
     """Torsions about the bond between the second and the third of four atoms, E = k (1 + cos(n φ - φ₀)).
 
@@ -236,7 +241,7 @@ class PeriodicTorsion(AbstractBondedPotential):
     torsions: Indices = terms(4)
     stiffness: Parameter = finite("kJ/mol")
     multiplicity: Parameter = positive_whole("turns")
-    phase: Parameter = finite("rad")
+    phase: Parameter = _phase()
     kinds: Kinds = checked(optional(indices("One for every term.")), default=None, kw_only=True)
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .. import units
-from .._box import AbstractBox, OpenBox, half_height, require_one_image
+from .._box import AbstractBox, OpenBox, half_height, require_known, require_one_image
 from .._fields import Rule, checked, counts, finite_number, positive_number
 from .._misc import as_number, cast_floats, is_concrete, require_constant, require_instance, require_positive
 from ._base import AbstractPotential
@@ -186,8 +186,7 @@ class Ewald(AbstractElectrostatics):
         require_constant("accuracy", accuracy)
         if isinstance(box, OpenBox):
             raise ValueError("`Ewald.fit` got an `OpenBox`; wanted a periodic box. In open space use `Coulomb`.")
-        if not is_concrete(box):
-            raise ValueError("`Ewald.fit` got a traced box; wanted numbers: call it outside `jax.jit`.")
+        require_known(box)
         if not 0 < accuracy < 0.1:
             raise ValueError(f"`accuracy` is {accuracy}; wanted a number between 0 and 0.1, such as 1e-5.")
         with jax.ensure_compile_time_eval():  # charges may be traced, in a loss that is compiled

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from .._dynamics import Reporter, Trajectory
-from .._misc import require_count
+from .._misc import as_number, require_count, require_instance
 from .._state import State
 from .._timeseries import Times
 from .._topology import Topology
@@ -159,8 +159,10 @@ def reporting(path: Path | str, topology: Topology) -> Iterator[Reporter]:
 
 def _request(topology, stride, chunk, time_unit, velocity_unit, interval):
     require_count("stride", stride)
+    require_instance("topology", topology, Topology | None)
+    time_unit, velocity_unit, interval = as_number(time_unit), as_number(velocity_unit), as_number(interval)
     for name, value in (("time_unit", time_unit), ("velocity_unit", velocity_unit), ("interval", interval)):
-        if value is not None and not (isinstance(value, (int, float)) and np.isfinite(value) and value > 0):
+        if value is not None and not (isinstance(value, float) and np.isfinite(value) and value > 0):
             raise ValueError(f"`{name}` is {value!r}; wanted a positive number, such as `rv.units.FEMTOSECOND`.")
     return Request(topology, stride, chunk, time_unit, velocity_unit, interval)
 

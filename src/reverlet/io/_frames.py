@@ -11,7 +11,7 @@ import numpy as np
 from .._box import OpenBox, OrthorhombicBox, TriclinicBox
 from .._dynamics import Trajectory
 from .._elements import ISOTOPES, MASSES, SYMBOLS, atomic_number
-from .._misc import is_concrete, require_finite, require_resolved
+from .._misc import is_concrete, require_finite, require_instance, require_resolved
 from .._state import State
 from .._topology import Topology
 
@@ -59,6 +59,8 @@ class Frames(NamedTuple):
     @classmethod
     def from_trajectory(cls, topology: Topology, trajectory: Trajectory | State) -> "Frames":
         """From what a user has; refused unless it is one trajectory of whole, finite states."""
+        require_instance("topology", topology, Topology)
+        require_instance("trajectory", trajectory, Trajectory | State)
         if isinstance(trajectory, State):
             one = trajectory.positions.ndim == 2
             states = jax.tree.map(lambda x: x[None], trajectory) if one else trajectory
