@@ -487,6 +487,9 @@ def test_a_box_that_has_grown_is_told():
     """The waves are those of the box that was fitted."""
     potential = rv.Ewald.fit(charges(), BOX, accuracy=1e-5)
     assert potential.accuracy(BOX) <= 1.01e-5
+    for fitted in (potential, rv.P3M.fit(charges(), BOX, cutoff=0.6, accuracy=1e-3)):
+        with pytest.raises(ValueError, match=r"too large for `(waves|mesh)` .*; wanted as many as the box needs"):
+            fitted.energy(positions(), rv.OrthorhombicBox(2.5 * BOX.lengths))
     larger = rv.OrthorhombicBox(1.3 * BOX.lengths)
     np.testing.assert_allclose(potential.accuracy(larger), 1e-5 ** (1 / 1.69), rtol=0.3)  # waves are whole numbers
 

@@ -96,6 +96,17 @@ def test_water_relaxes(packed):
     np.testing.assert_array_equal(rerun.state.positions, minimum.state.positions)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_a_straight_angle_is_no_minimum(dtype):
+    """Its cusp has no force, but all of its energy, and the water is bent afterwards."""
+    topology = rv.Topology.from_elements(["O", "H", "H"], molecules=[0, 0, 0], bonds=[(0, 1), (0, 2)])
+    water = rv.HarmonicBond(topology.bonds, 4e5, 0.1) + rv.HarmonicAngle(topology.angles, 317.0, 1.95)
+    x = jnp.array([[0.0, 0, 0], [0.1, 0, 0], [-0.1, 0, 0]], dtype)
+    minimum = rv.minimize(rv.System(topology, water).astype(dtype), rv.State(x, None, rv.OpenBox()), tolerance=1.0)
+    assert minimum.converged
+    assert minimum.energy < 0.01  # (1 kJ/mol/nm · 0.1 nm)² / 2 k and as little in bonds
+
+
 def test_atoms_on_top_of_each_other_are_moved_apart(packed):
     """Anywhere in the box, as near as chance has it: energies of 1e20, forces that have no square in float32."""
     (topology, state), dtype = packed, jnp.float32

@@ -44,6 +44,7 @@ class _Walk(NamedTuple):
     mixing: Float[Array, ""]
     downhill: Int[Array, ""]
     num_steps: Int[Array, ""]
+    nudged: Bool[Array, ""]
 
 
 def minimize(
@@ -53,7 +54,9 @@ def minimize(
 
     Atoms may overlap at the start: none moves further than `max_move` in a step, however large the force. Every step
     evaluates the forces once, in one compiled loop. Of atoms at the very same place all but one are moved by `max_move`
-    before the first; angles that are straight have no force and stay so. The result has no derivative.
+    before the first. Where all forces are small, atoms are moved by a hundredth of `max_move` on trial, always in the
+    same directions, and go on from there if forces point further away: so a straight angle is left, which has no force
+    whatever its energy. Of a flatter saddle the forces may be small enough all the same. The result has no derivative.
 
     **Arguments:** `tolerance`, the largest force on an atom that is small enough, kJ/mol/nm; `max_move`, nm.
 
@@ -89,7 +92,8 @@ def _descend(system, state, max_steps, tolerance, max_move):
 
     def goes_on(walk):
         # a force that is not a number ends it as well
-        return (walk.num_steps < max_steps) & (_largest(walk.forces) > tolerance)
+        largest = _largest(walk.forces)
+        return (walk.num_steps < max_steps) & ((largest > tolerance) | ((largest <= tolerance) & ~walk.nudged))
 
     def step(walk):
         # limited before it is squared: where atoms overlap a force has no square in float32
@@ -103,12 +107,19 @@ def _descend(system, state, max_steps, tolerance, max_move):
         v = jnp.where(slope > 0, walk.velocities, 0) + dt * f
         v = (1 - mixing) * v + mixing * f * jnp.sqrt(jnp.sum(v**2) / jnp.maximum(jnp.sum(f**2), 1e-30))
         v = _limited(v, max_move / dt)
-        x = walk.positions + dt * v
+        rests = _largest(walk.forces) <= tolerance  # once only: see `goes_on`
+        moves = jnp.where(rests, 0.01 * max_move * _directions(v), dt * v)
+        x = walk.positions + moves
         neighbors = walk.neighbors
         if neighbors is not None:
             neighbors = jax.lax.cond(neighbors.usable(x, box), lambda: neighbors, lambda: system.find_neighbors(x, box))
         wear = walk.wear if neighbors is None else walk.wear.and_of(x, box, neighbors)
-        return _Walk(x, v, forces(x, neighbors), neighbors, wear, dt, mixing, downhill, walk.num_steps + 1)
+        f = forces(x, neighbors)
+        stays = rests & ~(jnp.sum(f * moves) > 0)
+        x, f = jnp.where(stays, walk.positions, x), jnp.where(stays, walk.forces, f)
+        num_steps = walk.num_steps + jnp.where(stays, 0, 1)
+        v = jnp.where(rests, 0, v)
+        return _Walk(x, v, f, neighbors, wear, dt, mixing, downhill, num_steps, walk.nudged | rests)
 
     x = _apart(state.positions, box, max_move)
     neighbors = system.find_neighbors(x, box)
@@ -116,7 +127,7 @@ def _descend(system, state, max_steps, tolerance, max_move):
     wear = Wear.none(dtype) if neighbors is None else Wear.none(dtype).and_of(x, box, neighbors)
     start = _Walk(
         x, jnp.zeros_like(x), forces(x, neighbors), neighbors, wear, number(_START), number(_MIXING), jnp.array(0),
-        jnp.array(0),
+        jnp.array(0), jnp.array(False),
     )  # fmt: skip
     end = jax.lax.while_loop(goes_on, step, start)
     return end, energy_of(system.potential, end.positions, box, end.neighbors), _largest(end.forces)
@@ -130,9 +141,13 @@ def _apart(x: Float[Array, "atoms 3"], box: AbstractBox, distance: Float[Array, 
     order = jnp.lexsort(inside.T)
     same = jnp.all(inside[order][1:] == inside[order][:-1], axis=1)
     doubled = jnp.zeros(len(x), bool).at[order[1:]].set(same)
+    return jnp.where(doubled[:, None], x + distance * _directions(x), x)
+
+
+def _directions(x: Float[Array, "atoms 3"]) -> Float[Array, "atoms 3"]:
+    """A direction for every atom, always the same."""
     directions = jax.random.normal(jax.random.key(0), x.shape, x.dtype)
-    moves = distance * directions / jnp.linalg.norm(directions, axis=1, keepdims=True)
-    return jnp.where(doubled[:, None], x + moves, x)
+    return directions / jnp.linalg.norm(directions, axis=1, keepdims=True)
 
 
 def _largest(vectors: Float[Array, "atoms 3"]) -> Float[Array, ""]:

@@ -137,7 +137,8 @@ class Ewald(AbstractElectrostatics):
     background of the opposite charge (the fourth term), as is usual; pressures are then of that jellium.
 
     The real-space part ends at the cutoff with a jump of about `accuracy`. Make it with `Ewald.fit`, which finds α and
-    the number of waves; they are fitted to one box, and as the box grows they lose accuracy: see `accuracy`.
+    the number of waves; they are fitted to one box, and as the box grows they lose accuracy: see `accuracy`. A known
+    box in which that is above 0.01 is refused.
 
     **Arguments:** `charges` (e), an array with one for every atom or an `AbstractCharges`; `cutoff` (nm); `alpha`
     (1/nm); `waves`, the largest multiple of each reciprocal lattice vector; `exclusions`, `scaled` and `scale` as of
@@ -210,6 +211,10 @@ class Ewald(AbstractElectrostatics):
 
     def energy(self, positions, box, *, neighbors=None):
         require_box(self, self.cutoff, box)
+        if is_concrete(box):
+            with jax.ensure_compile_time_eval():
+                error = float(self.accuracy(box))
+            require_accuracy(self, error, self.alpha * self.cutoff, f"`waves` {self.waves}")
         box = box.astype(positions.dtype)
         q = reduced(self.charges, positions)
         pairs = screened(self, q, self.alpha, self.cutoff)
@@ -227,6 +232,16 @@ def require_box(potential: AbstractElectrostatics, cutoff: float, box: AbstractB
     if isinstance(box, OpenBox):
         raise ValueError(f"`{name}` got an `OpenBox`; wanted a periodic box. In open space use `Coulomb`.")
     require_one_image(f"The cutoff of `{name}`", cutoff, box)
+
+
+def require_accuracy(potential: AbstractElectrostatics, error: float, x: float, what: str) -> None:
+    """Refuses a box in which waves leave out much more than pairs do, exp(-x²): they were fitted to a smaller one."""
+    if error > max(0.01, 3 * math.exp(-(x**2))):
+        name = type(potential).__name__
+        raise ValueError(
+            f"The box is too large for {what} of `{name}`, which would leave out {error:.2g} of the forces; wanted as"
+            f" many as the box needs, of `{name}.fit(charges, box, ...)`."
+        )
 
 
 def reduced(charges: AbstractCharges, positions: Float[Array, "atoms 3"]) -> Float[Array, " atoms"]:

@@ -9,6 +9,7 @@ from jaxtyping import ArrayLike
 
 from .._box import AbstractBox, reciprocal_vectors
 from .._fields import checked, counts, finite_number, positive_number
+from .._misc import is_concrete
 from ._charges import AbstractCharges, Charges, charges_rule
 from ._coulomb import (
     AbstractElectrostatics,
@@ -16,6 +17,7 @@ from ._coulomb import (
     constants,
     named_energy,
     reduced,
+    require_accuracy,
     require_box,
     require_special_pairs,
     screened,
@@ -89,6 +91,11 @@ class P3M(AbstractElectrostatics):
 
     def energy(self, positions, box, *, neighbors=None):
         require_box(self, self.cutoff, box)
+        if is_concrete(box):
+            with jax.ensure_compile_time_eval():
+                edges = np.linalg.norm(np.asarray(box.vectors, float), axis=1)
+            error = 4 * float(self.alpha * np.max(edges / np.array(self.mesh))) ** _NODES  # as of `fit`
+            require_accuracy(self, error, self.alpha * self.cutoff, f"`mesh` {self.mesh}")
         box = box.astype(positions.dtype)
         q = reduced(self.charges, positions)
         pairs = screened(self, q, self.alpha, self.cutoff)

@@ -26,13 +26,20 @@ class NamedPairs(eqx.Module):
 
     @property
     def pairs(self) -> Int[Array, "pairs 2"]:
-        return self.layout[: 2 * self.num_pairs].reshape(-1, 2)
+        return self._part(slice(2 * self.num_pairs), 2)
 
     @property
     def partners(self) -> Int[Array, "rows width"]:
         """As wide as the longest row, with a last one for atoms beyond, which have none."""
-        table = self.layout[2 * self.num_pairs :]
-        return table.reshape(-1, self.width) if self.width > 0 else jnp.zeros((1, 0), table.dtype)
+        if self.width == 0:
+            return jnp.zeros((1, 0), self.layout.dtype)
+        return self._part(slice(2 * self.num_pairs, None), self.width)
+
+    def _part(self, part, width):
+        if not is_concrete(self.layout):
+            return self.layout[part].reshape(-1, width)
+        with jax.ensure_compile_time_eval():  # what is known stays known in a function that is compiled
+            return self.layout[part].reshape(-1, width)
 
     def __len__(self) -> int:
         return self.num_pairs
