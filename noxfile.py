@@ -69,6 +69,19 @@ def physics(session: nox.Session) -> None:
 
 
 @nox.session
+def test_systems(session: nox.Session) -> None:
+    """Check docs/openmm-test-systems.md against openmmtools; with the argument `table`, print its table anew."""
+    session.install("-e", ".", *group("test"))
+    # alone: all that it depends on is not needed, and partly not on PyPI
+    session.install("--no-deps", *group("test-systems"))
+    environment = {"JAX_PLATFORMS": "cpu"}
+    if session.posargs == ["table"]:
+        session.run("python", "docs/measurements/openmm_systems.py", env=environment)
+    else:
+        session.run("pytest", "--slow", "tests/test_openmm_systems.py", *session.posargs, env=environment)
+
+
+@nox.session
 def experiments(session: nox.Session) -> None:
     """Run every experiment in its smallest size, two at a time."""
     session.install("-e", ".[experiments]")

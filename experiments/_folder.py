@@ -2,10 +2,12 @@
 
 import contextlib
 import datetime
+import functools
 import hashlib
 import importlib.metadata
 import io
 import json
+import operator
 import os
 import platform
 import subprocess
@@ -13,7 +15,7 @@ import sys
 import time
 import weakref
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,15 +80,17 @@ class Folder:
     """The output folder of one run, and nobody else's as long as this object lives.
 
     **Arguments:** `path`; `config`, everything that makes the run what it is, as JSON; `resume`, whether to go on with
-    the run that is there.
+    the run that is there; `changeable`, the fields that may then be others, which is recorded in config.json. Stages
+    that are done must not depend on these.
 
     **Errors:** `BadInput` when there is something else in the folder, another run that still runs, or nothing to
     resume.
     """
 
-    def __init__(self, path: Path, config: dict[str, Any], *, resume: bool):
+    def __init__(self, path: Path, config: dict[str, Any], *, resume: bool, changeable: Sequence[str] = ()):
         self.path = path
         self.config = config = json.loads(json.dumps(config))  # as it will be read back
+        self.changed = False
         if path.exists() and not path.is_dir():
             raise BadInput(f"The output folder {path} is a file; wanted a folder, or a name that is free.")
         files = sorted(p.name for p in path.iterdir() if p.suffix != ".part") if path.is_dir() else []
@@ -98,8 +102,18 @@ class Folder:
                     f"There is no run to resume in {path}: it {found}; wanted a folder with the config.json and"
                     " checkpoint of a run. Start without --resume, or name the folder of the run."
                 )
-            _require_same(path, known.get("config") if isinstance(known, dict) else None, config)
+            begun = known.get("config") if isinstance(known, dict) else None
+            changes = known.get("changes", []) if isinstance(known, dict) else None
+            if not (
+                isinstance(begun, dict) and isinstance(changes, list) and all(isinstance(c, dict) for c in changes)
+            ):
+                raise BadInput(f"{path / 'config.json'} is not a run's; wanted the file that the run wrote. {_RESTORE}")
+            different = _differences(path, functools.reduce(operator.or_, changes, begun), config, changeable)
             self._hold()
+            if different:
+                changes = [*changes, {name: config.get(name) for name in different}]
+                write_json(self / "config.json", {**known, "changes": changes})
+            self.config, self.changed = begun, bool(changes)  # stages are signed with what the run began with
             for name in files:
                 if name.startswith("history") and name.endswith(".jsonl"):
                     _require_checkpoint(self / name)
@@ -297,13 +311,14 @@ def _require_checkpoint(history: Path) -> None:
         )
 
 
-def _require_same(path: Path, known: Any, config: dict[str, Any]) -> None:
-    if not isinstance(known, dict):
-        raise BadInput(f"{path / 'config.json'} is not a run's; wanted the file that the run wrote. {_RESTORE}")
+def _differences(path: Path, known: dict[str, Any], config: dict[str, Any], changeable: Sequence[str]) -> list[str]:
+    """The fields that are others now, all of which may be."""
     different = [k for k in sorted({*known, *config}) if known.get(k) != config.get(k)]
-    if different:
+    if not set(different) <= set(changeable):
         listing = "; ".join(f"{k} is {config.get(k)}, there {known.get(k)}" for k in different)
         raise BadInput(
             f"The output folder {path} holds a run with another configuration ({listing}); wanted the same to"
-            " resume it. Give the arguments of that run, or another folder. Nothing was changed."
+            " resume it. Give the arguments of that run, or another folder. A fit may go on with other learning rates:"
+            " with --accept-changes. Nothing was changed."
         )
+    return different

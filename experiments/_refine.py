@@ -6,7 +6,9 @@ them and through the ensemble, steps the parameters, and repeats. What is its ow
 """
 
 import abc
+import contextlib
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +25,7 @@ from tqdm import tqdm
 import reverlet as rv
 
 from ._chains import Chains
+from ._errors import BadInput
 from ._fields import Check, above_zero, at_least, check_fields, not_negative, require_frames
 from ._folder import Folder, History, digest, free_folder, write_json
 from ._goals import Goal, at_most, judged, told
@@ -103,6 +106,9 @@ class AbstractCommand:
     """The output folder: new or empty. None: results/ and the experiment's name, or the next free of -2, -3, ..."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on with the run in --out that was stopped; all other arguments as then."""
+    accept_changes: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """With --resume, before the fit has ended: go on with other learning rates or momentum, as after an explosion. What
+    changed is kept in config.json and the checkpoint; later resumes take the new values."""
     devices: str | None = None
     """Spread the trajectories over so many devices of each process, or "all". None: one, or all, if distributed; in
     water_ir all cores of a CPU."""
@@ -119,7 +125,18 @@ def open_folder(name: str, command: AbstractCommand) -> Folder:
     described = {**dataclasses.asdict(config), "structure": config.structure and str(config.structure)}
     described["structure_sha256"] = config.structure and digest(config.structure)
     out = command.out or free_folder(Path("results") / name)
-    return Folder(out, {"experiment": name, **described}, resume=command.resume)
+    if command.accept_changes and not command.resume:
+        raise BadInput("--accept-changes is given without --resume; wanted a run to go on with.")
+    if command.accept_changes and (out / FINAL).exists():
+        raise BadInput(
+            f"The fit in {out} has ended; wanted one to go on with by other rates. Leave --accept-changes out."
+        )
+    rates = [k for k in described if k.endswith("_rate") or k == "momentum"] if command.accept_changes else []
+    return Folder(out, {"experiment": name, **described}, resume=command.resume, changeable=rates)
+
+
+FINAL = "final.npz"
+"""The first stage after the fit."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,11 +251,12 @@ def fit(
     history: Path,
     *,
     positive: Callable[[Any], Any] | None = None,
+    accept_changes: bool = False,
 ) -> rv.FitState:
     """Steps the model by Adam, going on from the checkpoint if there is one; writes the checkpoint, and a line of
-    `history` for every update.
+    `history` for every update. Of an update that no other can go on from, the checkpoint is taken back.
 
-    **Arguments:** `rates`, as for `rv.per_parameter`; `positive`, as for `rv.fit`.
+    **Arguments:** `rates`, as for `rv.per_parameter`; `positive` and `accept_changes`, as for `rv.fit`.
     """
 
     def loss_fn(model, chains, key):
@@ -268,7 +286,15 @@ def fit(
             bar.initial = bar.initial or state.step - 1
         bar.set_postfix_str(target.show(written[-1]), refresh=False)
         bar.update(state.step - bar.n)
-        target.check(state)
+        try:
+            target.check(state)
+        except rv.SimulationError:
+            file.write(written[:-1])
+            if leads():
+                checkpoint.unlink()  # the one of the update before is beside it
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(checkpoint.with_name(f"{checkpoint.name}.previous"), checkpoint)
+            raise
 
     with bar:
         fitted = rv.fit(
@@ -282,6 +308,7 @@ def fit(
             callback=note,
             checkpoint=checkpoint,
             resume="auto",
+            accept_changes=accept_changes,
         )
     file.write(target.lines(fitted.history))
     return fitted

@@ -188,12 +188,14 @@ def run(command: Command) -> None:
     aim = Diffusion(target=jnp.asarray(target["diffusion"] * SI))
     rates = [(lambda p: p.sigma, config.sigma_rate), (lambda p: p.epsilon, config.epsilon_rate)]
     arguments = sampling, liquid.dynamics, potential, rates, chains, keys[2]
-    fitted = _refine.fit(aim, config, *arguments, folder.checkpoint, folder / "history.jsonl")
+    fitted = _refine.fit(
+        aim, config, *arguments, folder.checkpoint, folder / "history.jsonl", accept_changes=folder.changed
+    )
     history = aim.lines(fitted.history)
 
     parameters = final_parameters(config, history, target["diffusion"])
     best = liquid.with_parameters(*parameters)
-    final = folder.array_stage("final.npz", lambda: final_stage(config, liquid, best, fitted.carry, keys[3]))
+    final = folder.array_stage(_refine.FINAL, lambda: final_stage(config, liquid, best, fitted.carry, keys[3]))
     folder.array_stage("gradient.npz", lambda: liquid.derivative_curves(best, fitted.carry, keys[4]))
     if _processes.leads():
         summary = summarize(config, liquid, start, target, history, parameters, final)

@@ -228,7 +228,7 @@ def run(command: Command) -> None:
         fitted["all"] = fit(config, water, aim, "all", chains_of(before), folder, keys[5])
     last = fitted["pair" if config.fits == "pair" else "all"]
     best = with_values(water.target, mean_parameters(aim.lines(last.history)[-config.average :]))
-    final = folder.array_stage("final.npz", lambda: evaluate(best, last.carry, keys[6], "after the fit"))
+    final = folder.array_stage(_refine.FINAL, lambda: evaluate(best, last.carry, keys[6], "after the fit"))
     check = {}
     if config.check:
         some = jax.tree.map(lambda x: x[: config.check_trajectories], chains_of(before))
@@ -337,7 +337,7 @@ def fit(
     rates = [(lambda m, n=n: getattr(m, FIELDS[n]), getattr(config, f"{n}_rate")) for n in FITS[name]]
     start, positive = first_parameters(config, water, name), lambda m: tuple(by_name(m).values())
     arguments = water.sampling, water.dynamics, start, rates, chains, key, *files
-    return _refine.fit(aim, config, *arguments, positive=positive)
+    return _refine.fit(aim, config, *arguments, positive=positive, accept_changes=folder.changed)
 
 
 def write_trajectory(water: Water, model: rv.WaterModel, chains: rv.State, path: Path) -> None:

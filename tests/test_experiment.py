@@ -218,6 +218,12 @@ def test_exploding_run_keeps_its_files(tmp_path):
     assert "Traceback" not in done.stderr
     assert len((tmp_path / "run" / "history.jsonl").read_text().splitlines()) >= 1
     assert "NaN" not in (tmp_path / "run" / "history.jsonl").read_text()
+    slower = (*SMOKE, "--out", tmp_path / "run", "--resume")
+    assert "--accept-changes" in launch(*slower).stderr
+    done = launch(*slower, "--accept-changes")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["changes"] == [{"sigma_rate": 0.0004}]
+    assert launch(*slower).returncode == 0  # it has the new rate by now
 
 
 def copy(source, target):

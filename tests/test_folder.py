@@ -33,6 +33,29 @@ def again(path):
     return Folder(path, CONFIG, resume=True)
 
 
+def test_what_may_change_is_recorded(tmp_path):
+    """Stages stay those of the run; a later resume with the same values needs no leave."""
+    new(tmp_path, rate=0.2, atoms=8)
+    resume = lambda changeable=(), **config: Folder(tmp_path, {**CONFIG, **config}, resume=True, changeable=changeable)
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(BadInput, match=r"rate is 0\.1, there 0\.2.*--accept-changes"):
+        resume(rate=0.1, atoms=8)
+    with pytest.raises(BadInput, match="atoms is 9, there 8"):
+        resume(["rate"], rate=0.1, atoms=9)
+    assert (tmp_path / "config.json").read_bytes() == before
+    assert not resume(["rate"], rate=0.2, atoms=8).changed
+    for changeable in (["rate"], []):
+        folder = resume(changeable, rate=0.1, atoms=8)
+        assert folder.changed
+        assert stages(folder) == (3.0, 4)
+        del folder  # its lock
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written["config"] == {"seed": 0, "rate": 0.2, "atoms": 8}
+    assert written["changes"] == [{"rate": 0.1}]
+    with pytest.raises(BadInput, match=r"rate is 0\.2, there 0\.1"):
+        resume(rate=0.2, atoms=8)
+
+
 def flip(path):
     """Changes a number in a file, which can still be read."""
     content = path.read_bytes()

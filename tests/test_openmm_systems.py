@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("openmm")
 ROOT = Path(__file__).parents[1]
-HINT = "needs openmmtools: pip install --no-deps openmmtools==0.27.0"
+HINT = "needs openmmtools: nox -s test_systems"
 
 
 def rows():

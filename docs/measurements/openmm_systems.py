@@ -1,9 +1,9 @@
-"""Which test systems of openmmtools convert, and how exactly: `python docs/measurements/openmm_systems.py`.
+"""Which test systems of openmmtools convert, and how exactly: `nox -s test_systems -- table`.
 
 Each force of a system is converted alone, and compared, energy and forces, with OpenMM's Reference platform in double
 precision. Sums over waves are to be exact to 1e-9 on both sides. Corrections for dispersion are left out: for atoms
-that are not all alike OpenMM means over other pairs. Wants openmmtools without what it depends on:
-`pip install --no-deps openmmtools==0.27.0`.
+that are not all alike OpenMM means over other pairs. Wants openmmtools without what it depends on, as that session
+installs it.
 """
 # ruff: noqa: T201
 
@@ -60,7 +60,7 @@ def systems() -> ModuleType:
     """The module `openmmtools.testsystems`, without the rest of its package, which needs many more."""
     spec = importlib.util.find_spec("openmmtools")
     if spec is None:
-        raise ImportError("wanted `pip install --no-deps openmmtools==0.27.0`")
+        raise ImportError("wanted openmmtools: `nox -s test_systems` installs it")
     sys.modules.setdefault("openmmtools", importlib.util.module_from_spec(spec))
     return importlib.import_module("openmmtools.testsystems")
 
