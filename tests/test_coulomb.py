@@ -217,7 +217,7 @@ def test_derivatives_against_finite_differences(name):
     [
         "Ewald, triclinic",
         pytest.param("ReactionField", marks=pytest.mark.slow),
-        "P3M",
+        pytest.param("P3M", marks=pytest.mark.slow),
         "P3M, triclinic",
     ],
 )
