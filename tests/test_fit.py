@@ -81,6 +81,13 @@ def test_positive_parameters_move_as_logarithms():
     np.testing.assert_allclose(one.parameters.b, np.log(one.model.b), rtol=1e-12)
 
 
+def test_complex_parameters_go_down():
+    """Of |z|², whose way down leads to zero: z is shortened by twice the rate."""
+    squared = lambda m, c, k: (jnp.abs(m) ** 2, (c, None))
+    z = rv.fit(squared, jnp.array(1 + 1j), optax.sgd(0.1), num_steps=1, key=KEY).model
+    np.testing.assert_allclose(z, 0.8 + 0.8j, rtol=1e-12)
+
+
 def test_a_learning_rate_per_parameter():
     rates = eqx.tree_at(lambda m: (m.a, m.b), model(), (0.0, 0.1))
     start, state = model(), fit(1, optimizer=rv.per_parameter(optax.sgd, rates))

@@ -155,6 +155,7 @@ def _update(loss_fn: LossFn, optimizer: optax.GradientTransformation, to_model, 
     def update(parameters, optimizer_state, carry, key):
         loss = lambda p: loss_fn(to_model(p), carry, key)
         (value, (new, report)), gradient = eqx.filter_value_and_grad(loss, has_aux=True)(parameters)
+        gradient = jax.tree.map(jnp.conj, gradient)  # of a complex number, JAX's is the conjugate of the way up
         updates, moments = optimizer.update(gradient, optimizer_state, parameters)
         moved = optax.apply_updates(parameters, updates)
         # all that the checkpoint would hold: one that cannot be gone on from must not replace one that can. Infinity

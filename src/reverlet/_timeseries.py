@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ._misc import is_concrete, require_array, require_count
+from ._misc import is_concrete, require_array, require_count, require_shape
 
 Times = Float[Array | np.ndarray, " frames"]
 """ps. Of files they are NumPy's, in double precision: in JAX's default one, 1 µs and 1 fs do not go together.
@@ -55,10 +55,10 @@ def correlation_all_origins(
 
     **Arguments:** two series of `frames` equally spaced values, and how many lags to return (all by default).
 
-    **Errors:** `ValueError` if more lags are asked for than there are frames.
+    **Errors:** `ValueError` if more lags are asked for than there are frames, and for series of two shapes.
     """
     require_array("a", a)
-    require_array("b", b)
+    require_shape("b", b, a.shape, "The same as of `a`.")
     n = a.shape[0]
     lags = n if num_lags is None else num_lags
     require_count("num_lags", lags)
@@ -77,10 +77,10 @@ def correlation_first_origins(
 
     **Arguments:** two series of n equally spaced values; `num_origins` m.
 
-    **Errors:** `ValueError` for more origins than frames.
+    **Errors:** `ValueError` for more origins than frames, and for series of two shapes.
     """
     require_array("a", a)
-    require_array("b", b)
+    require_shape("b", b, a.shape, "The same as of `a`.")
     require_count("num_origins", num_origins)
     n = a.shape[0]
     if num_origins > n:
@@ -99,10 +99,11 @@ def _lagged_sums(a, b):
 def running_integral(times: Times, values: Float[Array, "*batch frames"]) -> Float[Array, "*batch frames"]:
     """The cumulative integral of `values` from `times[0]`, by the trapezoid rule; its first entry is zero.
 
-    **Errors:** `ValueError` for times that do not increase.
+    **Errors:** `ValueError` for times that do not increase, and that are not as many as the values.
     """
     require_array("times", times)
     require_array("values", values)
+    require_shape("times", times, np.shape(values)[-1:], "One for every value.")
     require_increasing(times)
     pieces = 0.5 * (values[..., 1:] + values[..., :-1]) * jnp.diff(times - times[0])
     return jnp.concatenate([jnp.zeros_like(values[..., :1]), jnp.cumsum(pieces, axis=-1)], axis=-1)

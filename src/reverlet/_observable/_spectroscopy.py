@@ -138,7 +138,7 @@ class InfraredSpectrum(AbstractObservable):
 
     def reduce(self, times, records, weights, ensemble=None):
         ensemble = require_ensemble(ensemble, "InfraredSpectrum")
-        correlation = mean_correlation(records, weights, self.num_lags, self.num_origins)
+        correlation = mean_correlation(times, records, weights, self.num_lags, self.num_origins)
         step = step_of(times, self.wavenumbers, self.window, len(correlation))
         density = spectral_density(correlation, step, self._frequencies(step), self.window, self.quadrature)
         scale = 4 * jnp.pi * units.COULOMB / (6 * units.SPEED_OF_LIGHT) * PER_CENTIMETER
@@ -264,6 +264,7 @@ _PER_PICOSECOND = units.WAVENUMBER / (2 * np.pi)
 
 
 def mean_correlation(
+    times: Times,
     records: Float[Array, "samples frames *shape"],
     weights: Float[Array, " samples"],
     num_lags: int | None,
@@ -271,6 +272,7 @@ def mean_correlation(
 ) -> Float[Array, " lags"]:
     """The autocorrelation over time origins within each trajectory, averaged over the samples."""
     frames = records.shape[1]
+    require_shape("times", times, (frames,), "One for every frame of the records.")
     if frames < 2:
         raise ValueError("A spectrum got a single frame; wanted trajectories: pass `dynamics=rv.Dynamics(...)`.")
     if num_origins is not None and not 1 <= num_origins < frames:

@@ -59,7 +59,7 @@ class VDOS(AbstractObservable):
 
     def reduce(self, times, records, weights, ensemble=None):
         del ensemble
-        correlation = mean_correlation(records, weights, self.num_lags)
+        correlation = mean_correlation(times, records, weights, self.num_lags)
         step = step_of(times, self.wavenumbers, self.window, len(correlation))
         frequencies = self.wavenumbers.astype(step.dtype) * units.WAVENUMBER
         density = spectral_density(correlation, step, frequencies, self.window, self.quadrature)
@@ -147,7 +147,7 @@ class RamanSpectrum(AbstractObservable):
         )
 
     def _spectrum(self, times, records, weights):
-        correlation = mean_correlation(records, weights, self.num_lags)
+        correlation = mean_correlation(times, records, weights, self.num_lags)
         step = step_of(times, self.wavenumbers, self.window, len(correlation))
         frequencies = self.wavenumbers.astype(step.dtype) * units.WAVENUMBER
         return spectral_density(correlation, step, frequencies, self.window, self.quadrature)
