@@ -150,8 +150,9 @@ def test_gro_of_other_programs(tmp_path):
     np.testing.assert_allclose(got.records.velocities[0], [[0.01, -0.02, 0.03]])
     np.testing.assert_allclose(got.records.box.lengths, 1.86206)
     for title, time in (
-        *(("Water t=300 K", None), ("t=300 K, water, t= 2.5", 2.5), ("Water at t=5 ps", None), ("dt=0.5", None)),
+        *(("Water t=300 K", None), ("t=300 K, water, t= 2.5", 2.5), ("Water at t=5 K", None), ("dt=0.5", None)),
         *(("t= 2.5, step= 5", 2.5), ("Water t=   0.00000", 0.0), ("t= 2.5 step= 5 of run 3", None)),
+        *(("t= 5.0 ps", 5.0), ("Generated, t= 2.5 ps, step= 3", 2.5), ("Water at t=5 ps", 5.0), ("t= 5 psi", None)),
     ):
         path.write_text(GRO.replace(GRO.split("\n")[0], title))
         _, got = rv.io.read(path, topology=OXYGEN)

@@ -76,7 +76,7 @@ def test_atoms_in_another_order_are_refused(tmp_path, read):
     read(h5md(path, id_value=np.array([[3, 7], [3, 7]])), topology=ARGON)
     with pytest.raises(ValueError, match="atoms are in another order in some frames"):
         read(h5md(path, id_value=np.array([[3, 7], [7, 3]])), topology=ARGON)
-    for ids in ({"id": [7, 3]}, {"id_value": np.array([[7, 3], [7, 3]])}):
+    for ids in ({"id": [7, 3]}, {"id": np.array([7, 3], np.uint64)}, {"id_value": np.array([[7, 3], [7, 3]])}):
         read(h5md(path, **two, **ids))
         with pytest.raises(ValueError, match="atoms 0 and 1 have the `id` 7 and 3, and `topology` may"):
             read(path, topology=ARGON)

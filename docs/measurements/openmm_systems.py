@@ -2,8 +2,8 @@
 
 Each force of a system is converted alone, and compared, energy and forces, with OpenMM's Reference platform in double
 precision. Sums over waves are to be exact to 1e-9 on both sides. Corrections for dispersion are left out: for atoms
-that are not all alike OpenMM means over other pairs. Wants openmmtools without what it depends on, as that session
-installs it.
+that are not all alike OpenMM means over other pairs. Wants openmmtools without what it depends on, as the nox
+session installs it.
 """
 # ruff: noqa: T201
 

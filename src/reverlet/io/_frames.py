@@ -21,11 +21,13 @@ _ION_NAMES = {"Sod": "Na", "Pot": "K"}
 
 
 _OTHER_NAMES = (
-    re.compile(r"^(?!.*ang(ular|_?mom|_?vel)).*(veloc|(^|[^a-z])vel|moment(um|a)|^mom$)|^v_?[xyz]?$"),
-    re.compile(r"(^|[^a-z])mass|^m$"),
-    re.compile(r"^mol(ec|_?id|$)"),
+    re.compile(
+        r"^(?!.*ang(ular|_?vel)).*(veloc|(^|_)velo?(_|$))|^v$|^v(el)?_?[xyz]$|^(atom(ic)?_)?moment(um|a)(_?[xyz])?$"
+    ),
+    re.compile(r"^(atom(ic)?_?)?mass(es)?(_?(u|amu|da|daltons?))?$"),
+    re.compile(r"^mol(ecules?)?_?(id|ids|index|indices|number|numbers)$"),
 )
-"""What may be of velocities, masses and molecules, and would be passed over."""
+"""Of velocities, masses and molecules, which would be passed over."""
 
 
 class Request(NamedTuple):
@@ -251,7 +253,7 @@ def require_masses(topology: Topology, masses: np.ndarray, place: Callable[[int]
 
 def require_order(ids: np.ndarray, request: Request) -> None:
     """Refused where identifiers say that the atoms of a file may be in another order than those of `topology`."""
-    back = np.flatnonzero(np.diff(ids) <= 0)
+    back = np.flatnonzero(ids[1:] <= ids[:-1])  # differences of unsigned numbers wrap
     if request.topology is not None and len(back) > 0:
         raise ValueError(
             f"Its atoms {back[0]} and {back[0] + 1} have the `id` {ids[back[0]]} and {ids[back[0] + 1]}, and `topology`"

@@ -16,7 +16,7 @@ from ._numbers import numbers
 
 _AHEAD = 20
 """Columns before the positions: number and name of the residue, name and number of the atom."""
-_TIME = re.compile(r".*\bt=\s*([^\s,]+)[\s,]*(?:step=\s*\S+\s*)?", re.ASCII)
+_TIME = re.compile(r".*\bt=\s*([^\s,]+)(?:\s+ps\b)?[\s,]*(?:step=\s*\S+\s*)?", re.ASCII)
 """Where GROMACS has it: at the end of the title, or before the step. Elsewhere it may be a temperature."""
 _COUNT = re.compile(r"\s*[1-9]\d{0,9}\s*", re.ASCII)
 _ORDER = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import units
-from .._elements import ISOTOPES
+from .._elements import ISOTOPES, MASSES
 from .._topology import Topology
 from ._frames import (
     Frames,
@@ -179,6 +179,11 @@ class _Table(NamedTuple):
         for name, words in others:
             for k, (one, other) in enumerate(zip(symbols, words, strict=True)):
                 if other not in (one, *ISOTOPES.get(one, ())):
+                    if label := next((n for n, s in ((first, one), (name, other)) if s not in MASSES | ISOTOPES), None):
+                        raise ValueError(
+                            f"Line {self.line + k} is of {one} by its {first} and of {other} by its {name}: `{label}`"
+                            " are labels, no elements; wanted this column under another name, such as `label`."
+                        )
                     raise ValueError(f"Line {self.line + k} is of {one} by its {first} and of {other} by its {name}.")
         return symbols
 
@@ -192,7 +197,9 @@ class _Table(NamedTuple):
     def snapshot(self, block: _Block, comment: Comment, topology: Topology, request: Request) -> Snapshot:
         """The frame in nm and ps."""
         known = ("momenta", *_VELOCITIES), _MASSES, _MOLECULES
-        require_known_names(self.columns, known, f"Line {self.line - 1} has", request)
+        # `v` of one number is a volume or the like
+        names = [c.name for c, _ in self.columns.values() if c.name != "v" or c.width == 3]
+        require_known_names(names, known, f"Line {self.line - 1} has", request)
         positions = self.values(("pos",), "R", 3)
         assert positions is not None
         return Snapshot(

@@ -11,38 +11,47 @@ from ._frames import Request
 from ._numbers import numbers
 
 _BOXES = ("cell", "box", "unitcell", "unit_cell")
-_ANGSTROM = ("angstrom", "angstroms", "angström", "ang", "a", "å")
 _LENGTHS = {"angstrom": units.ANGSTROM, "atomic_unit": units.BOHR, "bohr": units.BOHR, "nanometer": 1.0}
 _TIMES = {"ps": 1.0, "fs": units.FEMTOSECOND}
 _CP2K = re.compile(r"\s*i\s*=\s*\d+\s*,(?:\s*time\s*=\s*([^\s,]+)\s*,)?", re.ASCII)
 _IPI = re.compile(r"CELL\s*[\[({](\w+)[\])}]:((?:\s+[^\sA-Za-z{}]+)*)|\b\w+\{(?:atomic_unit|angstrom)\}", re.ASCII)
 _IPI_UNIT = re.compile(r"(\w+)\{(\w+)\}", re.ASCII)
 _EXTENDED = re.compile(r"\b((lattice|properties|pbc)\s*=|time=)", re.ASCII | re.IGNORECASE)
-_UNIT = re.compile(r"""\bunits?\s*=\s*["'([{]*([^\s"',;)\]}]+)""", re.IGNORECASE)
-_NOT_ANGSTROM = r"(?:bohrs?|nm|nanomet(?:er|re)s?|pm|picomet(?:er|re)s?)"
-_PLACES = (
-    r"\b(?:(?:(?:length|distance|position|coordinate|pos|box|cell|lattice)s?_)?units?"
-    r"|coord(?:inate)?s?|positions?|geometry)"
-)
+_NOT_ANGSTROM = r"(?:bohrs?|nm|nanomet(?:er|re)s?|(?-i:pm)|picomet(?:er|re)s?)\b(?![-/^*])"  # Pm is a space group
+_ATOMIC = r"(?:(?-i:au|AU)\b|a\.u\b\.?|atomic[ _-]?units?\b)"  # Au is gold
+_UNITS = r"\b(?:(?:length|distance|position|coordinate|pos|box|cell|lattice)s?_)?units?\b"
+_PLACES = r"(?<![a-z])(?:coord(?:inate)?s?|positions?|geometry|xyz|distances?|lengths?)\b"
+_TO = r"""[\s=:,"'(\[{]{0,5}(?:(?:is|are|given|all|in|ev|hartree|units?)\b[\s=:,"'(\[{]{0,5}){0,3}"""
 _LENGTH = re.compile(
-    rf"(?:{_PLACES}\b[\s=:\"'(\[{{]*|\b(?:in|lengths?)\b[\s=:\"'(\[{{]*|[(\[{{]){_NOT_ANGSTROM}\b(?!/)"
-    rf"|{_PLACES}\b[\s=:\"'(\[{{]*(?:a\.u\.|au\b|atomic)",
+    rf"(?:{_UNITS}|{_PLACES}){_TO}(?:{_NOT_ANGSTROM}|{_ATOMIC})"
+    r"|\bunits?[\s=:\"'(]{1,4}atomic\b|\bunits?\s?[=:]\s?[\"']?(?:lj|reduced|si|cgs|electron|nano|micro)\b"  # LAMMPS's
+    rf"|(?:\bin\b\s?|[(\[{{]){_NOT_ANGSTROM}(?![)\]}}]?\s?[=:]?\s?[+-]?\.?\d)"  # a number there is of something else
+    rf"|(?<![\d.]\s)\b(?:{_NOT_ANGSTROM}|{_ATOMIC})\s{_PLACES}"
+    rf"|^\W*(?:{_NOT_ANGSTROM}|{_ATOMIC})\W*$",
     re.IGNORECASE,
 )
+_QUOTED = re.compile(r"""\b(?!\w*units?\s?=)\w+\s?=\s?(?:"[^"]*"|'[^']*')""", re.IGNORECASE)
+"""Of a key that says no unit."""
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?"
+_THREE = rf"{_NUMBER}(?:[\s,x]{{1,3}}{_NUMBER}){{2}}"
+_EDGE = rf"\s?[=:]\s?{_NUMBER}[^=:\d]{{1,15}}"
 _BOX = re.compile(
-    r"\b(?:box|cell|unit[ _-]?cell|lattice|pbc|periodic|surface|cryst1)"
-    r"(?:[ _-]?(?:size|length|side|edge|vector|param|parameter|dim|dimension|constant|boundary|l?[abcxyz]|of|is)s?\b)*"
-    r"(?:\s*[(\[{][^\d()\[\]{}]*[)\]}])?"  # a unit
-    # a word and a number, as in "box, 64 molecules", are no claim: an equals sign, a decimal or three numbers are
-    rf"(?:\s*[=:][\s\"'(\[{{]*(?:(?=[^a-z]*[1-9]){_NUMBER}|(?:t|true|yes)\b)"
-    rf"|[\s\"'(\[{{]+(?=[^a-z]*[1-9])(?:\d*\.\d+|{_NUMBER}(?:[\s,x]+{_NUMBER}){{2}}))"
-    rf"|\bl?[ax]\s*[=:]\s*{_NUMBER}[\s,;]+l?[by]\s*[=:]\s*{_NUMBER}[\s,;]+l?[cz]\s*[=:]",
+    r"(?:(?<![a-z])(?:sim)?box|\b(?:cell|unit[ _-]?cell|lattice|pbc|periodic|cryst1))"
+    r"(?:[ _-]?(?:(?:size|length|side|edge|vector|param|parameter|dim|dimension|constant|boundary|l?[abcxyz])s?|of|is"
+    r"|are)\b)*"
+    r"(?:\s?[(\[{][^\d()\[\]{}]{0,30}[)\]}]|\s?\bin\s[^\W\d]{1,12}\b)?"  # a unit
+    # a word and a number, as in "box, 64 molecules" or "cell: 2", are no claim: an equals sign, a decimal, a colon and
+    # two digits, or three numbers are
+    r"(?:\s?[=:][\s\"'(\[{]{0,4}(?:t|true|yes)\b"
+    rf"|\s?=[\s\"'(\[{{]{{0,4}}(?=[^a-z]*[1-9]){_NUMBER}"
+    rf"|(?:\s?:[\s\"'(\[{{]{{0,4}}|[\s\"'(\[{{]{{1,4}})(?=[^a-z]*[1-9])(?:\d*\.\d|{_THREE})|\s?:\s?\d\d)"
+    rf"|\bdimensions?[\s=:\"'(\[{{]{{1,4}}{_THREE}|\bcrystal[\s=:]{{1,3}}{_NUMBER}(?:[\s,]{{1,2}}{_NUMBER}){{5}}"
+    rf"|\bl?a{_EDGE}\bl?b{_EDGE}\bl?c\s?[=:]|\blx{_EDGE}\bly{_EDGE}\blz\s?[=:]",
     re.IGNORECASE,
 )
 _NUMBERS_ALONE = re.compile(rf"{_NUMBER}(?:[\s,]+{_NUMBER})*", re.IGNORECASE)
-_ROW = re.compile(r"[A-Z][a-z]?(\s+[+-]?\d*\.?\d+([eE][+-]?\d+)?){3}", re.ASCII)
-_TIME_UNIT = re.compile(r"\btime\s*=\s*\S+\s+(ps|fs)\b", re.IGNORECASE)
+_ROW = re.compile(rf"[A-Z][a-z]?(?i:\s+{_NUMBER}){{3}}", re.ASCII)
+_TIME_UNIT = re.compile(r"\btime\s*=\s*[^\s=]+\s+(ps|fs)\b", re.IGNORECASE)
 _PAIR = re.compile(
     r"""\s*([^\s="']+)(?:\s*=\s*(?:"([^"]*)"|'([^']*)'|\{([^}]*)\}|\[([^\]]*)\]|([^\s"'{\[]\S*)))?(?=\s|$)"""
 )
@@ -96,10 +105,9 @@ def comment_of(text: str, line: int, request: Request) -> Comment:
 
 
 def _require_angstrom(text, line):
-    """Refused where positions are in another unit, as far as words say."""
-    said, unit = _LENGTH.search(text), _UNIT.search(text)
-    if said is None and unit is not None and unit.group(1).lower() not in _ANGSTROM:
-        said = unit
+    """Refused where positions are in another unit, as far as the usual words say."""
+    words = " ".join(text.split())
+    said = _LENGTH.search(_QUOTED.sub("", words) if _EXTENDED.search(words) else words)
     if said is not None:
         raise ValueError(
             f"Line {line} says {said.group()!r}; XYZ is in Å: wanted positions in Å, or a comment in other words."
@@ -107,15 +115,24 @@ def _require_angstrom(text, line):
 
 
 def _require_no_box(text, line):
-    """Refused where a box is said in words of another program: an open one would be read."""
-    box, alone = _BOX.search(text), _NUMBERS_ALONE.fullmatch(text)
-    if box is None and (alone is None or len(re.split(r"[\s,]+", text)) not in (3, 6, 9)):
+    """Refused where a box is said in the usual words of other programs: an open one would be read."""
+    words = " ".join(text.split())
+    box = _BOX.search(words)
+    if box is None and not _is_box_of_numbers(words):
         return
     said = repr(text[:60]) + ", as PLUMED writes boxes, in nm" if box is None else repr(box.group())
     raise ValueError(
         f"Line {line} says {said}, which may be a box; wanted it as extended XYZ has it, in Å:"
         f' `Lattice="ax ay az bx by bz cx cy cz" Properties=species:S:1:pos:R:3`, or a comment in other words.'
     )
+
+
+def _is_box_of_numbers(words):
+    """Three, six or nine alone; three edges are positive."""
+    if _NUMBERS_ALONE.fullmatch(words) is None:
+        return False
+    found = [float(word) for word in re.split(r"[\s,]+", words)]
+    return len(found) in (6, 9) or (len(found) == 3 and min(found) > 0)
 
 
 def _place(line):
