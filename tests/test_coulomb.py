@@ -488,8 +488,19 @@ def test_a_box_that_has_grown_is_told():
     potential = rv.Ewald.fit(charges(), BOX, accuracy=1e-5)
     assert potential.accuracy(BOX) <= 1.01e-5
     for fitted in (potential, rv.P3M.fit(charges(), BOX, cutoff=0.6, accuracy=1e-3)):
-        with pytest.raises(ValueError, match=r"too large for `(waves|mesh)` .*; wanted as many as the box needs"):
-            fitted.energy(positions(), rv.OrthorhombicBox(2.5 * BOX.lengths))
+        grown = rv.OrthorhombicBox(2.5 * BOX.lengths)
+        match = r"too large for this `(Ewald|P3M)`.*; wanted the waves or the mesh that the box needs"
+        with pytest.raises(ValueError, match=match):
+            fitted.energy(positions(), grown)
+        x = positions()
+        system = rv.System(rv.Topology.from_elements(["Ar"] * len(x)), fitted + fitted)
+        state = rv.State(x, jnp.zeros_like(x), grown)
+        with pytest.raises(ValueError, match=match):  # before anything is compiled
+            rv.nve(system, state, dt=0.001, num_steps=1, record=lambda system, state, initial: state.positions)
+        with pytest.raises(ValueError, match=match):
+            rv.minimize(system, state)
+        with pytest.raises(ValueError, match=match):
+            system.check(state.repeat(2))
     larger = rv.OrthorhombicBox(1.3 * BOX.lengths)
     np.testing.assert_allclose(potential.accuracy(larger), 1e-5 ** (1 / 1.69), rtol=0.3)  # waves are whole numbers
 

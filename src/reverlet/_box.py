@@ -203,9 +203,18 @@ class TriclinicBox(AbstractBox):
         m = self.vectors
         # written out: a matrix product may run in lower precision on a GPU
         along = lambda cells, k: cells[..., 0] * m[0, k] + cells[..., 1] * m[1, k] + cells[..., 2] * m[2, k]
-        rounded, cells = self.minimum_image(x, y, z), jnp.asarray(_CELLS, m.dtype)
-        squares = sum((d[..., None] + along(cells, k)) ** 2 for k, d in enumerate(rounded))
-        nearest = cells[jnp.argmin(squares, axis=-1)]  # a choice, which has no derivative
+        rounded = self.minimum_image(x, y, z)
+        known, inverse = jax.lax.stop_gradient((rounded, self._inverse))  # a choice has no derivative
+
+        def search(known):
+            cells = jnp.asarray(_CELLS, m.dtype)
+            squares = sum((d[..., None] + along(cells, k)) ** 2 for k, d in enumerate(known))
+            return cells[jnp.argmin(squares, axis=-1)]
+
+        # most bonds are shorter than half the smallest height, and then the nearest image is the one there is
+        short = 4 * jnp.max(sum(d * d for d in known), initial=0) * jnp.max(jnp.sum(inverse**2, axis=0)) < 1
+        none = lambda known: jnp.zeros((*known[0].shape, 3), m.dtype)
+        nearest = jax.lax.cond(short, none, search, known)
         return tuple(d + along(nearest, k) for k, d in enumerate(rounded))
 
     def wrap(self, position):

@@ -162,8 +162,8 @@ def too_far(reach: float, dtype: Any) -> str:
     """What is wrong with positions that reach so far (nm)."""
     return (
         f"reach {reach:.6g} nm, where numbers of {np.dtype(dtype)} are too far apart for forces; wanted less than"
-        f" {furthest(dtype):.6g} nm. Before they are made {np.dtype(dtype)}, wrap molecules into the box or subtract"
-        " their mean, or use float64."
+        f" {furthest(dtype):.6g} nm. Wrap molecules into the box or subtract their mean, before they are made"
+        f" {np.dtype(dtype)} and between shorter runs; or use float64."
     )
 
 

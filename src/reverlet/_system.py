@@ -12,7 +12,7 @@ from ._fields import AbstractChecked
 from ._health import check_energies, check_wear
 from ._misc import cast_floats, is_concrete, require_float, require_instance, require_resolved
 from ._neighbors import AbstractNeighborSearch, Neighbors, Wear
-from ._potential import AbstractPotential, energy_of, require_atoms
+from ._potential import AbstractLatticeSum, AbstractPotential, energy_of, parts_of, require_atoms
 from ._state import State
 from ._topology import Topology
 from ._verdict import raise_if
@@ -152,6 +152,8 @@ class System(AbstractChecked):
         lift = jax.vmap if len(shape) == 3 else lambda f: f
         if self.search is not None:
             self.search.check(lift(lambda s: s.box.heights)(states))
+        for part in parts_of(self.surfaces, AbstractLatticeSum):
+            part.require_accuracy(states.box, lift)
         cutoff = self.potential.cutoff
         if cutoff is not None:
             half = 0.5 * jnp.min(lift(lambda s: s.box.heights)(states))

@@ -22,6 +22,7 @@ from ._charges import (
 )
 from ._coulomb import (
     AbstractElectrostatics as AbstractElectrostatics,
+    AbstractLatticeSum as AbstractLatticeSum,
     Coulomb as Coulomb,
     Ewald as Ewald,
     ReactionField as ReactionField,
@@ -37,7 +38,11 @@ from ._listed import Excluding as Excluding, ListedPairs as ListedPairs, Rescali
 from ._p3m import P3M as P3M
 from ._pair import AbstractPairPotential as AbstractPairPotential, heat_flow as heat_flow
 from ._tail import TailCorrected as TailCorrected
-from ._terms import AbstractAtomIndexed as AbstractAtomIndexed, require_atoms as require_atoms
+from ._terms import (
+    AbstractAtomIndexed as AbstractAtomIndexed,
+    parts_of as parts_of,
+    require_atoms as require_atoms,
+)
 from ._truncation import (
     AbstractTruncation as AbstractTruncation,
     PlainCutoff as PlainCutoff,

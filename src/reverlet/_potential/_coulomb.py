@@ -1,7 +1,9 @@
 """Electrostatics of point charges: in open space, with a reaction field, and by Ewald's sum."""
 
+import abc
 import functools
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -124,7 +126,32 @@ class ReactionField(AbstractPairPotential):
         return units.COULOMB * q[i] * q[j] * (jax.lax.rsqrt(r2) + k * r2 - c)
 
 
-class Ewald(AbstractElectrostatics):
+class AbstractLatticeSum(AbstractElectrostatics):
+    """Point charges and all their periodic images, by sums that were fitted to a box."""
+
+    cutoff: AbstractVar[float]
+    alpha: AbstractVar[float]
+
+    @abc.abstractmethod
+    def accuracy(self, box: AbstractBox) -> Float[Array, ""]:
+        """What the sums leave out in a `box`, as in `fit`: one that has grown needs more than they were given."""
+
+    def require_accuracy(self, box: AbstractBox, lift: Callable = lambda f: f) -> None:
+        """Refuses a box for which the sums were not made, or many with `jax.vmap` as `lift`; traced ones are let
+        through."""
+        if is_concrete(box):
+            with jax.ensure_compile_time_eval():
+                error = float(jnp.max(lift(self.accuracy)(box)))
+            # no more than what pairs leave out by themselves, whatever they do
+            if error > max(0.01, 3 * math.exp(-((self.alpha * self.cutoff) ** 2))):
+                name = type(self).__name__
+                raise ValueError(
+                    f"The box is too large for this `{name}`, which would leave out {error:.2g} of the forces; wanted"
+                    f" the waves or the mesh that the box needs, of `{name}.fit(charges, box, ...)`."
+                )
+
+
+class Ewald(AbstractLatticeSum):
     """Point charges and all their periodic images, by Ewald's sum with conducting surroundings.
 
     With f = 1 but for the pairs named, k the reciprocal lattice vectors and S(k) = Σ q_i exp(ik·x_i),
@@ -204,17 +231,13 @@ class Ewald(AbstractElectrostatics):
         )
 
     def accuracy(self, box: AbstractBox) -> Float[Array, ""]:
-        """What the sums leave out in a `box`, as in `fit`: a box that has grown needs more waves than it was given."""
         edges = jnp.sqrt(jnp.sum(box.vectors**2, axis=1))
         reciprocal = jnp.exp(-jnp.min((math.pi * jnp.asarray(self.waves) / edges / self.alpha) ** 2))
         return jnp.maximum(reciprocal, math.exp(-((self.alpha * self.cutoff) ** 2)))
 
     def energy(self, positions, box, *, neighbors=None):
         require_box(self, self.cutoff, box)
-        if is_concrete(box):
-            with jax.ensure_compile_time_eval():
-                error = float(self.accuracy(box))
-            require_accuracy(self, error, self.alpha * self.cutoff, f"`waves` {self.waves}")
+        self.require_accuracy(box)
         box = box.astype(positions.dtype)
         q = reduced(self.charges, positions)
         pairs = screened(self, q, self.alpha, self.cutoff)
@@ -232,16 +255,6 @@ def require_box(potential: AbstractElectrostatics, cutoff: float, box: AbstractB
     if isinstance(box, OpenBox):
         raise ValueError(f"`{name}` got an `OpenBox`; wanted a periodic box. In open space use `Coulomb`.")
     require_one_image(f"The cutoff of `{name}`", cutoff, box)
-
-
-def require_accuracy(potential: AbstractElectrostatics, error: float, x: float, what: str) -> None:
-    """Refuses a box in which waves leave out much more than pairs do, exp(-x²): they were fitted to a smaller one."""
-    if error > max(0.01, 3 * math.exp(-(x**2))):
-        name = type(potential).__name__
-        raise ValueError(
-            f"The box is too large for {what} of `{name}`, which would leave out {error:.2g} of the forces; wanted as"
-            f" many as the box needs, of `{name}.fit(charges, box, ...)`."
-        )
 
 
 def reduced(charges: AbstractCharges, positions: Float[Array, "atoms 3"]) -> Float[Array, " atoms"]:

@@ -9,15 +9,13 @@ from jaxtyping import ArrayLike
 
 from .._box import AbstractBox, reciprocal_vectors
 from .._fields import checked, counts, finite_number, positive_number
-from .._misc import is_concrete
 from ._charges import AbstractCharges, Charges, charges_rule
 from ._coulomb import (
-    AbstractElectrostatics,
+    AbstractLatticeSum,
     Ewald,
     constants,
     named_energy,
     reduced,
-    require_accuracy,
     require_box,
     require_special_pairs,
     screened,
@@ -29,7 +27,7 @@ _NODES = 5
 """Of the interpolation: with fewer, second derivatives are not continuous enough to train on."""
 
 
-class P3M(AbstractElectrostatics):
+class P3M(AbstractLatticeSum):
     """The sum of `Ewald`, its waves on a mesh: particle-particle particle-mesh with splines of five nodes.
 
     Its cost grows like N log N; from some thousand atoms on it is the faster one. Twice continuously differentiable, so
@@ -89,13 +87,14 @@ class P3M(AbstractElectrostatics):
             scale=scale,
         )
 
+    def accuracy(self, box):
+        spacings = jnp.sqrt(jnp.sum(box.vectors**2, axis=1)) / jnp.asarray(self.mesh)
+        reciprocal = 4 * (self.alpha * jnp.max(spacings)) ** _NODES
+        return jnp.maximum(reciprocal, math.exp(-((self.alpha * self.cutoff) ** 2)))
+
     def energy(self, positions, box, *, neighbors=None):
         require_box(self, self.cutoff, box)
-        if is_concrete(box):
-            with jax.ensure_compile_time_eval():
-                edges = np.linalg.norm(np.asarray(box.vectors, float), axis=1)
-            error = 4 * float(self.alpha * np.max(edges / np.array(self.mesh))) ** _NODES  # as of `fit`
-            require_accuracy(self, error, self.alpha * self.cutoff, f"`mesh` {self.mesh}")
+        self.require_accuracy(box)
         box = box.astype(positions.dtype)
         q = reduced(self.charges, positions)
         pairs = screened(self, q, self.alpha, self.cutoff)

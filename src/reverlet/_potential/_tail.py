@@ -14,11 +14,11 @@ class TailCorrected(AbstractPotential):
     """A pair potential and the mean energy of what its cutoff leaves out, if the liquid had no structure there.
 
     U_tail = (1/2V) Σ_{i,j} ∫ (u - u_truncated) 4πr² dr over all N² pairs of atoms, from where the truncation starts to
-    infinity. It acts on energy and pressure alone, never on forces. For a potential that falls faster than r⁻³˙⁵:
-    below r⁻³ there is no such energy. Integrated by Gauss–Legendre quadrature in r⁻¹ᐟ², which is exact for inverse
-    powers. Atoms of a species are alike, so
-    that it costs as many integrals as there are pairs of species; a potential of one's own with a parameter for every
-    atom, one for every pair of atoms. Excluded pairs count like all others.
+    infinity. It acts on energy and pressure alone, never on forces. For a potential that falls at least like r⁻⁴, since
+    with r⁻³ there is no such energy; integrated by Gauss–Legendre quadrature in 1/r, which is exact for powers that
+    are whole numbers. Atoms of a species are alike, so that it costs as many integrals as there are pairs of species; a
+    potential of one's own with a parameter for every atom, one for every pair of atoms. Excluded pairs count like all
+    others.
 
     The pressure is -(2π/3)ρ² ∫ r³ (u - u_truncated)′ dr. If the truncated energy jumps at the cutoff r_c, that is not
     -∂U_tail/∂V at a fixed cutoff, since pairs cross it as the box is strained: the derivative with respect to the box
@@ -48,9 +48,9 @@ class TailCorrected(AbstractPotential):
                 slow = _slowest(cast_floats(self.potential, jnp.result_type(float)))
             if slow is not None:
                 raise ValueError(
-                    f"`TailCorrected` got a `{type(slow).__name__}` whose energy falls more slowly than r to the power"
-                    " of -3.5: from -3 on its tail has none that is finite. Wanted one that falls faster, such as"
-                    " `LennardJones`; charges have `Ewald`."
+                    f"`TailCorrected` got a `{type(slow).__name__}` whose energy falls more slowly than 1/r⁴; from"
+                    " 1/r³ on its tail has none that is finite. Wanted one that falls faster, such as `LennardJones`;"
+                    " charges have `Ewald`."
                 )
 
     @property
@@ -94,8 +94,8 @@ def _integrals(potential, num_atoms, dtype):
         truncated = lambda r: truncation.truncate(lambda s: potential.pair_energy(s, i, j), r * r, cutoff)
         r = start + 0.5 * (nodes + 1) * (cutoff - start)
         switched = 0.5 * (cutoff - start) * jnp.sum(weights * r**2 * jax.vmap(lambda r: u(r) - truncated(r))(r))
-        t = 0.5 * (nodes + 1)  # r = cutoff / t²
-        beyond = cutoff**3 * jnp.sum(weights * t**-7 * jax.vmap(u)(cutoff / t**2))
+        t = 0.5 * (nodes + 1)  # r = cutoff / t
+        beyond = 0.5 * cutoff**3 * jnp.sum(weights * t**-4 * jax.vmap(u)(cutoff / t))
         beyond = jnp.where(_lasts(potential, i, j, dtype), jnp.nan, beyond)
         return jnp.stack([switched + beyond, cutoff**3 * truncated(jnp.asarray(cutoff, dtype))])
 
@@ -108,10 +108,10 @@ def _integrals(potential, num_atoms, dtype):
 
 
 def _lasts(potential, i, j, dtype):
-    """Whether the energy of a pair falls more slowly than r to the power of -3.5."""
+    """Whether the energy of a pair falls more slowly than 1/r⁴."""
     far = 16 * potential.cutoff
     near, further = (jnp.abs(potential.pair_energy(jnp.asarray(r * r, dtype), i, j)) for r in (far, 2 * far))
-    return (2**3.5 * further > 1.001 * near) & (further > 0)  # room for rounding
+    return (2**4 * further > 1.001 * near) & (further > 0)  # room for rounding
 
 
 def _slowest(potential) -> AbstractPairPotential | None:

@@ -2,7 +2,7 @@
 
 import abc
 import itertools
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from .._box import AbstractBox
 from .._fields import AbstractChecked, Rule
 from .._misc import as_array, is_concrete, require_shape, require_whole
 
+K = TypeVar("K")
 Vector = tuple[Float[Array, "*terms"], Float[Array, "*terms"], Float[Array, "*terms"]]
 
 
@@ -26,10 +27,14 @@ class AbstractAtomIndexed(AbstractChecked):
 
 def require_atoms(tree: PyTree, num_atoms: int) -> None:
     """Refuses a potential, or any other tree, of which a part does not fit so many atoms."""
-    indexed = lambda x: isinstance(x, AbstractAtomIndexed)
-    for part in jax.tree.leaves(tree, is_leaf=indexed):
-        if indexed(part):
-            part.require_atoms(num_atoms)
+    for part in parts_of(tree, AbstractAtomIndexed):
+        part.require_atoms(num_atoms)
+
+
+def parts_of(tree: PyTree, kind: type[K]) -> list[K]:
+    """What of a tree is of a class, the outermost of each branch."""
+    wanted = lambda x: isinstance(x, kind)
+    return list(filter(wanted, jax.tree.leaves(tree, is_leaf=wanted)))
 
 
 def require_indices(owner: AbstractAtomIndexed, indices: Int[Array, "..."], num_atoms: int) -> None:
