@@ -6,7 +6,6 @@ them and through the ensemble, steps the parameters, and repeats. What is its ow
 """
 
 import abc
-import contextlib
 import dataclasses
 import os
 import sys
@@ -291,9 +290,10 @@ def fit(
         except rv.SimulationError:
             file.write(written[:-1])
             if leads():
-                checkpoint.unlink()  # the one of the update before is beside it
-                with contextlib.suppress(FileNotFoundError):
+                try:  # in one step, so that a kill leaves one of them
                     os.replace(checkpoint.with_name(f"{checkpoint.name}.previous"), checkpoint)
+                except FileNotFoundError:  # of the first update
+                    checkpoint.unlink()
             raise
 
     with bar:

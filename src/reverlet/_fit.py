@@ -122,10 +122,10 @@ def fit(
     update = _update(loss_fn, optimizer, to_model, kept_positive)
     state = FitState(model, parameters, optimizer.init(parameters), carry, 0, None)
 
-    writes = path is not None and jax.process_index() == 0
-    with locked(path) if writes and path is not None else contextlib.nullcontext():
-        if writes and path is not None:
-            _require_own(path, source)
+    written = path if jax.process_index() == 0 else None
+    with contextlib.nullcontext() if written is None else locked(written):
+        if written is not None:
+            _require_own(written, source)
         fingerprint = None
         if path is not None or source is not None:
             fingerprint = Fingerprint.of(model, parameters, sorted(kept_positive), optimizer, key)
@@ -140,8 +140,8 @@ def fit(
                 )
         for step in range(state.step, num_steps):
             state = _next(state, update, to_model, jax.random.fold_in(key, step))
-            if writes and path is not None:
-                _save(path, state, fingerprint)
+            if written is not None:
+                _save(written, state, fingerprint)
             if callback is not None:
                 callback(state)
     return state

@@ -1,5 +1,7 @@
 """Pairs of atoms that are named: left out of a pair potential, or the only ones in it."""
 
+from typing import TYPE_CHECKING
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,8 +23,38 @@ from ._terms import (
 )
 from ._truncation import AbstractTruncation
 
+if TYPE_CHECKING:
+    # type checkers take an abstract variable for a field, and so for an argument
+    from typing import ClassVar as AbstractVar
+else:
+    from equinox import AbstractVar
 
-class Excluding(AbstractPairPotential, AbstractAtomIndexed):
+
+class AbstractExcepting(AbstractAtomIndexed):
+    """What makes an exception of some pairs of a pair potential."""
+
+    potential: AbstractVar[AbstractPairPotential]
+    named: AbstractVar[NamedPairs]
+
+    @property
+    def cutoff(self) -> float:
+        return self.potential.cutoff
+
+    @property
+    def truncation(self) -> AbstractTruncation:
+        return self.potential.truncation
+
+    @property
+    def pairs(self) -> Int[Array, "pairs 2"]:
+        """The exceptions, each once."""
+        return self.named.pairs
+
+    def require_atoms(self, num_atoms):
+        require_atoms(self.potential, num_atoms)
+        require_indices(self, self.pairs, num_atoms)
+
+
+class Excluding(AbstractExcepting, AbstractPairPotential):
     """A pair potential without some pairs, such as those of a molecule (`Topology.pairs_within`).
 
     An excluded pair contributes nothing, however near its atoms. Costs one comparison per pair and excluded partner of
@@ -42,23 +74,6 @@ class Excluding(AbstractPairPotential, AbstractAtomIndexed):
         self.potential = potential
         self.named = pairs if isinstance(pairs, NamedPairs) else each_once(pairs, num_atoms)
 
-    @property
-    def cutoff(self) -> float:
-        return self.potential.cutoff
-
-    @property
-    def truncation(self) -> AbstractTruncation:
-        return self.potential.truncation
-
-    @property
-    def pairs(self) -> Int[Array, "pairs 2"]:
-        """The exceptions, each once."""
-        return self.named.pairs
-
-    def require_atoms(self, num_atoms):
-        require_atoms(self.potential, num_atoms)
-        require_indices(self, self.pairs, num_atoms)
-
     def pair_energy(self, r2, i, j):
         excluded = is_partner(self.named.partners, i, j)
         # first a harmless distance: the atoms may be so near that the formula overflows
@@ -66,7 +81,7 @@ class Excluding(AbstractPairPotential, AbstractAtomIndexed):
         return jnp.where(excluded, 0, energy)
 
 
-class Rescaling(AbstractPotential, AbstractAtomIndexed):
+class Rescaling(AbstractExcepting, AbstractPotential):
     """A pair potential in which the interaction of some pairs is multiplied by a constant, such as 1-4 pairs.
 
     The pairs that are named have the formula as it is, at any distance: neither the cutoff nor the truncation of all
@@ -90,23 +105,6 @@ class Rescaling(AbstractPotential, AbstractAtomIndexed):
         self.potential = potential
         self.named = each_once(pairs, num_atoms)
         self.factor = factor
-
-    @property
-    def cutoff(self) -> float:
-        return self.potential.cutoff
-
-    @property
-    def truncation(self) -> AbstractTruncation:
-        return self.potential.truncation
-
-    @property
-    def pairs(self) -> Int[Array, "pairs 2"]:
-        """The exceptions, each once."""
-        return self.named.pairs
-
-    def require_atoms(self, num_atoms):
-        require_atoms(self.potential, num_atoms)
-        require_indices(self, self.pairs, num_atoms)
 
     def energy(self, positions, box, *, neighbors=None):
         others = Excluding(self.potential, self.named)

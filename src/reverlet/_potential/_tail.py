@@ -6,7 +6,7 @@ import numpy as np
 from .._misc import cast_floats, is_concrete
 from ._base import AbstractPotential
 from ._forms import AbstractSpeciesPairPotential
-from ._listed import Excluding, Rescaling
+from ._listed import AbstractExcepting, Rescaling
 from ._pair import AbstractPairPotential
 
 
@@ -125,7 +125,7 @@ def _slowest(potential) -> AbstractPairPotential | None:
 
 def _kinds(potential, num_atoms, dtype):
     """The potential, as one of which each index stands for a kind of atoms, and how many atoms there are of each."""
-    while isinstance(potential, Excluding | Rescaling):
+    while isinstance(potential, AbstractExcepting):
         potential = potential.potential
     if isinstance(potential, AbstractSpeciesPairPotential) and potential.species is not None:
         num = max(len(x) for x in jax.tree.leaves(potential) if eqx.is_inexact_array(x) and x.ndim > 0)
