@@ -20,6 +20,11 @@ nox.options.sessions = ["lint", "types", "docs", "tests"]
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 
+# Half of the time of the tests is compiling, and most of what is compiled runs for milliseconds. The experiments, the
+# documentation and all other sessions are compiled as users' programs are.
+COMPILED_QUICKLY = {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+
+
 def group(name: str) -> tuple[str, ...]:
     """The requirements of a dependency group (pip knows the flag `--group` only since 25.1)."""
     return nox.project.dependency_groups(PYPROJECT, name)
@@ -47,7 +52,7 @@ def tests(session: nox.Session) -> None:
         "-m",
         "not gpu",
         *session.posargs,
-        env={"JAX_PLATFORMS": "cpu"},
+        env={"JAX_PLATFORMS": "cpu", **COMPILED_QUICKLY},
     )
 
 
