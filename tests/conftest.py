@@ -49,6 +49,15 @@ def forget_compiled_programs():
 
 
 @pytest.fixture
+def compiled_well():
+    """As users' programs are, whatever the session asks of the rest of the suite."""
+    quickly = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", quickly)
+
+
+@pytest.fixture
 def without_type_checks():
     """What a user meets: the library's own errors, where the type checker of this suite would answer first."""
     jaxtyping.config.update("jaxtyping_disable", True)

@@ -412,6 +412,7 @@ def test_respa_in_single_precision():
     assert final.positions.dtype == final.velocities.dtype == jnp.float32
 
 
+@pytest.mark.usefixtures("compiled_well")  # which runs longer than it compiles
 def test_reference_trajectories():
     """346 atoms, 8 trajectories of 200 steps, against an independent leap-frog code."""
     path = SHARED / "reference" / "lj_leapfrog_200.npz"

@@ -117,6 +117,7 @@ def test_backward_undoes_forward_to_the_last_bit(potential, box, precision, seed
         assert_same_bits(back, start)  # the acceleration too
 
 
+@pytest.mark.usefixtures("compiled_well")
 @pytest.mark.parametrize(
     ("precision", "batched"),
     [pytest.param("float32", False, marks=pytest.mark.slow), ("float64", False), ("float32", True)],

@@ -35,7 +35,8 @@ def test_pages_with_code_are_found():
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_blocks_run(page, tmp_path):
     # a process of its own: pages choose their precision, and the suite's settings must not help them
-    environment = {"JAX_PLATFORMS": "cpu", **os.environ}
+    quickly = ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS")  # how the suite is compiled, and no user's program
+    environment = {"JAX_PLATFORMS": "cpu", **{k: v for k, v in os.environ.items() if k not in quickly}}
     program = "import sys; exec(compile(sys.stdin.read(), sys.argv[1], 'exec'), {'__name__': '__main__'})"
     done = subprocess.run(
         [sys.executable, "-c", program, str(page)],
