@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import jax
+
 from experiments.__main__ import main
 
 
