@@ -26,6 +26,7 @@ CALLS = {  # arguments that are fine, of functions that run something
     rv.minimize: {"system": SYSTEM, "state": STATE, "max_steps": 2, "tolerance": 10.0, "max_move": 0.01},
     rv.pack: {"molecule": WATER, "num": 4, "density": 600.0, "contact": 0.2, "positions": X[:3]},
     rv.qspcfw: WATERS,
+    rv.EANN.fresh: {"topology": WATER, "cutoff": 0.6, "num_radial": 4, "max_degree": 2},
     rv.fit: {"loss_fn": lambda m, c, k: (m["a"] ** 2, (c, None)), "model": {"a": jnp.array(1.0)},
              "optimizer": optax.adam(1e-3), "num_steps": 1, "positive": lambda m: m["a"], "callback": lambda s: None,
              "accept_changes": False},
@@ -58,7 +59,7 @@ SERIES_OF = {  # of functions of series, whose good values cost no more than bad
 SIGNED = "values a b origin series times correlation frequencies density".split()
 FINE = {  # legitimate, with the reason
     "negative": SIGNED,  # series have signs
-    "zero": [*SIGNED, "weights", "wavenumbers", "intensities", "at", "temperature", "positions", "chain"],
+    "zero": [*SIGNED, "weights", "wavenumbers", "intensities", "at", "temperature", "positions", "chain", "max_degree"],
     "nan inf -inf": ["weights", *SIGNED],  # come out as NaN, which `test_series` sees
 }
 
@@ -68,6 +69,7 @@ NEITHER = {  # public, but in none of the tables
     " Neighbors Pool RamanSpectra Samples Surfaces Trajectory Bath Edges.within"
     " SimulationError.within BitReversibleVerlet.describe",
     "of Diffrax's terms, which have no numbers": "ConservativeTerm Drift Kick OrnsteinUhlenbeck Stage",
+    "of weights in files; refused in test_surfaces": "DeepDipole DeepDipole.from_npz EANN EANN.from_npz",
     "of files, which test_files and test_file_mutations do worse to": "read read_structure stream reporting write",
     "of trees; refused where they are tested": "linearize mbar",
     "of OpenMM's objects; refused in test_openmm": "default_box from_state from_system",

@@ -29,6 +29,7 @@ from ._dipole import (
     AbstractDipole as AbstractDipole,
     AbstractPolarizability as AbstractPolarizability,
     BondPolarizability as BondPolarizability,
+    DeepDipole as DeepDipole,
     PointCharges as PointCharges,
     PolarizableDipole as PolarizableDipole,
 )
@@ -91,11 +92,14 @@ from ._observable import (
 from ._pack import pack as pack
 from ._per_parameter import per_parameter as per_parameter
 from ._potential import (
+    EANN as EANN,
     P3M as P3M,
     AbstractAtomIndexed as AbstractAtomIndexed,
     AbstractBondedPotential as AbstractBondedPotential,
     AbstractCharges as AbstractCharges,
     AbstractElectrostatics as AbstractElectrostatics,
+    AbstractGraphPotential as AbstractGraphPotential,
+    AbstractManyBody as AbstractManyBody,
     AbstractPairPotential as AbstractPairPotential,
     AbstractPotential as AbstractPotential,
     AbstractSpeciesPairPotential as AbstractSpeciesPairPotential,
@@ -106,6 +110,7 @@ from ._potential import (
     Coulomb as Coulomb,
     Ewald as Ewald,
     Excluding as Excluding,
+    FunctionPotential as FunctionPotential,
     HarmonicAngle as HarmonicAngle,
     HarmonicBond as HarmonicBond,
     LennardJones as LennardJones,
@@ -122,8 +127,10 @@ from ._potential import (
     Scaled as Scaled,
     ShiftedCutoff as ShiftedCutoff,
     SmoothSwitch as SmoothSwitch,
+    StillingerWeber as StillingerWeber,
     Sum as Sum,
     TailCorrected as TailCorrected,
+    Tersoff as Tersoff,
     UreyBradley as UreyBradley,
 )
 from ._sampler import (

@@ -5,5 +5,6 @@ from ._base import (
     polarizability_of as polarizability_of,
 )
 from ._bond_polarizability import BondPolarizability as BondPolarizability
+from ._deep_dipole import DeepDipole as DeepDipole
 from ._point_charges import PointCharges as PointCharges
 from ._polarizable import PolarizableDipole as PolarizableDipole

@@ -27,6 +27,7 @@ from ._coulomb import (
     Ewald as Ewald,
     ReactionField as ReactionField,
 )
+from ._eann import EANN as EANN
 from ._forms import (
     AbstractSpeciesPairPotential as AbstractSpeciesPairPotential,
     Buckingham as Buckingham,
@@ -34,15 +35,19 @@ from ._forms import (
     Mie as Mie,
     Morse as Morse,
 )
+from ._function import FunctionPotential as FunctionPotential
 from ._listed import Excluding as Excluding, ListedPairs as ListedPairs, Rescaling as Rescaling
+from ._many_body import AbstractGraphPotential as AbstractGraphPotential, AbstractManyBody as AbstractManyBody
 from ._p3m import P3M as P3M
 from ._pair import AbstractPairPotential as AbstractPairPotential, heat_flow as heat_flow
+from ._stillinger_weber import StillingerWeber as StillingerWeber
 from ._tail import TailCorrected as TailCorrected
 from ._terms import (
     AbstractAtomIndexed as AbstractAtomIndexed,
     parts_of as parts_of,
     require_atoms as require_atoms,
 )
+from ._tersoff import Tersoff as Tersoff
 from ._truncation import (
     AbstractTruncation as AbstractTruncation,
     PlainCutoff as PlainCutoff,

@@ -1,0 +1,235 @@
+"""Many-body surfaces: against published numbers, other engines, finite differences, and one another."""
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import CUTOFF, SHARED, argon_state
+
+import reverlet as rv
+
+REFERENCE, WATER = SHARED / "reference", SHARED / "data" / "water"
+published = pytest.mark.skipif(not WATER.exists(), reason="without the published weights")
+
+
+def waters(n):
+    return rv.Topology.from_elements(["O", "H", "H"] * n)
+
+
+@published
+def test_published_eann():
+    known = np.load(REFERENCE / "eann_water64.npz")
+    topology = rv.Topology.from_elements([("H", "O")[k] for k in known["species"]])
+    potential = rv.EANN.from_npz(WATER / "eann_pbe0.npz", topology)
+    positions = jnp.asarray(known["positions_A"] * 0.1)
+    box = rv.OrthorhombicBox(jnp.asarray(known["box_A"]).diagonal() * 0.1)
+    np.testing.assert_allclose(potential.energies(positions, box), known["atomic_energy"], rtol=1e-9)
+    np.testing.assert_allclose(potential.energy(positions, box), known["energy"], rtol=1e-9)
+    forces = potential.forces(positions, box) * 0.1
+    np.testing.assert_allclose(forces, known["forces"], atol=1e-8 * np.abs(known["forces"]).max())
+
+
+@published
+def test_published_deep_dipole():
+    known = np.load(REFERENCE / "deepdipole_water64.npz")
+    topology = rv.Topology.from_elements([("O", "H")[k] for k in known["atype"]])
+    dipole = rv.DeepDipole.from_npz(WATER / "deepdipole_weights.npz", WATER / "deepdipole_hyper.json", topology)
+    positions, box = jnp.asarray(known["positions_nm"]), rv.OrthorhombicBox(jnp.asarray(known["box_nm"]).diagonal())
+    np.testing.assert_allclose(dipole.displacements(positions, box), known["wannier_per_molecule"], rtol=0, atol=1e-11)
+    charges = dipole.born_charges(positions, box)
+    np.testing.assert_allclose(charges, np.moveaxis(known["dipole_gradient"], 1, 0), rtol=0, atol=1e-11)
+    np.testing.assert_allclose(jnp.sum(charges, axis=0), np.zeros((3, 3)), atol=1e-11)
+
+
+def diamond(constant, cells=2):
+    """Positions of both sublattices of diamond's structure, nm; every second atom is of the second."""
+    basis = np.array([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0]]) / 2
+    both = np.stack([basis, basis + 0.25], axis=1).reshape(-1, 3)
+    corners = np.stack(np.meshgrid(*[np.arange(cells)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
+    return jnp.asarray(((corners + both) * constant).reshape(-1, 3)), rv.OrthorhombicBox(jnp.full(3, cells * constant))
+
+
+def elastic_constants(potential, constant):
+    """C11, C12, C44 and C44 with clamped sublattices, GPa, from derivatives in strain and the sublattices' shift."""
+    positions, box = diamond(constant)
+    second = jnp.arange(len(positions)) % 2
+
+    def energy(y):
+        xx, yy, yz = y[:3]
+        strain = jnp.diag(jnp.array([1.0, 0, 0])) * xx + jnp.diag(jnp.array([0, 1.0, 0])) * yy
+        strain = strain + yz * jnp.zeros((3, 3)).at[1, 2].set(0.5).at[2, 1].set(0.5)
+        return potential.strained_energy(strain, positions + second[:, None] * y[3:], box)
+
+    h = jax.jit(jax.hessian(energy))(jnp.zeros(6)) / box.volume / (1e4 * rv.units.BAR)
+    clamped, mixed, inner = h[:3, :3], h[:3, 3:], h[3:, 3:]
+    relaxed = clamped - mixed @ jnp.linalg.solve(inner, mixed.T)
+    return np.array([relaxed[0, 0], relaxed[0, 1], relaxed[2, 2], clamped[2, 2]])
+
+
+def test_silicon_of_stillinger_and_weber():
+    """Lattice energy of the publication; elastic constants as of H. Balamane et al., Phys. Rev. B 46, 2250 (1992)."""
+    silicon = rv.StillingerWeber.silicon()
+    np.testing.assert_allclose(elastic_constants(silicon, 0.5431), [151.4, 76.4, 56.4, 109.7], rtol=2e-3)
+    positions, box = diamond(0.54310)
+    energy = silicon.energy(positions, box) / len(positions)
+    np.testing.assert_allclose(energy, -2 * silicon.epsilon, rtol=1e-5)
+
+
+def test_silicon_of_tersoff():
+    """Lattice energy and elastic constants of the publication: -4.63 eV; 142, 75, 69 and 119 GPa."""
+    silicon = rv.Tersoff.silicon()
+    positions, box = diamond(0.5432)
+    assert abs(silicon.energy(positions, box) / len(positions) / rv.units.ELECTRONVOLT + 4.63) < 0.005
+    np.testing.assert_allclose(elastic_constants(silicon, 0.5432), [142, 75, 69, 119], atol=1)
+
+
+# --- laws of all surfaces that look at neighborhoods, on the 32 atoms of the tables --------------------------------
+
+
+MIXED = rv.Topology.from_elements(["C", "H"] * 16)
+
+
+def squares(parameters, positions, box, edges):
+    del positions, box
+    near = jnp.where(edges.mask, (1 - jnp.sum(edges.d**2, axis=-1) / CUTOFF**2) ** 3, 0)
+    return parameters["k"] * jnp.sum(jnp.sum(near, axis=1) ** 2)
+
+
+SURFACES = {
+    "Stillinger-Weber": rv.StillingerWeber(2.0, 0.27, cutoff=CUTOFF),
+    "Tersoff": rv.Tersoff(9e3, 3e3, 18.0, 12.0, 0.1, 0.8, 2.0, 1.0, -0.4, onset=0.2, cutoff=CUTOFF),
+    "EANN": rv.EANN.fresh(MIXED, key=jax.random.key(0), cutoff=CUTOFF, num_radial=4, hidden=(8, 8)),
+    "function": rv.FunctionPotential(squares, {"k": jnp.array(1.5)}, cutoff=CUTOFF),
+}
+surfaces = pytest.mark.parametrize("name", SURFACES)
+
+
+@surfaces
+def test_derivatives(name):
+    """Forces, and the derivative of a force along a motion, with respect to positions and every parameter."""
+    potential, state = SURFACES[name], argon_state()
+    box, x = state.box, state.positions
+    v, w = jax.random.normal(jax.random.key(1), (2, *x.shape))
+    parameters, static = eqx.partition(potential, eqx.is_inexact_array)
+    leaves, treedef = jax.tree.flatten(parameters)
+    along = jax.tree.unflatten(
+        treedef, [jnp.cos(1.0 + jnp.arange(a.size, dtype=float)).reshape(a.shape) * abs(a).max() for a in leaves]
+    )
+
+    def energy(t, s):
+        moved = jax.tree.map(lambda a, b: a + 0.01 * t * b, parameters, along)
+        return eqx.combine(moved, static).energy(x + 1e-2 * (t * v + s * w), box)
+
+    first, second = jax.jit(jax.grad(energy)), jax.jit(jax.grad(jax.grad(energy), 1))
+    assert min(abs(first(0.0, 0.0)), abs(second(0.0, 0.0))) > 1e-4  # there is something to compare
+    h = 1e-5
+    e = jax.jit(energy)
+    slope = lambda f: (8 * (f(h) - f(-h)) - (f(2 * h) - f(-2 * h))) / (12 * h)
+    # the second derivative of Tersoff's switch jumps at both its ends
+    rtol = 1e-6 if name == "Tersoff" else 1e-8
+    np.testing.assert_allclose(first(0.0, 0.0), slope(lambda t: e(t, 0.0)), rtol=rtol)
+    np.testing.assert_allclose(second(0.0, 0.0), slope(lambda s: first(0.0, s)), rtol=rtol)
+
+
+@surfaces
+def test_lists_change_nothing(name):
+    potential, state = SURFACES[name], argon_state(3)
+    if name == "EANN":
+        topology = rv.Topology.from_elements(["C", "H"] * 54)
+        potential = rv.EANN.fresh(topology, key=jax.random.key(0), cutoff=CUTOFF, num_radial=4, hidden=(8, 8))
+    search = rv.CellList.fit(state.positions, state.box, cutoff=CUTOFF, skin=0.05, per_atom=True)
+    neighbors = search.find(state.positions, state.box)
+    of = jax.jit(
+        lambda x, neighbors: (
+            potential.energy(x, state.box, neighbors=neighbors),
+            potential.forces(x, state.box, neighbors=neighbors),
+        )
+    )
+    moved = state.positions + 0.01 * jax.random.normal(jax.random.key(2), state.positions.shape) / 3
+    for a, b in zip(of(moved, neighbors), of(moved, None), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_adjoint():
+    """Through trajectories, with respect to every parameter of a network and to the start, as Diffrax's own adjoint."""
+    potential, state = SURFACES["EANN"], argon_state()
+
+    def loss(potential, x, adjoint):
+        system = rv.System(MIXED, potential)
+        final = rv.nve(system, rv.State(x, state.velocities, state.box), dt=0.002, num_steps=5, adjoint=adjoint).final
+        return jnp.sum(final.positions**2) + jnp.sum(final.velocities**3)
+
+    slopes = lambda adjoint: eqx.filter_jit(eqx.filter_grad(lambda both: loss(*both, adjoint)))(
+        (potential, state.positions)
+    )
+    for a, b in zip(*map(jax.tree.leaves, map(slopes, (rv.ReversibleAdjoint(), diffrax.DirectAdjoint()))), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9 * np.abs(b).max())
+
+
+def test_atoms_at_one_place():
+    state = argon_state()
+    together = state.positions.at[1].set(state.positions[0])
+    for potential in SURFACES.values():
+        if isinstance(potential, rv.AbstractGraphPotential):
+            assert jnp.isnan(potential.energy(together, state.box))
+    with pytest.raises(rv.SimulationError, match="nearest two atoms are 0 and 1"):
+        rv.System(MIXED, SURFACES["EANN"]).check(rv.State(together, state.velocities, state.box))
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_functions_that_do_not_fit():
+    x, box = argon_state().positions, argon_state().box
+    for function in (lambda parameters, positions: 0.0, lambda a, b, c, d, e: 0.0):
+        with pytest.raises(TypeError, match="parameters, positions, box"):
+            rv.FunctionPotential(function, None)
+    with pytest.raises(ValueError, match="there is no `cutoff`"):
+        rv.FunctionPotential(squares, {"k": 1.0})
+    with pytest.raises(ValueError, match="scalar of the dtype"):
+        rv.FunctionPotential(lambda p, x, box: x, None).energy(x, box)
+    with pytest.raises(ValueError, match="scalar of the dtype"):
+        rv.FunctionPotential(lambda p, x, box: jnp.sum(x).astype(jnp.float32), None).energy(x, box)
+    with pytest.raises(TypeError, match="function"):
+        rv.FunctionPotential(3.0, None)
+
+
+def archive(path, **changes):
+    """An archive of a small network, with some arrays changed, or left out where they are `None`."""
+    shapes = {"c": (2, 3), "inta": (2, 3), "rs": (2, 3), "initpot": (1,)}
+    shapes |= {"w0": (2, 9, 4), "w3": (2, 4, 4), "w6": (2, 4, 1), "b0": (2, 4), "b3": (2, 4), "b6": (2, 1)}
+    shapes |= {f"{kind}{k}": (2, 4) for k in (1, 2, 4, 5) for kind in "wb"}
+    arrays = {name: np.ones(shape) for name, shape in shapes.items()} | changes
+    np.savez(path, **{name: x for name, x in arrays.items() if x is not None})
+    return path
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_archives_that_do_not_fit(tmp_path):
+    read = lambda path, **options: rv.EANN.from_npz(path, waters(2), **options)
+    assert read(archive(tmp_path / "fine.npz")).offset == 1
+    wrong = {
+        "lacks `w3`": {"w3": None},
+        "finite real numbers": {"w3": np.full((2, 4, 4), np.nan)},
+        "`w3`": {"w3": np.ones((2, 5, 4))},
+        "`c`": {"c": np.ones((3, 3))},
+        "damaged": {"w3": np.array([object()])},  # a pickle, which is not opened
+    }
+    for told, changes in wrong.items():
+        with pytest.raises(ValueError, match=told):
+            read(archive(tmp_path / "wrong.npz", **changes))
+    with pytest.raises(ValueError, match="parameters of H, C"):
+        read(tmp_path / "fine.npz", elements=("H", "C"))
+    with pytest.raises(ValueError, match="`max_degree` is -1"):
+        read(tmp_path / "fine.npz", max_degree=-1)
+    with pytest.raises(ValueError, match="`cutoff` is 0"):
+        read(tmp_path / "fine.npz", cutoff=0.0)
+    with pytest.raises(TypeError, match="`topology` is 3"):
+        rv.EANN.from_npz(tmp_path / "fine.npz", 3)
+    whole = (tmp_path / "fine.npz").read_bytes()
+    for part in (b"", b"PK", whole[:300], whole[: len(whole) // 2], whole[:-40]):
+        (tmp_path / "cut.npz").write_bytes(part)
+        with pytest.raises(ValueError, match="no NumPy archive"):
+            read(tmp_path / "cut.npz")
+    with pytest.raises(FileNotFoundError):
+        read(tmp_path / "none.npz")
