@@ -1,5 +1,7 @@
 """Many-body surfaces: against published numbers, other engines, finite differences, and one another."""
 
+import json
+
 import diffrax
 import equinox as eqx
 import jax
@@ -83,6 +85,8 @@ def test_silicon_of_tersoff():
     positions, box = diamond(0.5432)
     assert abs(silicon.energy(positions, box) / len(positions) / rv.units.ELECTRONVOLT + 4.63) < 0.005
     np.testing.assert_allclose(elastic_constants(silicon, 0.5432), [142, 75, 69, 119], atol=1)
+    positions, box = diamond(0.3566)
+    assert abs(rv.Tersoff.carbon().energy(positions, box) / len(positions) / rv.units.ELECTRONVOLT + 7.37) < 0.005
 
 
 # --- laws of all surfaces that look at neighborhoods, on the 32 atoms of the tables --------------------------------
@@ -233,3 +237,22 @@ def test_archives_that_do_not_fit(tmp_path):
             read(tmp_path / "cut.npz")
     with pytest.raises(FileNotFoundError):
         read(tmp_path / "none.npz")
+
+
+@published
+@pytest.mark.usefixtures("without_type_checks")
+def test_hyperparameters_that_do_not_fit(tmp_path):
+    known, path = json.loads((WATER / "deepdipole_hyper.json").read_text()), tmp_path / "hyper.json"
+    read = lambda: rv.DeepDipole.from_npz(WATER / "deepdipole_weights.npz", path, waters(2))
+    wrong = {"sel": [40, 92], "neuron": [25, 50, 90], "axis_neuron": 5, "fitting_neuron": [100, 90, 100]}
+    for name, value in wrong.items():
+        path.write_text(json.dumps({**known, name: value}))
+        with pytest.raises(ValueError, match="As the hyperparameters say"):
+            read()
+    path.write_text(json.dumps({**known, "type_map": ["O", "C"]}))
+    with pytest.raises(ValueError, match=r"`type_map` in .* has C"):
+        read()
+    for text, told in (("{", "no JSON"), ("[]", "lacks `type_map`"), ('{"sel": [1]}', "lacks `type_map`")):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=told):
+            read()

@@ -1,5 +1,6 @@
 """The dipole of Wannier centers that a network places, in the descriptor of Deep Potentials (se_e2_a)."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from jaxtyping import Array, Float
 
 from .. import units
 from .._archives import read_archive
-from .._misc import as_float_array, cast_floats
+from .._misc import as_float_array, cast_floats, require_shape
 from .._neighbors import Edges
 from .._potential._kinds import SortedKinds
 from .._potential._terms import AbstractAtomIndexed
@@ -77,6 +78,8 @@ class DeepDipole(AbstractDipole, AbstractAtomIndexed):
         names += [f"fit_{kind}{k}" for k in range(depth + 1) for kind in "Wb"] + steps + ["davg", "dstd"]
         arrays = {name: as_float_array(x) for name, x in read_archive(weights, names).items()}
 
+        _require_shapes(weights, arrays, hyper)
+
         def embedding(c, n):
             layers = range(1, len(hyper.neuron) + 1)
             of = lambda kind: tuple(arrays[f"emb_c{c}_n{n}_{kind}{k}"] for k in layers)
@@ -102,11 +105,7 @@ class DeepDipole(AbstractDipole, AbstractAtomIndexed):
         )
 
     def require_atoms(self, num_atoms):
-        if len(self.kinds.of_atom) != num_atoms:
-            raise ValueError(
-                f"`DeepDipole` is of {len(self.kinds.of_atom)} atoms, but there are {num_atoms}; wanted one made for"
-                " this topology."
-            )
+        self.kinds.require_atoms("DeepDipole", num_atoms)
 
     def moment(self, positions, box, *, neighbors=None):
         model = cast_floats(self, positions.dtype)
@@ -175,9 +174,27 @@ def _read_hyperparameters(path):
     missing = [name for name in _Hyperparameters._fields if not isinstance(content, dict) or name not in content]
     if missing:
         raise ValueError(f"{path} lacks `{'`, `'.join(missing)}`; wanted the hyperparameters of a Deep Dipole.")
+    foreign = [element for element in content["type_map"] if element not in _CHARGES]
+    if foreign:
+        raise ValueError(f"`type_map` in {path} has {foreign[0]}; wanted H and O, whose charges are known here.")
     # the inner cutoff as the program that trained it rounded it, where it is told
     content = {**content, "rcut_smth": content.get("rcut_smth_as_used", content["rcut_smth"])}
     return _Hyperparameters(**{name: content[name] for name in _Hyperparameters._fields})
+
+
+def _require_shapes(path, arrays, hyper):
+    """Refuses arrays that the hyperparameters do not describe."""
+    num, width = len(hyper.type_map), hyper.neuron[-1]
+    shapes = dict.fromkeys(("davg", "dstd"), (num, sum(hyper.sel), 4))
+    sizes = [1, *hyper.neuron]
+    for c in hyper.sel_type:
+        for n in range(num):
+            for k, (a, b) in enumerate(itertools.pairwise(sizes), start=1):
+                shapes |= {f"emb_c{c}_n{n}_W{k}": (a, b), f"emb_c{c}_n{n}_b{k}": (b,)}
+    for k, (a, b) in enumerate(itertools.pairwise([width * hyper.axis_neuron, *hyper.fitting_neuron, width])):
+        shapes |= {f"fit_W{k}": (a, b), f"fit_b{k}": (b,), f"fit_idt{k}": (b,)}
+    for name, x in arrays.items():
+        require_shape(f"{name}` in `{path}", x, shapes[name], "As the hyperparameters say.")
 
 
 _CHARGES = {"H": 1.0, "O": -2.0}
@@ -185,8 +202,7 @@ _CHARGES = {"H": 1.0, "O": -2.0}
 
 
 class _Network(eqx.Module):
-    """Layers of tanh, each of which may add its input, once or twice over, with a step of its own; the last is linear
-    where there is one more set of weights than steps."""
+    """Layers of tanh, times a step where there is one; those that keep or double the width add their input."""
 
     weights: tuple[Float[Array, "_ _"], ...]
     biases: tuple[Float[Array, " _"], ...]

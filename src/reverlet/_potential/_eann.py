@@ -160,11 +160,7 @@ class EANN(AbstractGraphPotential, AbstractAtomIndexed):
         )
 
     def require_atoms(self, num_atoms):
-        if len(self.kinds.of_atom) != num_atoms:
-            raise ValueError(
-                f"`EANN` is of {len(self.kinds.of_atom)} atoms, but there are {num_atoms}; wanted one made for this"
-                " topology."
-            )
+        self.kinds.require_atoms("EANN", num_atoms)
 
     def densities(self, edges) -> Float[Array, "atoms features"]:
         """ρ of every atom, all n of L = 0 first."""

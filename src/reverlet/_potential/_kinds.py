@@ -51,6 +51,14 @@ class SortedKinds(eqx.Module):
         with jax.ensure_compile_time_eval():
             return SortedKinds.of(jnp.asarray([numbers.index(z) for z in present], int), len(numbers))
 
+    def require_atoms(self, owner: str, num_atoms: int) -> None:
+        """Refuses another number of atoms, with the name of the `owner` of the parameters."""
+        if len(self.of_atom) != num_atoms:
+            raise ValueError(
+                f"`{owner}` is of {len(self.of_atom)} atoms, but there are {num_atoms}; wanted one made for this"
+                " topology."
+            )
+
     def map(
         self, function: Callable[[int, Float[Array, "some *each"]], Float[Array, " some"]], values: Array
     ) -> Float[Array, " atoms"]:
