@@ -18,6 +18,8 @@ MEASURED = {"observable": rv.Temperature(), "system": SYSTEM, "samples": SAMPLES
             "dynamics": rv.Dynamics(1e-3, 8), "throw": True}  # fmt: skip
 WATER = rv.Topology.from_elements(["O", "H", "H"], molecules=[0, 0, 0], bonds=[(0, 1), (0, 2)])
 WEIGHTS, SERIES = jnp.array([0.5, 0.25, 0.25]), jnp.arange(1.0, 13.0).reshape(4, 3)
+DEEP = {"topology": WATER, "positions": X[:3], "box": BOX, "elements": ("O", "H"), "cutoff": 0.6, "onset": 0.1,
+        "neurons": (2, 4), "axis": 2, "hidden": (3,)}  # fmt: skip
 WATERS = {"num_molecules": 8, "box": BOX, "cutoff": 0.8, "truncation": rv.PlainCutoff(), "accuracy": 1e-4}
 CALLS = {  # arguments that are fine, of functions that run something
     rv.nve: {"system": SYSTEM, "state": STATE, "solver": rv.VelocityVerlet(), "dt": 1e-3, "num_steps": 2,
@@ -27,6 +29,8 @@ CALLS = {  # arguments that are fine, of functions that run something
     rv.pack: {"molecule": WATER, "num": 4, "density": 600.0, "contact": 0.2, "positions": X[:3]},
     rv.qspcfw: WATERS,
     rv.EANN.fresh: {"topology": WATER, "cutoff": 0.6, "num_radial": 4, "max_degree": 2},
+    rv.DeepDipole.fresh: {**DEEP, "charges": np.array([-2.0, 1.0]), "centers": ("O",), "scale": 0.01},
+    rv.DeepPolarizability.fresh: {**DEEP, "isotropic": 1e-3, "scale": 1e-4},
     rv.fit: {"loss_fn": lambda m, c, k: (m["a"] ** 2, (c, None)), "model": {"a": jnp.array(1.0)},
              "optimizer": optax.adam(1e-3), "num_steps": 1, "positive": lambda m: m["a"], "callback": lambda s: None,
              "accept_changes": False},
@@ -58,8 +62,20 @@ SERIES_OF = {  # of functions of series, whose good values cost no more than bad
 }  # fmt: skip
 SIGNED = "values a b origin series times correlation frequencies density".split()
 FINE = {  # legitimate, with the reason
-    "negative": SIGNED,  # series have signs
-    "zero": [*SIGNED, "weights", "wavenumbers", "intensities", "at", "temperature", "positions", "chain", "max_degree"],
+    "negative": [*SIGNED, "charges", "isotropic", "scale"],  # series, charges and parts that are fitted have signs
+    "zero": [
+        *SIGNED,
+        "charges",
+        "isotropic",
+        "weights",
+        "wavenumbers",
+        "intensities",
+        "at",
+        "temperature",
+        "positions",
+        "chain",
+        "max_degree",
+    ],
     "nan inf -inf": ["weights", *SIGNED],  # come out as NaN, which `test_series` sees
 }
 
@@ -69,7 +85,8 @@ NEITHER = {  # public, but in none of the tables
     " Neighbors Pool RamanSpectra Samples Surfaces Trajectory Bath Edges.within"
     " SimulationError.within BitReversibleVerlet.describe",
     "of Diffrax's terms, which have no numbers": "ConservativeTerm Drift Kick OrnsteinUhlenbeck Stage",
-    "of weights in files; refused in test_surfaces": "DeepDipole DeepDipole.from_npz EANN EANN.from_npz",
+    "of networks, and of weights in files; refused in test_surfaces": "DeepDipole DeepDipole.from_npz"
+    " DeepPolarizability EANN EANN.from_npz",
     "of files, which test_files and test_file_mutations do worse to": "read read_structure stream reporting write",
     "of trees; refused where they are tested": "linearize mbar",
     "of OpenMM's objects; refused in test_openmm": "default_box from_state from_system",

@@ -30,6 +30,7 @@ from ._dipole import (
     AbstractPolarizability as AbstractPolarizability,
     BondPolarizability as BondPolarizability,
     DeepDipole as DeepDipole,
+    DeepPolarizability as DeepPolarizability,
     PointCharges as PointCharges,
     PolarizableDipole as PolarizableDipole,
 )

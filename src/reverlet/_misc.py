@@ -223,6 +223,12 @@ def _described(x):
     return f"{text if len(text) < 80 else text[:80] + '…'}, of type `{type(x).__name__}`"
 
 
+def smooth_step(t: Array) -> Array:
+    """1 - 10 t³ + 15 t⁴ - 6 t⁵: one up to t = 0 and zero from t = 1 on, with two continuous derivatives."""
+    t = jnp.clip(t, 0, 1)
+    return 1 - t**3 * (10 - t * (15 - 6 * t))
+
+
 def tree_add(a: PyTree, b: PyTree) -> PyTree:
     """The leafwise sum of two trees of arrays."""
     return jax.tree.map(jnp.add, a, b)

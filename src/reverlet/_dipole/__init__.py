@@ -6,5 +6,6 @@ from ._base import (
 )
 from ._bond_polarizability import BondPolarizability as BondPolarizability
 from ._deep_dipole import DeepDipole as DeepDipole
+from ._deep_polarizability import DeepPolarizability as DeepPolarizability
 from ._point_charges import PointCharges as PointCharges
 from ._polarizable import PolarizableDipole as PolarizableDipole

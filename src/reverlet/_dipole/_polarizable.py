@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from .._box import OpenBox, require_one_image
 from .._fields import Kinds, Parameter, checked, indices, optional, positive, positive_number
-from .._misc import require_shape
+from .._misc import require_shape, smooth_step
 from .._neighbors import Edges
 from .._potential._charges import Charges, charges_rule
 from ._base import AbstractDipole
@@ -92,8 +92,7 @@ class PolarizableDipole(AbstractDipole):
     def _switch(self, r):
         if self.cutoff is None:
             return jnp.ones_like(r)
-        t = jnp.clip((r / self.cutoff - 0.8) / 0.2, 0, 1)
-        return 1 - t**3 * (10 - 15 * t + 6 * t**2)
+        return smooth_step((r / self.cutoff - 0.8) / 0.2)
 
     def _damp(self, r, product):
         if self.damping is None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._fields import AbstractChecked, Rule, checked, positive_number
-from .._misc import require_instance
+from .._misc import require_instance, smooth_step
 
 PairFunction = Callable[[Float[Array, ""]], Float[Array, ""]]
 
@@ -78,8 +78,7 @@ class SmoothSwitch(AbstractTruncation):
     def truncate(self, u, r2, cutoff):
         # the maximum keeps the square root's derivative finite below the onset, where it is not used
         r = jnp.sqrt(jnp.maximum(r2, 0.25 * self.onset**2))
-        t = jnp.clip((r - self.onset) / (cutoff - self.onset), 0, 1)
-        return u(r2) * (1 - t**3 * (10 - t * (15 - 6 * t)))
+        return u(r2) * smooth_step((r - self.onset) / (cutoff - self.onset))
 
     def start(self, cutoff):
         del cutoff
