@@ -31,6 +31,7 @@ CALLS = {  # arguments that are fine, of functions that run something
     rv.EANN.fresh: {"topology": WATER, "cutoff": 0.6, "num_radial": 4, "max_degree": 2},
     rv.DeepDipole.fresh: {**DEEP, "charges": np.array([-2.0, 1.0]), "centers": ("O",), "scale": 0.01},
     rv.DeepPolarizability.fresh: {**DEEP, "isotropic": 1e-3, "scale": 1e-4},
+    rv.MessagePassing.fresh: {"topology": WATER, "cutoff": 0.6, "num_radial": 4, "num_channels": 4, "num_rounds": 2},
     rv.fit: {"loss_fn": lambda m, c, k: (m["a"] ** 2, (c, None)), "model": {"a": jnp.array(1.0)},
              "optimizer": optax.adam(1e-3), "num_steps": 1, "positive": lambda m: m["a"], "callback": lambda s: None,
              "accept_changes": False},
@@ -86,7 +87,7 @@ NEITHER = {  # public, but in none of the tables
     " SimulationError.within BitReversibleVerlet.describe",
     "of Diffrax's terms, which have no numbers": "ConservativeTerm Drift Kick OrnsteinUhlenbeck Stage",
     "of networks, and of weights in files; refused in test_surfaces": "DeepDipole DeepDipole.from_npz"
-    " DeepPolarizability EANN EANN.from_npz",
+    " DeepPolarizability EANN EANN.from_npz MessagePassing",
     "of files, which test_files and test_file_mutations do worse to": "read read_structure stream reporting write",
     "of trees; refused where they are tested": "linearize mbar",
     "of OpenMM's objects; refused in test_openmm": "default_box from_state from_system",

@@ -116,6 +116,7 @@ from ._potential import (
     HarmonicBond as HarmonicBond,
     LennardJones as LennardJones,
     ListedPairs as ListedPairs,
+    MessagePassing as MessagePassing,
     Mie as Mie,
     MolecularCharges as MolecularCharges,
     Morse as Morse,

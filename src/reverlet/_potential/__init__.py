@@ -38,6 +38,7 @@ from ._forms import (
 from ._function import FunctionPotential as FunctionPotential
 from ._listed import Excluding as Excluding, ListedPairs as ListedPairs, Rescaling as Rescaling
 from ._many_body import AbstractGraphPotential as AbstractGraphPotential, AbstractManyBody as AbstractManyBody
+from ._message_passing import MessagePassing as MessagePassing
 from ._p3m import P3M as P3M
 from ._pair import AbstractPairPotential as AbstractPairPotential, heat_flow as heat_flow
 from ._stillinger_weber import StillingerWeber as StillingerWeber
