@@ -214,8 +214,9 @@ def test_networks_that_do_not_fit():
 
 
 def test_adjoint():
-    """Through trajectories, with respect to every parameter of networks and to the start, as Diffrax's own adjoint."""
-    potential, state = SURFACES["EANN"] + SURFACES["message passing"], argon_state()
+    """Through trajectories, with respect to every parameter and to the start, as Diffrax's own adjoint; on a prior."""
+    prior = rv.LennardJones(0.3, 0.5, cutoff=CUTOFF, truncation=rv.ShiftedCutoff())
+    potential, state = prior + SURFACES["message passing"], argon_state()
 
     def loss(potential, x, adjoint):
         system = rv.System(MIXED, potential)
