@@ -114,7 +114,7 @@ class MessagePassing(AbstractGraphPotential, AbstractAtomIndexed):
         radial = _chebyshev(2 * x2 - 1, self.rounds[0].filters.shape[1])
         radial = radial * jnp.where(edges.mask, (1 - x2) ** 3, 0)[..., None]
         directed = radial[..., None, :] * x[..., None]
-        sent, s, v = self.first[kind], 0.0, 0.0
+        sent, s, v = self.first[kind], jnp.zeros(()), jnp.zeros(())
         for k, each in enumerate(self.rounds):
             if k > 0:
                 sent = self.senders[k - 1](kind, s)
