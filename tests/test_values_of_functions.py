@@ -91,10 +91,11 @@ NEITHER = {  # public, but in none of the tables
     "of files, which test_files and test_file_mutations do worse to": "read read_structure stream reporting write",
     "of trees; refused where they are tested": "linearize mbar",
     "of OpenMM's objects; refused in test_openmm": "default_box from_state from_system",
+    "of sockets and files; refused in test_exports": "LammpsTable ipi_driver read_lammps_table save write_lammps_table",
     "rules of fields, which all of test_values is about": "Indices Parameter Rule checked count finite finite_number"
     " function indices instance optional positive positive_number positive_or_zero positive_scalar positive_whole",
 }
-SPACES = [rv, rv.controls, rv.fields, rv.flows, rv.io, rv.openmm, rv.spectra, rv.statistics]
+SPACES = [rv, rv.controls, rv.export, rv.fields, rv.flows, rv.io, rv.openmm, rv.spectra, rv.statistics]
 
 
 def public():

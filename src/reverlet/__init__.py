@@ -4,6 +4,7 @@ from diffrax import ForwardMode as ForwardMode
 
 from . import (
     controls as controls,
+    export as export,
     fields as fields,
     flows as flows,
     io as io,
@@ -170,5 +171,6 @@ from ._targets import StatePoint as StatePoint, Target as Target
 from ._topology import Topology as Topology
 from ._verdict import SimulationError as SimulationError
 from ._water import AbstractModel as AbstractModel, WaterModel as WaterModel, qspcfw as qspcfw
+from .export import ASECalculator as ASECalculator
 
 __version__ = "0.1.0"

@@ -35,7 +35,7 @@ class Edges(NamedTuple):
 
         **Errors:** `ValueError` for a list that has no view per atom, or not up to the cutoff.
         """
-        n = len(positions)
+        n = positions.shape[0]  # which an export may leave open
         j = jnp.broadcast_to(jnp.arange(n), (n, n)) if neighbors is None else _of_atom(neighbors, cutoff)
         other = (j != n) & (j != jnp.arange(n)[:, None])
         j = jnp.where(other, j, 0)

@@ -48,7 +48,7 @@ class AbstractGraphPotential(AbstractPotential):
         self, positions: Float[Array, "atoms 3"], box: AbstractBox, *, neighbors: Neighbors | None = None
     ) -> Float[Array, " atoms"]:
         """The energy of every atom, kJ/mol, of which `energy` is the sum."""
-        require_atoms(self, len(positions))
+        require_atoms(self, positions.shape[0])
         edges = Edges.within(self.cutoff, positions, box, neighbors)
         apart = jnp.all(jnp.any(edges.d != 0, axis=2), axis=1)
         energies = cast_floats(self, positions.dtype).atom_energies(edges)

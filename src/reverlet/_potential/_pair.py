@@ -45,7 +45,7 @@ class AbstractPairPotential(AbstractPotential):
         `i` and `j` exchanged; finite for every 0 < r2 <= cutoff²."""
 
     def energy(self, positions, box, *, neighbors=None):
-        require_atoms(self, len(positions))
+        require_atoms(self, positions.shape[0])
         dtype = positions.dtype
         energy = pair_sum(cast_floats(self, dtype), None, positions, box.astype(dtype), neighbors)
         return energy * one_if_usable(self, positions, box, neighbors)
@@ -60,7 +60,7 @@ def heat_flow(
 ) -> tuple[Float[Array, " atoms"], Float[Array, "3"]]:
     """Every atom's half of its pair energies, kJ/mol, and what pairs carry, ½ Σ_{i<j} F_ij·(v_i + v_j) r_ij, in
     kJ/mol nm/ps. F_ij is the force on i, r_ij = r_i - r_j."""
-    require_atoms(potential, len(positions))
+    require_atoms(potential, positions.shape[0])
     dtype = positions.dtype
     potential, box = cast_floats(potential, dtype), box.astype(dtype)
 
@@ -73,6 +73,6 @@ def heat_flow(
         # a quarter, since every pair is met twice
         return energies, jnp.stack([-0.25 * jnp.sum(row_sum(power * dk)) for dk in d])
 
-    energies, flows = per_tile(of_tile, len(positions), neighbors)
+    energies, flows = per_tile(of_tile, positions.shape[0], neighbors)
     one = one_if_usable(potential, positions, box, neighbors)
     return by_atom(energies, neighbors) * one, jnp.sum(flows, axis=0) * one

@@ -268,7 +268,7 @@ class _Parameters:
             out = out + self.dots[k] * jnp.sum(slope)
         if self.others:
             function = lambda values: jnp.sum(
-                per_tile(lambda tile: self._with(tile, self.others, values), len(positions), neighbors)
+                per_tile(lambda tile: self._with(tile, self.others, values), positions.shape[0], neighbors)
             )
             values, dots = ([leaves[k] for k in self.others] for leaves in (self.leaves, self.dots))
             out = out + jax.jvp(function, (values,), (dots,))[1]
@@ -296,7 +296,9 @@ def pair_sum(potential, charges, positions, box, neighbors):
     energy of a row, the derivative with respect to its charge is known too.
     """
     sums = per_tile(
-        lambda tile: tile.total(tile.energies(potential, charges, positions, box), charges), len(positions), neighbors
+        lambda tile: tile.total(tile.energies(potential, charges, positions, box), charges),
+        positions.shape[0],
+        neighbors,
     )
     return jnp.sum(sums)
 
@@ -312,7 +314,7 @@ def _pair_sum_jvp(primals, tangents):
         shares = None if charges_dot is None else tile.energies(potential, charges, positions, box)
         return shares, parameters.slopes(tile)
 
-    shares, slopes = per_tile(sweep, len(positions), neighbors)
+    shares, slopes = per_tile(sweep, positions.shape[0], neighbors)
     out = parameters.tangent(slopes, positions, neighbors)
     if charges_dot is not None:
         out = out + jnp.sum(by_atom(shares, neighbors) * charges_dot)
@@ -337,7 +339,7 @@ def _directional(potential, charges, positions, box, neighbors, w, strain):
     """The derivative of the energy along `w` and `strain`, which may be `None`."""
     # as products with the derivatives, so that transposing with respect to `w` and `strain` is these, in closed form
     sweep = lambda tile: tile.slopes(potential, charges, positions, box, strain is not None)
-    return _product(per_tile(sweep, len(positions), neighbors), neighbors, w, strain)
+    return _product(per_tile(sweep, positions.shape[0], neighbors), neighbors, w, strain)
 
 
 def _product(slopes, neighbors, w, strain):
@@ -366,7 +368,7 @@ def _directional_jvp(primals, tangents):
         second = tile.second_slopes(potential, charges, positions, box, w, strain, moved is not None)
         return first, second, shares, parameters.slopes(tile)
 
-    first, second, shares, slopes = per_tile(sweep, len(positions), neighbors)
+    first, second, shares, slopes = per_tile(sweep, positions.shape[0], neighbors)
     out = parameters.tangent(slopes, positions, neighbors)
     if charges_dot is not None:
         out = out + jnp.sum(by_atom(shares, neighbors) * charges_dot)

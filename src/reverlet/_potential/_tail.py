@@ -131,12 +131,12 @@ def _kinds(potential, num_atoms, dtype):
         num = max(len(x) for x in jax.tree.leaves(potential) if eqx.is_inexact_array(x) and x.ndim > 0)
         counts = jnp.zeros(num, dtype).at[potential.species].add(1)
         return eqx.tree_at(lambda p: p.species, potential, jnp.arange(num)), counts
-    if not _looks_at_indices(potential, dtype):
+    if not looks_at_indices(potential, dtype):
         return potential, jnp.full(1, num_atoms, dtype)
     return potential, jnp.ones(num_atoms, dtype)
 
 
-def _looks_at_indices(potential, dtype):
+def looks_at_indices(potential, dtype):
     """Whether the formula reads which atoms it is given."""
     index = jax.ShapeDtypeStruct((), jnp.int32)
     r2 = jax.ShapeDtypeStruct((), dtype)
