@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks import batches, gradient_cost, large_systems, solvers, stress, water
+from benchmarks import batches, gradient_cost, large_systems, solvers, stress, surfaces, water
 
 BENCHMARKS = {
     "gradient_cost": gradient_cost.main,
@@ -10,6 +10,7 @@ BENCHMARKS = {
     "large_systems": large_systems.main,
     "solvers": solvers.main,
     "stress": stress.main,
+    "surfaces": surfaces.main,
     "water": water.main,
 }
 

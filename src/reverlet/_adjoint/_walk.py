@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from .._controls import AbstractCotangentControl
-from .._misc import tree_add
+from .._misc import tied_to, tree_add
 from ._forward import acceleration, at_due_steps, choose, if_there_is, push
 from ._functions import prepare, ready, refreshed
 from ._grid import Grid
@@ -33,15 +33,13 @@ class Walk(NamedTuple):
         return zeros(y), zeros(self.moving), [jnp.sum(s <= self.grid.num_steps) for s in self.grid.slots]
 
     def tied_to(self, x):
-        """The same for one step, and `x`: parameters as if they changed with it.
+        """The same for one step, and `x`.
 
         Otherwise the compiler takes what depends on parameters alone, such as σ² and 1/L, out of the loop, and once for
         every place where it is used; back in the loop it cannot know that these are the same, and computes the
         distances of all pairs four times instead of once.
         """
-        arrays, rest = eqx.partition((self.moving, self.fixed), eqx.is_array)
-        arrays, x = jax.lax.optimization_barrier((arrays, x))
-        moving, fixed = eqx.combine(arrays, rest)
+        x, (moving, fixed) = tied_to(x, (self.moving, self.fixed))
         return self._replace(moving=moving, fixed=fixed), x
 
     def refreshed(self, due, i, y, prepared):

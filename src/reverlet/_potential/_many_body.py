@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._box import AbstractBox
-from .._misc import cast_floats, require_positive
+from .._misc import cast_floats, require_positive, tied_to
 from .._neighbors import Edges, Neighbors
 from ._base import AbstractPotential
 from ._terms import require_atoms
@@ -51,7 +51,8 @@ class AbstractGraphPotential(AbstractPotential):
         require_atoms(self, positions.shape[0])
         edges = Edges.within(self.cutoff, positions, box, neighbors)
         apart = jnp.all(jnp.any(edges.d != 0, axis=2), axis=1)
-        energies = cast_floats(self, positions.dtype).atom_energies(edges)
+        edges, potential = tied_to(edges, cast_floats(self, positions.dtype))
+        energies = potential.atom_energies(edges)
         return jnp.where(apart, energies, jnp.nan)
 
 
