@@ -135,7 +135,7 @@ def test_derivatives(name):
 
     first, second = jax.jit(jax.grad(energy)), jax.jit(jax.grad(jax.grad(energy), 1))
     assert min(abs(first(0.0, 0.0)), abs(second(0.0, 0.0))) > 1e-4  # there is something to compare
-    h = 1e-5
+    h = 1e-3  # of motions of 1e-2 nm
     e = jax.jit(energy)
     slope = lambda f: (8 * (f(h) - f(-h)) - (f(2 * h) - f(-2 * h))) / (12 * h)
     # the second derivative of Tersoff's switch jumps at both its ends

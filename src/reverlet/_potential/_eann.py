@@ -168,11 +168,8 @@ class EANN(AbstractGraphPotential, AbstractAtomIndexed):
         r = jnp.sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2])
         cut = jnp.where(edges.mask, _cosine_cutoff(r * (units.ANGSTROM / self.cutoff)), 0)
         kind = self.kinds.of_atom[edges.j]
-        radial = []
-        for n in range(self.amplitudes.shape[1]):
-            c, alpha, shift = (_of_kind(x[:, n], kind) for x in (self.amplitudes, self.widths, self.shifts))
-            radial.append(c * jnp.exp(-alpha * (r - shift) ** 2) * cut)
-        radial = jnp.stack(radial, axis=1)
+        c, alpha, shift = (_of_kind(x, kind) for x in (self.amplitudes, self.widths, self.shifts))
+        radial = c * jnp.exp(-alpha * (r[:, None] - shift) ** 2) * cut[:, None]
         blocks = []
         for degree in range(self.max_degree + 1):
             products = [w * math.prod((d[a] for a in axes), start=jnp.ones_like(r)) for axes, w in _monomials(degree)]
@@ -214,10 +211,11 @@ def _times(x, weights):
 
 
 def _of_kind(values, kind):
-    """One value for every neighbor, by its kind: choices, which fuse, where a gather would be an array of its own."""
-    out = jnp.broadcast_to(values[0], kind.shape)
+    """Those of every neighbor (atoms, radial, near), by its kind: choices, which fuse, where a gather would be an array
+    of its own."""
+    out = jnp.broadcast_to(values[0][:, None], (len(kind), values.shape[1], kind.shape[1]))
     for k in range(1, len(values)):
-        out = jnp.where(kind == k, values[k], out)
+        out = jnp.where(kind[:, None] == k, values[k][:, None], out)
     return out
 
 
