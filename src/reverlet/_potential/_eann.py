@@ -8,6 +8,7 @@ from pathlib import Path
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .. import units
@@ -170,13 +171,16 @@ class EANN(AbstractGraphPotential, AbstractAtomIndexed):
         kind = self.kinds.of_atom[edges.j]
         c, alpha, shift = (_of_kind(x, kind) for x in (self.amplitudes, self.widths, self.shifts))
         radial = c * jnp.exp(-alpha * (r[:, None] - shift) ** 2) * cut[:, None]
-        blocks = []
+        # one product of matrices for all L
+        products, degrees = [], []
         for degree in range(self.max_degree + 1):
-            products = [w * math.prod((d[a] for a in axes), start=jnp.ones_like(r)) for axes, w in _monomials(degree)]
-            angular = jnp.stack(products, axis=1)
-            sums = jnp.einsum("icj,inj->icn", angular, radial, precision=jax.lax.Precision.HIGHEST)
-            blocks.append(jnp.sum(sums * sums, axis=1))
-        return jnp.concatenate(blocks, axis=1)
+            for axes, w in _monomials(degree):
+                products.append(w * math.prod((d[a] for a in axes), start=jnp.ones_like(r)))
+                degrees.append(degree)
+        sums = jnp.einsum("icj,inj->icn", jnp.stack(products, axis=1), radial, precision=jax.lax.Precision.HIGHEST)
+        ends = np.cumsum(np.bincount(degrees))
+        blocks = jnp.split(sums * sums, ends[:-1], axis=1)
+        return jnp.concatenate([jnp.sum(block, axis=1) for block in blocks], axis=1)
 
     def atom_energies(self, edges):
         return self.kinds.map(self._network, self.densities(edges)) + self.offset
