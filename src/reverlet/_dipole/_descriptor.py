@@ -65,7 +65,8 @@ class Descriptor(eqx.Module):
         found = []
         for place, kind in enumerate(self.centers):
             rows = self.kinds.order[starts[kind] : starts[kind + 1]]
-            a = self._of_centers(place, Edges(*(x[rows] for x in edges)), None if listed else starts)
+            of_rows = jax.tree.map(lambda x, rows=rows: x[rows], edges)
+            a = self._of_centers(place, of_rows, None if listed else starts)
             products = jnp.einsum("ikm,ikn->imn", a, a[:, :, : self.axis], precision="highest")
             found.append((a, products.reshape(len(a), -1)))
         return found

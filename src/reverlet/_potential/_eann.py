@@ -168,7 +168,7 @@ class EANN(AbstractGraphPotential, AbstractAtomIndexed):
         d = [edges.d[..., k] / units.ANGSTROM for k in range(3)]
         r = jnp.sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2])
         cut = jnp.where(edges.mask, _cosine_cutoff(r * (units.ANGSTROM / self.cutoff)), 0)
-        kind = self.kinds.of_atom[edges.j]
+        kind = edges.of_neighbors(self.kinds.of_atom)
         c, alpha, shift = (_of_kind(x, kind) for x in (self.amplitudes, self.widths, self.shifts))
         radial = c * jnp.exp(-alpha * (r[:, None] - shift) ** 2) * cut[:, None]
         # one product of matrices for all L
@@ -215,8 +215,8 @@ def _times(x, weights):
 
 
 def _of_kind(values, kind):
-    """Those of every neighbor (atoms, radial, near), by its kind: choices, which fuse, where a gather would be an array
-    of its own."""
+    """Those of every neighbor (1 or atoms, radial, near), by its kind: choices, which fuse, where a gather would be an
+    array of its own."""
     out = jnp.broadcast_to(values[0][:, None], (len(kind), values.shape[1], kind.shape[1]))
     for k in range(1, len(values)):
         out = jnp.where(kind[:, None] == k, values[k][:, None], out)
