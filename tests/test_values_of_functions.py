@@ -86,8 +86,8 @@ NEITHER = {  # public, but in none of the tables
     " Neighbors Pool RamanSpectra Samples Surfaces Trajectory Bath Edges.within"
     " SimulationError.within BitReversibleVerlet.describe",
     "of Diffrax's terms, which have no numbers": "ConservativeTerm Drift Kick OrnsteinUhlenbeck Stage",
-    "of networks, and of weights in files; refused in test_surfaces": "DeepDipole DeepDipole.from_npz"
-    " DeepPolarizability EANN EANN.from_npz MessagePassing",
+    "of networks, and of weights in files; refused in test_surfaces, test_files_of_weights": "DeepDipole"
+    " DeepDipole.from_npz DeepPolarizability EANN EANN.from_npz EANN.from_pickle MessagePassing",
     "of files, which test_files and test_file_mutations do worse to": "read read_structure stream reporting write",
     "of trees; refused where they are tested": "linearize mbar",
     "of OpenMM's objects; refused in test_openmm": "default_box from_state from_system",

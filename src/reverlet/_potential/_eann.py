@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .. import units
-from .._archives import read_archive
+from .._archives import MOST_BYTES, as_weights, listed, read_archive
+from .._array_pickles import as_array, read_pickle
 from .._elements import atomic_number
 from .._fields import Parameter, checked, finite, positive_number
 from .._misc import as_float_array, require_constant, require_count, require_instance, require_key, require_positive
@@ -35,8 +36,8 @@ class EANN(AbstractGraphPotential, AbstractAtomIndexed):
     Lengths inside are in Å and energies in kJ/mol, as published, so that parameters and rates of learning mean what
     they mean there; everything around is in nm, as everywhere.
 
-    Made by `EANN.from_npz` of published weights, or by `EANN.fresh` to be trained. All arrays are parameters; the first
-    axis is the element.
+    Made by `EANN.from_npz` or `EANN.from_pickle` of published weights, or by `EANN.fresh` to be trained. All arrays are
+    parameters; the first axis is the element.
 
     **Reference:** Y. Zhang, C. Hu and B. Jiang, J. Phys. Chem. Lett. 10, 4962 (2019).
     """
@@ -77,9 +78,35 @@ class EANN(AbstractGraphPotential, AbstractAtomIndexed):
         **Errors:** `ValueError` for a file that is none or damaged, arrays that are missing or do not fit, and atoms of
         an element that is not among `elements`.
         """
-        require_count("max_degree", max_degree, least=0)
         names = [f"{kind}{k}" for k in range(7) for kind in "wb"]
         arrays = read_archive(path, [*names, "c", "inta", "rs", "initpot"])
+        return cls._of_arrays(path, arrays, topology, elements, cutoff, max_degree)
+
+    @classmethod
+    def from_pickle(
+        cls,
+        path: str | Path,
+        topology: Topology,
+        *,
+        elements: Sequence[str] = ("H", "O"),
+        cutoff: float = 0.6,
+        max_degree: int = 2,
+    ) -> "EANN":
+        """Weights from a pickle of parameters, as DMFF's `EANNForce` has them. It is read and not run: what it names
+        besides arrays is refused.
+
+        **Arguments:** `path`, of a dictionary of arrays `w.0` … `b.6`, `density.params`, `density.rs`, `density.inta`
+        and `nnmod.initpot`, with linear layers (elements, outputs, inputs), as PyTorch keeps them; or of lists `w` and
+        `b`, and `c`, `rs`, `inta` and `initpot`, with linear layers (elements, inputs, outputs), alone or under
+        `energy`. The others as of `from_npz`: `elements` by rising mass, as DMFF sorts them.
+
+        **Errors:** as of `from_npz`.
+        """
+        return cls._of_arrays(path, _of_dmff(path, read_pickle(path)), topology, elements, cutoff, max_degree)
+
+    @classmethod
+    def _of_arrays(cls, path, arrays, topology, elements, cutoff, max_degree):
+        require_count("max_degree", max_degree, least=0)
         num, radial = len(elements), arrays["c"].shape[-1] if arrays["c"].ndim else 0
         first, second = (arrays[name].shape[-1] if arrays[name].ndim else 0 for name in ("w0", "w3"))
         inputs = {0: radial * (max_degree + 1), 3: first, 6: second}
@@ -88,7 +115,8 @@ class EANN(AbstractGraphPotential, AbstractAtomIndexed):
         shapes |= {f"b{k}": (num, size) for k, size in outputs.items()}
         shapes |= {f"w{k}": (num, inputs[k], size) if k in inputs else (num, size) for k, size in outputs.items()}
         for name, shape in shapes.items():
-            if arrays[name].size != math.prod(shape):
+            # the same but for axes of length one
+            if [n for n in arrays[name].shape if n != 1] != [n for n in shape if n != 1]:
                 raise ValueError(
                     f"`{name}` in {path} has shape {arrays[name].shape}; wanted {shape} for {num} elements, {radial}"
                     f" radial functions and a `max_degree` of {max_degree}."
@@ -238,3 +266,33 @@ def _cosine_cutoff(x):
     for k in reversed(range(terms)):
         cosine = cosine * y + (-1) ** k / math.factorial(2 * k)
     return cosine**4
+
+
+def _of_dmff(path, content):
+    """The arrays of a pickle by the names that `from_npz` has for them."""
+    if isinstance(content, dict) and isinstance(content.get("energy"), dict):
+        content = content["energy"]
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} has a `{type(content).__name__}`; wanted a dictionary of arrays.")
+    flat = "w.0" in content
+    found = {}
+    for kind, k in itertools.product("wb", range(7)):
+        layers = content.get(kind)
+        layers = layers if isinstance(layers, list | tuple) else ()
+        x = content.get(f"{kind}.{k}") if flat else layers[k] if k < len(layers) else None
+        found[f"{kind}{k}"] = (f"{kind}.{k}" if flat else f"{kind}[{k}]", as_array(x))
+    for name, other in {"c": "params", "rs": "rs", "inta": "inta", "initpot": "initpot"}.items():
+        full = f"nnmod.{other}" if name == "initpot" else f"density.{other}"
+        full = full if full in content else name
+        found[name] = (full, as_array(content.get(full)))
+    missing = [theirs for theirs, x in found.values() if x is None]
+    if missing:
+        raise ValueError(f"{path} lacks {listed(missing)}; it has {listed(list(map(str, content)))}. Wanted arrays.")
+    present = {name: (theirs, x) for name, (theirs, x) in found.items() if x is not None}
+    size = sum(8 * x.size for _, x in present.values())  # one array may stand in many places
+    if size > MOST_BYTES:
+        raise ValueError(f"{path} has arrays of {size} bytes, at most {MOST_BYTES} are read.")
+    arrays = {name: as_weights(path, theirs, x) for name, (theirs, x) in present.items()}
+    if flat:
+        arrays |= {name: arrays[name].swapaxes(1, 2) for name in ("w0", "w3", "w6") if arrays[name].ndim == 3}
+    return arrays
