@@ -21,6 +21,7 @@ WEIGHTS, SERIES = jnp.array([0.5, 0.25, 0.25]), jnp.arange(1.0, 13.0).reshape(4,
 DEEP = {"topology": WATER, "positions": X[:3], "box": BOX, "elements": ("O", "H"), "cutoff": 0.6, "onset": 0.1,
         "neurons": (2, 4), "axis": 2, "hidden": (3,)}  # fmt: skip
 WATERS = {"num_molecules": 8, "box": BOX, "cutoff": 0.8, "truncation": rv.PlainCutoff(), "accuracy": 1e-4}
+LABELS = rv.Labels(TOPOLOGY, X[None], 2.0 * np.eye(3), forces=np.ones((1, 4, 3)))
 CALLS = {  # arguments that are fine, of functions that run something
     rv.nve: {"system": SYSTEM, "state": STATE, "solver": rv.VelocityVerlet(), "dt": 1e-3, "num_steps": 2,
              "save_every": 1, "record": lambda *_: 0, "adjoint": rv.ReversibleAdjoint(), "both_directions": False,
@@ -35,6 +36,14 @@ CALLS = {  # arguments that are fine, of functions that run something
     rv.fit: {"loss_fn": lambda m, c, k: (m["a"] ** 2, (c, None)), "model": {"a": jnp.array(1.0)},
              "optimizer": optax.adam(1e-3), "num_steps": 1, "positive": lambda m: m["a"], "callback": lambda s: None,
              "accept_changes": False},
+    rv.force_matching: {"model": LJ, "labels": LABELS, "optimizer": optax.adam(1e-3), "validation": LABELS,
+                        "num_epochs": 1, "batch_size": 1, "weights": rv.training.LabelWeights(), "offset": 1.0,
+                        "patience": 2, "original": LABELS, "forgetting": 1.0, "batch": 1, "check_units": False,
+                        "callback": lambda s: None, "accept_changes": False},
+    rv.training.predict_labels: {"model": LJ, "labels": LABELS, "offset": 1.0, "batch": 1},
+    rv.training.label_errors: {"predicted": LABELS, "labels": LABELS},
+    rv.training.label_loss: {"model": LJ, "labels": LABELS, "weights": rv.training.LabelWeights(), "batch": 1},
+    rv.low_rank: {"model": {"a": jnp.ones((5, 5))}, "rank": 1},
     rv.per_parameter: {"optimizer": optax.adam, "rates": {"a": 1e-3}},
     rv.expectation: {**MEASURED, "thermodynamic": True, "dynamical": True},
     rv.expectation_gradients: {**MEASURED, "keep_samples": True},
@@ -63,10 +72,13 @@ SERIES_OF = {  # of functions of series, whose good values cost no more than bad
 }  # fmt: skip
 SIGNED = "values a b origin series times correlation frequencies density".split()
 FINE = {  # legitimate, with the reason
-    "negative": [*SIGNED, "charges", "isotropic", "scale"],  # series, charges and parts that are fitted have signs
+    # series, constants, charges and parts that are fitted have signs
+    "negative": [*SIGNED, "offset", "charges", "isotropic", "scale"],
     "zero": [
         *SIGNED,
         "charges",
+        "forgetting",
+        "offset",
         "isotropic",
         "weights",
         "wavenumbers",
@@ -82,20 +94,21 @@ FINE = {  # legitimate, with the reason
 
 
 NEITHER = {  # public, but in none of the tables
-    "made by the library": "BitReversibleState Blocks Chains Edges Estimate FitState GradientHorizon Gradients Minimum"
-    " Neighbors Pool RamanSpectra Samples Surfaces Trajectory Bath Edges.within"
-    " SimulationError.within BitReversibleVerlet.describe",
+    "made by the library": "BitReversibleState Blocks Chains Comparison Edges Epochs Estimate FitState GradientHorizon"
+    " Gradients LabelErrors LowRank Matched Minimum Neighbors Pool RamanSpectra Samples Surfaces Trajectory Bath"
+    " Edges.within SimulationError.within BitReversibleVerlet.describe",
     "of Diffrax's terms, which have no numbers": "ConservativeTerm Drift Kick OrnsteinUhlenbeck Stage",
     "of networks, and of weights in files; refused in test_surfaces, test_files_of_weights": "DeepDipole"
     " DeepDipole.from_npz DeepPolarizability EANN EANN.from_npz EANN.from_pickle MessagePassing",
     "of files, which test_files and test_file_mutations do worse to": "read read_structure stream reporting write",
+    "refused in test_training": "AdaptedPotential Labels.concatenate read_labels write_labels",
     "of trees; refused where they are tested": "linearize mbar",
     "of OpenMM's objects; refused in test_openmm": "default_box from_state from_system",
     "of sockets and files; refused in test_exports": "LammpsTable ipi_driver read_lammps_table save write_lammps_table",
     "rules of fields, which all of test_values is about": "Indices Parameter Rule checked count finite finite_number"
     " function indices instance optional positive positive_number positive_or_zero positive_scalar positive_whole",
 }
-SPACES = [rv, rv.controls, rv.export, rv.fields, rv.flows, rv.io, rv.openmm, rv.spectra, rv.statistics]
+SPACES = [rv, rv.controls, rv.export, rv.fields, rv.flows, rv.io, rv.openmm, rv.spectra, rv.statistics, rv.training]
 
 
 def public():

@@ -11,6 +11,7 @@ from . import (
     openmm as openmm,
     spectra as spectra,
     statistics as statistics,
+    training as training,
     units as units,
 )
 from ._adjoint import ReversibleAdjoint as ReversibleAdjoint
@@ -55,6 +56,9 @@ from ._horizon import (
     GradientHorizon as GradientHorizon,
     gradient_horizon as gradient_horizon,
 )
+from ._labels import Labels as Labels
+from ._low_rank import AdaptedPotential as AdaptedPotential, low_rank as low_rank
+from ._matching import force_matching as force_matching
 from ._mbar import mbar as mbar
 from ._minimize import (
     Minimum as Minimum,

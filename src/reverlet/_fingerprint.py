@@ -29,8 +29,8 @@ _PROBES = [
 
 @dataclasses.dataclass(frozen=True)
 class Fingerprint:
-    """Of a fit: the model without its parameters, by the names of fields; which of these are kept positive; how the
-    optimizer moves each; the random key."""
+    """Of a fit: the model without its parameters, and data beside it, by the names of fields; which parameters are kept
+    positive; how the optimizer moves each; the random key."""
 
     model: dict[str, str]
     positive: list[str]
@@ -40,12 +40,16 @@ class Fingerprint:
     """Of the optimizer, which says the rest of it: what it does in updates that are not tried. Empty if unknown."""
 
     @classmethod
-    def of(cls, model: PyTree, parameters: PyTree, positive: list[str], optimizer, key: PRNGKeyArray) -> "Fingerprint":
-        """Of a fit that begins."""
+    def of(
+        cls, model: PyTree, parameters: PyTree, positive: list[str], optimizer, key: PRNGKeyArray, beside: PyTree = None
+    ) -> "Fingerprint":
+        """Of a fit that begins; `beside`, what else must be the same, as data."""
         typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
         data = np.asarray(jax.random.key_data(key) if typed else key)
         moves, program = _moves(optimizer, parameters), _program(optimizer, parameters)
-        return cls(_described(model, ""), positive, moves, data.tobytes().hex(), program)
+        described = {f"model{name}": text for name, text in _described(model, "").items()}
+        described |= {name.removeprefix("."): text for name, text in _described(beside, "").items()}
+        return cls(described, positive, moves, data.tobytes().hex(), program)
 
     def differences(self, there: "Fingerprint") -> list[str]:
         """What is other than in the fit of a file, by name."""
@@ -53,7 +57,7 @@ class Fingerprint:
         for name in sorted({*self.model, *there.model}):
             a, b = (side.get(name, "missing") for side in (self.model, there.model))
             if a != b:
-                found.append(f"`model{name}` is {a}, there {b}")
+                found.append(f"`{name}` is {a}, there {b}")
         if self.positive != there.positive:
             found.append(f"`positive` picks {self.positive}, there {there.positive}")
         others = len(found)
@@ -134,7 +138,7 @@ def _described(node: Any, name: str) -> dict[str, str]:
 
 
 def _text(value: Any) -> str:
-    if eqx.is_inexact_array(value):
+    if isinstance(value, jax.Array) and eqx.is_inexact_array(value):  # a parameter; NumPy's are data
         return f"{value.dtype}{list(value.shape)}"
     if eqx.is_array(value) or isinstance(value, np.ndarray):
         data = jax.random.key_data(value) if jnp.issubdtype(value.dtype, jax.dtypes.prng_key) else value

@@ -27,7 +27,7 @@ from ._checkpoint import (
 )
 from ._fingerprint import Fingerprint
 from ._misc import require_callable, require_count, require_flag, require_instance, require_key
-from ._per_parameter import mapped, positive_leaves
+from ._per_parameter import Pick, mapped, picked, positive_leaves
 from ._verdict import SimulationError
 
 M = TypeVar("M", bound=PyTree)
@@ -60,7 +60,8 @@ def fit(
     num_steps: int,
     key: PRNGKeyArray,
     carry: PyTree = None,
-    positive: Callable[[M], Any] | None = None,
+    positive: Pick | None = None,
+    trainable: Pick | None = None,
     callback: Callable[[FitState[M]], None] | None = None,
     checkpoint: str | os.PathLike | None = None,
     resume: str | os.PathLike | None = None,
@@ -78,6 +79,9 @@ def fit(
     - `key`: every update gets a key of its own, made of `key` and its number, so that a resumed fit goes on the same.
     - `positive`: picks arrays of the model that must stay positive, as `lambda m: m.sigma`, a tuple for several. Their
       logarithms are optimized; a learning rate is then a relative change.
+    - `trainable`: picks what is fitted, in the same way; by default every array of floating-point numbers. All else
+      stays as it is, whatever the optimizer does, and costs no gradient. Also by name, as `"layers"` for all that is
+      in `m.layers`, or `["layers[0].weights", "*.bias"]`; so can `positive`.
     - `callback(state)`: called after every update, after the checkpoint was written.
     - `checkpoint`: a file to write after every update, in one piece, so that a kill leaves a whole one; the one that it
       replaces is kept beside it as `NAME.previous`. One that is there already is refused unless the fit goes on from
@@ -105,22 +109,93 @@ def fit(
     if callback is not None:
         require_callable("callback", callback, "`lambda state: print(state.step)`")
     require_key("key", key)
-    path, source = _path("checkpoint", checkpoint), "auto" if resume == "auto" else _path("resume", resume)
-    kept_positive = positive_leaves(positive, model)
-    parameters, rest = eqx.partition(mapped(jnp.log, kept_positive, model), eqx.is_inexact_array)
-    if not jax.tree.leaves(parameters):
-        raise ValueError(
-            f"`model` has nothing to fit: of its leaves {_short(kinds_of(model))} none is an array of floating-point"
-            " numbers. Wanted one, such as `jnp.array(3.0)` in the place of a Python number or of integers."
-        )
-    to_model = lambda parameters: mapped(jnp.exp, kept_positive, eqx.combine(parameters, rest))
-    # weak types, which arrays made of Python floats have and updated ones do not, would compile the update twice
-    strong = lambda x: jax.lax.convert_element_type(x, x.dtype) if getattr(x, "weak_type", False) else x
-    parameters, carry = jax.tree.map(strong, (parameters, carry))
+    moved = Moved.of(model, positive, trainable)
+    carry = jax.tree.map(_strong, carry)
     report = _checked_report(loss_fn, model, carry, key)
-    _require_gradients_alone(optimizer, parameters)
-    update = _update(loss_fn, optimizer, to_model, kept_positive)
-    state = FitState(model, parameters, optimizer.init(parameters), carry, 0, None)
+    return descend(
+        _update(loss_fn, optimizer, moved),
+        moved,
+        optimizer,
+        carry,
+        report,
+        num_steps=num_steps,
+        key=key,
+        callback=callback,
+        checkpoint=checkpoint,
+        resume=resume,
+        accept_changes=accept_changes,
+    )
+
+
+class Moved(eqx.Module):
+    """What of a model an optimizer moves."""
+
+    model: PyTree
+    """As it was given."""
+    parameters: PyTree
+    """What is moved: those kept positive as logarithms, and nothing where nothing moves."""
+    rest: PyTree
+    positive: frozenset[str] = eqx.field(static=True)
+
+    @staticmethod
+    def of(model: PyTree, positive: Pick | None, trainable: Pick | None) -> "Moved":
+        """**Errors:** `ValueError` where there is nothing to move."""
+        kept_positive = positive_leaves(positive, model)
+        names = None if trainable is None else picked(trainable, model, "`trainable`")
+        moves = lambda path, x: eqx.is_inexact_array(x) and (names is None or jax.tree_util.keystr(path) in names)
+        chosen = jax.tree_util.tree_map_with_path(moves, model)
+        if not any(jax.tree.leaves(chosen)):
+            raise ValueError(
+                f"`model` has nothing to fit: of its leaves {_short(kinds_of(model))} none"
+                f"{'' if names is None else ' that `trainable` picks'} is an array of floating-point numbers. Wanted"
+                " one, such as `jnp.array(3.0)` in the place of a Python number or of integers."
+            )
+        names = {jax.tree_util.keystr(path) for path, moves in jax.tree_util.tree_leaves_with_path(chosen) if moves}
+        kept_positive &= names
+        parameters, rest = eqx.partition(mapped(jnp.log, kept_positive, model), chosen)
+        return Moved(model, jax.tree.map(_strong, parameters), rest, frozenset(kept_positive))
+
+    def to_model(self, parameters: PyTree) -> PyTree:
+        """The model with others."""
+        return mapped(jnp.exp, self.positive, eqx.combine(parameters, self.rest))
+
+    def fingerprint(self, optimizer: optax.GradientTransformation, key: PRNGKeyArray, beside: PyTree) -> Fingerprint:
+        """With the numbers of what does not move, and `beside`, of what else makes the fit what it is."""
+        fixed = jax.tree.map(lambda x: np.asarray(x) if eqx.is_inexact_array(x) else x, self.rest)
+        described = eqx.combine(jax.tree.map(jnp.asarray, self.parameters), fixed)
+        return Fingerprint.of(described, self.parameters, sorted(self.positive), optimizer, key, beside)
+
+
+def _strong(x):
+    # weak types, which arrays made of Python floats have and updated ones do not, would compile the update twice
+    return jax.lax.convert_element_type(x, x.dtype) if getattr(x, "weak_type", False) else x
+
+
+def descend(
+    update: Callable[[PyTree, PyTree, PyTree, PRNGKeyArray], Any],
+    moved: Moved,
+    optimizer: optax.GradientTransformation,
+    carry: PyTree,
+    report: PyTree,
+    *,
+    num_steps: int,
+    key: PRNGKeyArray,
+    callback: Callable[[FitState], None] | None,
+    checkpoint: str | os.PathLike | None,
+    resume: str | os.PathLike | None,
+    accept_changes: bool,
+    beside: PyTree = None,
+    ended: Callable[[FitState], bool] = lambda state: False,
+) -> FitState:
+    """Updates one after the other, each of which is in a checkpoint before the next; arguments and errors as of `fit`.
+
+    **Arguments:** `update(parameters, optimizer_state, carry, key)` returns all these anew, a report, the loss, and a
+    `Fine`; `report`, the shapes of one; `beside`, what else must be the same where the fit goes on; `ended`, whether no
+    more updates are wanted.
+    """
+    path, source = _path("checkpoint", checkpoint), "auto" if resume == "auto" else _path("resume", resume)
+    _require_gradients_alone(optimizer, moved.parameters)
+    state = FitState(moved.model, moved.parameters, optimizer.init(moved.parameters), carry, 0, None)
 
     written = path if jax.process_index() == 0 else None
     with contextlib.nullcontext() if written is None else locked(written):
@@ -128,18 +203,20 @@ def fit(
             _require_own(written, source)
         fingerprint = None
         if path is not None or source is not None:
-            fingerprint = Fingerprint.of(model, parameters, sorted(kept_positive), optimizer, key)
+            fingerprint = moved.fingerprint(optimizer, key, beside)
         source = _source(path) if source == "auto" else source
         if source is not None and fingerprint is not None:
             state = _load(source, state, report, fingerprint, accept_changes)
-            state = dataclasses.replace(state, model=to_model(state.parameters))
+            state = dataclasses.replace(state, model=moved.to_model(state.parameters))
             if state.step > num_steps:
                 raise ValueError(
                     f"`num_steps` is {num_steps}, but {source} has {state.step} updates already; wanted at least as"
                     " many, those included."
                 )
         for step in range(state.step, num_steps):
-            state = _next(state, update, to_model, jax.random.fold_in(key, step))
+            if ended(state):
+                break
+            state = _next(state, update, moved.to_model, jax.random.fold_in(key, step))
             if written is not None:
                 _save(written, state, fingerprint)
             if callback is not None:
@@ -147,32 +224,26 @@ def fit(
     return state
 
 
-def _update(loss_fn: LossFn, optimizer: optax.GradientTransformation, to_model, kept_positive: set[str]):
-    # a logarithm that has become too small makes zero
-    checkable = lambda model: mapped(lambda x: jnp.where(x > 0, x, jnp.nan), kept_positive, model)
-
+def _update(loss_fn: LossFn, optimizer: optax.GradientTransformation, moved: Moved):
     @eqx.filter_jit
     def update(parameters, optimizer_state, carry, key):
-        loss = lambda p: loss_fn(to_model(p), carry, key)
+        loss = lambda p: loss_fn(moved.to_model(p), carry, key)
         (value, (new, report)), gradient = eqx.filter_value_and_grad(loss, has_aux=True)(parameters)
-        gradient = jax.tree.map(jnp.conj, gradient)  # of a complex number, JAX's is the conjugate of the way up
-        updates, moments = optimizer.update(gradient, optimizer_state, parameters)
-        moved = optax.apply_updates(parameters, updates)
-        # all that the checkpoint would hold: one that cannot be gone on from must not replace one that can. Infinity
-        # may stand in what optimizers and users remember, as a best value so far; but not come there
-        fine = _Fine(
-            jnp.isfinite(value),
-            _finite(gradient),
-            _finite(checkable(to_model(moved))),
-            _as_finite(optimizer_state, moments),
-            _as_finite(carry, new),
-        )
-        return moved, moments, new, report, value, fine
+        after, moments = step(optimizer, gradient, optimizer_state, parameters)
+        fine = Fine.of(moved, value, gradient, after, (optimizer_state, carry), (moments, new))
+        return after, moments, new, report, value, fine
 
     return update
 
 
-class _Fine(eqx.Module):
+def step(optimizer: optax.GradientTransformation, gradient, optimizer_state, parameters):
+    """The parameters after one step, and the optimizer's state."""
+    gradient = jax.tree.map(jnp.conj, gradient)  # of a complex number, JAX's is the conjugate of the way up
+    updates, moments = optimizer.update(gradient, optimizer_state, parameters)
+    return optax.apply_updates(parameters, updates), moments
+
+
+class Fine(eqx.Module):
     """Whether what an update made is finite, leaf by leaf."""
 
     loss: PyTree
@@ -180,6 +251,18 @@ class _Fine(eqx.Module):
     model: PyTree
     optimizer_state: PyTree
     carry: PyTree
+
+    @staticmethod
+    def of(moved: Moved, loss, gradient, parameters, before, after) -> "Fine":
+        """All that the checkpoint would hold: one that cannot be gone on from must not replace one that can.
+
+        Infinity may stand in what optimizers and users remember (`before` and `after`: the optimizer's state, the
+        carry), as a best value so far; but not come there.
+        """
+        # a logarithm that has become too small makes zero
+        above_zero = lambda x: jnp.where(x > 0, x, jnp.nan)
+        model = mapped(above_zero, moved.positive, moved.to_model(parameters))
+        return Fine(jnp.isfinite(loss), _finite(gradient), _finite(model), *map(_as_finite, before, after))
 
 
 def _finite(tree):

@@ -1,6 +1,7 @@
 """Parameters of a model by name: which are kept positive, and how fast each moves."""
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -13,6 +14,8 @@ from jaxtyping import Array, PyTree
 from ._misc import require_callable
 
 M = TypeVar("M", bound=PyTree)
+Pick = Callable[[Any], Any] | str | Sequence[str]
+"""Arrays of a model: as a function picks them, such as `lambda m: m.sigma`, or by name, such as `"sigma"`."""
 _STAYS = -1
 """The label of parameters without a rate."""
 
@@ -24,12 +27,20 @@ class _Place:
         return "an array"
 
 
-def picked(pick: Callable[[Any], Any], tree: PyTree, what: str) -> set[str]:
-    """The names of the leaves of a tree that a function picks, or that are in what it picks."""
+def picked(pick: Pick, tree: PyTree, what: str) -> set[str]:
+    """The names of the leaves of a tree that a function picks, or that are in what it picks; or that have these names.
+
+    A name is that of a leaf or of what it is in, as `layers[0].weights` or `layers`; `*` stands for anything.
+    """
     flat, treedef = jax.tree_util.tree_flatten_with_path(tree)
+    words = [pick] if isinstance(pick, str) else pick
+    if isinstance(words, list | tuple) and words and all(isinstance(word, str) for word in words):
+        return _named(words, [jax.tree_util.keystr(path) for path, _ in flat], what)
+    choose: Any = pick
+    require_callable(what.strip("`"), choose, '`lambda model: model.sigma`, or a name such as "sigma"')
     places = [_Place() for _ in flat]
     try:
-        found = jax.tree.leaves(pick(jax.tree.unflatten(treedef, places)))
+        found = jax.tree.leaves(choose(jax.tree.unflatten(treedef, places)))
     except Exception as error:  # it may do anything with what it is given
         raise ValueError(
             f"{what} picks nothing ({type(error).__name__}: {error}); wanted arrays of the model as they are, not parts"
@@ -45,16 +56,29 @@ def picked(pick: Callable[[Any], Any], tree: PyTree, what: str) -> set[str]:
     return {names[id(place)] for place in found}
 
 
-def mapped(function: Callable[[Array], Array], names: set[str], tree: M) -> M:
+def _named(words: Sequence[str], names: list[str], what: str) -> set[str]:
+    found = set()
+    for word in words:
+        anything = ".*".join(map(re.escape, word.split("*")))
+        here = {name for name in names if re.fullmatch(rf"\.?{anything}([.\[].*)?", name)}
+        if not here:
+            raise ValueError(
+                f"{what} names {word!r}, which is nothing of the model; there are"
+                f" {', '.join(name.removeprefix('.') for name in names)}."
+            )
+        found |= here
+    return found
+
+
+def mapped(function: Callable[[Array], Array], names: Collection[str], tree: M) -> M:
     """A tree with a function applied to some of its leaves."""
     apply = lambda path, x: function(x) if jax.tree_util.keystr(path) in names else x
     return jax.tree_util.tree_map_with_path(apply, tree)
 
 
-def positive_leaves(positive: Callable[[Any], Any] | None, model: PyTree) -> set[str]:
+def positive_leaves(positive: Pick | None, model: PyTree) -> set[str]:
     if positive is None:
         return set()
-    require_callable("positive", positive, "`lambda model: model.sigma`")
     names = picked(positive, model, "`positive`")
     for path, leaf in jax.tree_util.tree_leaves_with_path(model):
         name = jax.tree_util.keystr(path)
@@ -78,12 +102,12 @@ def positive_leaves(positive: Callable[[Any], Any] | None, model: PyTree) -> set
 
 def per_parameter(
     optimizer: Callable[[float], optax.GradientTransformation],
-    rates: PyTree | Sequence[tuple[Callable[[Any], Any], float]],
+    rates: PyTree | Sequence[tuple[Pick, float]],
 ) -> optax.GradientTransformation:
     """One optimizer for every parameter, each with its own learning rate.
 
     **Arguments:** `optimizer`, from a learning rate, such as `optax.adam`; `rates`, which parameters move and how fast:
-    pairs such as `[(lambda m: m.sigma, 2e-4), (lambda m: m.epsilon, 1e-2)]`. What no pair picks stays as it is, and
+    pairs such as `[(lambda m: m.sigma, 2e-4), ("layers", 1e-3)]`. What no pair picks stays as it is, and
     what has a rate of zero. Or a tree like the model, with a number in the place of every array, or `None` where it
     stays.
 
@@ -92,7 +116,9 @@ def per_parameter(
     that pick nothing or one parameter twice.
     """
     require_callable("optimizer", optimizer, "`optax.adam`")
-    pairs = isinstance(rates, list | tuple) and all(isinstance(r, tuple) and callable(r[0]) for r in rates)
+    pairs = isinstance(rates, list | tuple) and all(
+        isinstance(r, tuple) and (callable(r[0]) or isinstance(r[0], str)) for r in rates
+    )
     tree = {} if pairs else _by_name(rates)
     speeds = [rate for _, rate in rates] if pairs else [rate for rate in tree.values() if _is_number(rate)]
     for rate in speeds:

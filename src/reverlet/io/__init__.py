@@ -7,4 +7,5 @@ from ._files import (
     stream as stream,
     write as write,
 )
+from ._labelled import read_labels as read_labels, write_labels as write_labels
 from ._unwrap import unwrap as unwrap

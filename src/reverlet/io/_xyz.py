@@ -47,14 +47,14 @@ class _Block(NamedTuple):
 
 def read_xyz(path: Path, request: Request) -> Iterator[Frames]:
     with open(path, encoding="utf-8") as file:
-        blocks = _blocks(file)
-        first = next(blocks, None)
+        frames = blocks(file)
+        first = next(frames, None)
         if first is None:
             raise ValueError("Line 1 is '', wanted the number of atoms of a frame.")
         comment = comment_of(first.comment, first.line + 1, request)
-        table = _Table.of(first, comment)
+        table = Table.of(first, comment)
         topology = table.topology(request)
-        rest = _snapshots(blocks, table, topology, request)
+        rest = _snapshots(frames, table, topology, request)
         yield from gathered(topology, _with(table.snapshot(first, comment, topology, request), rest), request)
 
 
@@ -63,10 +63,10 @@ def _with(first, rest):
     yield from rest
 
 
-def _snapshots(blocks, first, topology, request):
-    for k, block in enumerate(blocks, 1):
+def _snapshots(frames, first, topology, request):
+    for k, block in enumerate(frames, 1):
         comment = comment_of(block.comment, block.line + 1, request)
-        table = _Table.of(block, comment)
+        table = Table.of(block, comment)
         for name in ("id", *_SYMBOLS, *_NUMBERS, *_MASSES, *_MOLECULES):
             here, there = table.column(name), first.column(name)
             if here != there:
@@ -76,7 +76,7 @@ def _snapshots(blocks, first, topology, request):
         yield table.snapshot(block, comment, topology, request)
 
 
-def _blocks(file):
+def blocks(file):
     """The frames of the file, line by line: however many atoms a frame claims, no more is read than is there."""
     lines = enumerate(file, 1)
     for number, line in lines:
@@ -97,7 +97,7 @@ def _blocks(file):
         yield _Block(number, comment.strip(), rows)
 
 
-class _Table(NamedTuple):
+class Table(NamedTuple):
     """The words of a frame by column."""
 
     columns: dict[str, tuple[Column, list[str]]]
@@ -106,7 +106,7 @@ class _Table(NamedTuple):
     num_atoms: int
 
     @classmethod
-    def of(cls, block: _Block, comment: Comment) -> "_Table":
+    def of(cls, block: _Block, comment: Comment) -> "Table":
         """Refused where a row has a word too many or too few: all behind it would be shifted."""
         rows, line = [row.split() for row in block.rows], block.line + 2
         width = sum(c.width for c in comment.columns)

@@ -90,7 +90,7 @@ def comment_of(text: str, line: int, request: Request) -> Comment:
         time = match.group(1)
         found = Comment(time=None if time is None else units.FEMTOSECOND * float(numbers([time], _place(line))[0]))
     elif _EXTENDED.search(text):
-        pairs = _pairs(text, line)
+        pairs = pairs_of(text, line)
         if unit := _TIME_UNIT.search(text):  # a word of its own
             pairs.setdefault("time_unit", unit.group(1).lower())
         found = _extended(pairs, line, request)
@@ -158,7 +158,7 @@ def _ipi(text, match, line):
     return Comment(length=_LENGTHS[quantities[positions.pop()]], vectors=vectors)
 
 
-def _pairs(text, line):
+def pairs_of(text, line):
     """Keys in lower case with their values; those without a value are left out."""
     found, at = {}, 0
     while text[at:].strip():
