@@ -1,14 +1,17 @@
 """Weights in files of other programs: what they say, and what nobody should run."""
 
 import collections
+import json
 import os
 import pickle
 import time
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import SHARED
+from test_deep import BOX, DIPOLE, WATERS, X
 from test_surfaces import archive, waters
 
 import reverlet as rv
@@ -202,3 +205,195 @@ def test_pickles_that_do_not_fit(tmp_path):
     for told, changed in wrong.items():
         with pytest.raises(ValueError, match=told):
             read(changed)
+
+
+# --- Deep Dipoles from DeePMD-kit's frozen graphs ------------------------------------------------------------------
+
+
+def varint(n):
+    out = b""
+    while n > 127:
+        out, n = out + bytes([n & 127 | 128]), n >> 7
+    return out + bytes([n])
+
+
+def field(number, value):
+    """A whole number, or bytes, of a message of protocol buffers."""
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def constant(name, x, packed=False):
+    """A node of a graph: its name and operation, and the tensor of its attribute `value`."""
+    x = np.asarray(x)
+    text = x.dtype.kind in "US"
+    kinds = {"<f4": 1, "<f8": 2, "<i4": 3, "<i8": 9, "<f2": 19}
+    shape = b"".join(field(2, field(1, n)) for n in x.shape)
+    tensor = field(1, 7 if text else kinds[x.dtype.str]) + field(2, shape)
+    if text:
+        tensor += field(8, str(x).encode())
+    elif packed:
+        numbers = {"f": x.tobytes(), "i": b"".join(varint(int(n) % 2**64) for n in x.ravel())}[x.dtype.kind]
+        tensor += field({"<f4": 5, "<f8": 6, "<i4": 7, "<i8": 10}[x.dtype.str], numbers)
+    else:
+        tensor += field(4, x.tobytes())
+    return field(1, field(1, name.encode()) + field(2, b"Const") + attribute("value", field(8, tensor)))
+
+
+def attribute(key, value):
+    return field(5, field(1, key.encode()) + field(2, value))
+
+
+def switch(onset, cutoff):
+    """The node that makes rows."""
+    of = lambda key, x: attribute(key, varint(4 << 3 | 5) + np.float32(x).tobytes())
+    node = field(1, b"ProdEnvMatA") + field(2, b"ProdEnvMatA") + field(3, b"t_mesh")
+    return field(1, node + of("rcut_r", cutoff) + of("rcut_r_smth", onset) + attribute("T", field(6, 2)))
+
+
+def constants_of(dipole, elements):
+    """What DeePMD-kit calls the parts of a dipole."""
+    d, kinds = dipole.descriptor, len(elements)
+    rows = lambda x: np.repeat(np.asarray(x), d.slots, axis=1).reshape(len(d.centers), -1)
+    found = {"model_attr/tmap": " ".join(elements), "model_attr/model_type": "dipole"}
+    found |= {"model_attr/sel_type": np.array(d.centers, "<i4"), "descrpt_attr/sel": np.array(d.slots, "<i4")}
+    for name, x in {"descrpt_attr/t_avg": rows(d.mean), "descrpt_attr/t_std": rows(d.deviation)}.items():
+        found[name] = np.ones((kinds, x.shape[1]))
+        found[name][list(d.centers)] = x
+    for place, c in enumerate(d.centers):
+        for n, net in enumerate(d.embeddings[place]):
+            for k, (w, b, step) in enumerate(zip(net.weights, net.biases, net.steps, strict=True), start=1):
+                of = lambda kind, k=k, c=c, n=n: f"filter_type_{c}/{kind}_{k}_{n}"
+                found |= {of("matrix"): w, of("bias"): b} | ({} if step is None else {of("idt"): step[None]})
+        net = dipole.fittings[place]
+        for k, (w, b, step) in enumerate(zip(net.weights, net.biases, net.steps, strict=True)):
+            name = "final_layer" if k == len(net.weights) - 1 else f"layer_{k}"
+            of = lambda kind, c=c, name=name: f"{name}_type_{c}/{kind}"
+            found |= {of("matrix"): w, of("bias"): b} | ({} if step is None else {of("idt"): step})
+    return found
+
+
+def frozen(constants, onset=0.5, cutoff=3.0, packed=False):
+    kept = {name: x for name, x in constants.items() if x is not None}
+    return b"".join(constant(name, x, packed) for name, x in kept.items()) + switch(onset, cutoff)
+
+
+CHARGED = {"elements": ("H", "O"), "charges": (1.0, -2.0)}
+
+
+def read_frozen(path):
+    return rv.DeepDipole.from_frozen(path, WATERS, **CHARGED, scale=DIPOLE.scale)
+
+
+def test_frozen_graphs(tmp_path):
+    """What is written as DeePMD-kit would is the same dipole again, whatever the form of numbers."""
+    d = DIPOLE.descriptor
+    means = jnp.array(np.random.default_rng(0).normal(size=d.mean.shape))
+    full = eqx.tree_at(lambda m: m.descriptor.mean, DIPOLE, means)
+    full = eqx.tree_at(lambda m: m.fittings[0].steps, full, (None, jnp.full(6, 0.3), None), is_leaf=lambda x: x is None)
+    everything = constants_of(full, ("O", "H"))
+    for packed in (False, True):
+        (tmp_path / "a.pb").write_bytes(frozen(everything, packed=packed))
+        got = read_frozen(tmp_path / "a.pb")
+        np.testing.assert_allclose(got.moment(X, BOX), full.moment(X, BOX), rtol=1e-12)
+        np.testing.assert_array_equal(got.descriptor.mean, means)
+        assert (got.charges, got.descriptor.slots) == (full.charges, d.slots)
+    # one network for all centers; a constant of which one number stands for all
+    shared = {name.replace("filter_type_0", "filter_type_all"): x for name, x in everything.items()}
+    (tmp_path / "a.pb").write_bytes(frozen(shared))
+    np.testing.assert_allclose(read_frozen(tmp_path / "a.pb").moment(X, BOX), full.moment(X, BOX), rtol=1e-12)
+    name, tensor = (
+        b"layer_0_type_0/bias",
+        field(1, 2) + field(2, field(2, field(1, 6))) + field(6, np.float64(0.7).tobytes()),
+    )
+    whole = frozen(shared | {name.decode(): None})
+    whole += field(1, field(1, name) + field(2, b"Const") + attribute("value", field(8, tensor)))
+    (tmp_path / "a.pb").write_bytes(whole)
+    np.testing.assert_array_equal(read_frozen(tmp_path / "a.pb").fittings[0].biases[0], np.full(6, 0.7))
+
+
+@published
+def test_published_dipole_as_a_frozen_graph(tmp_path):
+    known = np.load(SHARED / "reference" / "deepdipole_water64.npz")
+    topology = rv.Topology.from_elements([("O", "H")[k] for k in known["atype"]])
+    wanted = rv.DeepDipole.from_npz(WATER / "deepdipole_weights.npz", WATER / "deepdipole_hyper.json", topology)
+    (tmp_path / "a.pb").write_bytes(frozen(constants_of(wanted, ("O", "H")), onset=5.8, cutoff=6.0))
+    got = rv.DeepDipole.from_frozen(tmp_path / "a.pb", topology, **CHARGED, scale=-0.02)
+    x, box = jnp.asarray(known["positions_nm"]), rv.OrthorhombicBox(jnp.asarray(known["box_nm"]).diagonal())
+    of = eqx.filter_jit(lambda dipole: dipole.displacements(x, box))
+    np.testing.assert_allclose(of(got), of(wanted), rtol=0, atol=1e-12)
+
+
+def test_frozen_graphs_that_do_not_fit(tmp_path):
+    good = constants_of(DIPOLE, ("O", "H"))
+    path = tmp_path / "a.pb"
+    script = lambda **model: json.dumps({"model": model})
+    wrong = {
+        "lacks `filter_type_all/matrix_1_1`": {"filter_type_0/matrix_1_1": None},
+        "lacks `layer_1_type_0/bias`": {"layer_1_type_0/bias": None},
+        "wanted one of `dipole`": {"model_attr/model_type": "polar"},
+        "real numbers": {"descrpt_attr/t_std": np.full((2, 4 * sum(DIPOLE.descriptor.slots)), np.nan)},
+        "wanted numbers above zero": {"descrpt_attr/t_std": 0.0 * good["descrpt_attr/t_std"]},
+        "t_avg` in .* has shape": {"descrpt_attr/t_avg": np.ones((2, 5))},
+        "differs from place to place": {"descrpt_attr/t_avg": np.random.default_rng(0).normal(
+            size=good["descrpt_attr/t_avg"].shape)},
+        "layers of an embedding network": {"filter_type_0/bias_2_0": np.ones(7)},
+        "layers of a fitting network": {"layer_1_type_0/matrix": np.ones((5, 6))},
+        "wanted a multiple": {"layer_0_type_0/matrix": np.ones((25, 6))},
+        "sel_type` in .* is": {"model_attr/sel_type": np.array([2], "<i4")},
+        "wanted those of": {"model_attr/tmap": "O C"},
+        "sel` of 3 kinds": {"descrpt_attr/sel": np.array([3, 3, 3], "<i4")},
+        "'relu'; wanted 'tanh'": {"train_attr/training_script": script(descriptor={"activation_function": "relu"})},
+        "wanted 'se_e2_a'": {"train_attr/training_script": script(descriptor={"type": "se_e2_r"})},
+        "exclude_types": {"train_attr/training_script": script(descriptor={"exclude_types": [[0, 1]]})},
+        "type_embedding": {"train_attr/training_script": script(type_embedding={"neuron": [2]})},
+        "no JSON": {"train_attr/training_script": "["},
+    }  # fmt: skip
+    for told, changes in wrong.items():
+        path.write_bytes(frozen(good | changes))
+        with pytest.raises(ValueError, match=told):
+            read_frozen(path)
+    path.write_bytes(frozen(good, onset=3.0))
+    with pytest.raises(ValueError, match="The switch in"):
+        read_frozen(path)
+    path.write_bytes(frozen(good)[: -len(switch(0.5, 3.0))])
+    with pytest.raises(ValueError, match="no node of the operation ProdEnvMatA"):
+        read_frozen(path)
+    path.write_bytes(frozen(good))
+    with pytest.raises(ValueError, match="`charges` has shape"):
+        rv.DeepDipole.from_frozen(path, WATERS, elements=("H", "O"), charges=(1.0,), scale=1.0)
+    with pytest.raises(ValueError, match="`scale` is 0"):
+        rv.DeepDipole.from_frozen(path, WATERS, **CHARGED, scale=0.0)
+
+
+def test_frozen_graphs_that_are_absurd(tmp_path):
+    """Quickly, and without the memory they ask for."""
+    good = constants_of(DIPOLE, ("O", "H"))
+    node = lambda tensor: (
+        frozen(good | {"descrpt_attr/t_std": None})
+        + field(1, field(1, b"descrpt_attr/t_std") + field(2, b"Const") + attribute("value", field(8, tensor)))
+    )
+    shape = lambda *sizes: field(2, b"".join(field(2, field(1, n)) for n in sizes))
+    deep = b""
+    for _ in range(2000):
+        deep = field(1, deep)
+    for data in (
+        b"", b"\n", b"\x0a\xff\xff\xff\xff\x0f", b"\xff" * 40, b"\x0b", b"\x0a\x00" * 10, b"\x0a\x00" * 1_100_000, deep,
+        b"text", node(b""), node(field(1, 2) + shape(2**31, 2**31)), node(field(1, 2) + shape(2**63 - 1)),
+        node(field(1, 2) + shape(2**25) + field(6, b"")), node(field(1, 2) + shape(*[1] * 50)),
+        node(field(1, 2) + shape(2, 4) + field(4, b"12345678")), node(field(1, 2) + field(6, b"1234567")),
+        node(field(1, 99) + shape(2)), node(field(1, 7) + shape(1) + field(8, b"\xff")),
+        node(field(1, 2) + field(2, 5)),
+        frozen(good) + constant("model_attr/tmap", "O H"),
+    ):  # fmt: skip
+        assert refused(read_frozen, tmp_path / "a.pb", data, seconds=10.0), data[:40]
+    with pytest.raises(FileNotFoundError):
+        read_frozen(tmp_path / "none.pb")
+
+
+def test_frozen_graphs_that_are_damaged(tmp_path):
+    """Only clear errors come out, or dipoles of other numbers."""
+    whole = frozen(constants_of(DIPOLE, ("O", "H")))
+    outcomes = [refused(read_frozen, tmp_path / "a.pb", data) for data in damaged(whole, 150)]
+    assert sum(outcomes) > 200

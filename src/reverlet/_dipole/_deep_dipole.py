@@ -12,7 +12,7 @@ from .._misc import as_array, cast_floats, require_finite, require_shape
 from .._potential._terms import AbstractAtomIndexed
 from .._topology import Topology
 from ._base import AbstractDipole
-from ._deepmd import read_npz
+from ._deepmd import Published, read_frozen, read_npz
 from ._descriptor import Descriptor, Network, fresh, require_scale
 
 
@@ -59,6 +59,31 @@ class DeepDipole(AbstractDipole, AbstractAtomIndexed):
         model = read_npz(weights, hyperparameters, tuple(_CHARGES))
         charges = tuple(_CHARGES[e] for e in model.elements)
         return cls(model.descriptor(cls.__name__, topology), model.fittings, charges=charges, scale=-0.02)
+
+    @classmethod
+    def from_frozen(
+        cls,
+        path: str | Path,
+        topology: Topology,
+        *,
+        elements: Sequence[str],
+        charges: Sequence[float],
+        scale: float,
+    ) -> "DeepDipole":
+        """A model that DeePMD-kit froze with TensorFlow (`.pb`), for the atoms of a topology; TensorFlow is not needed.
+
+        Of the descriptor se_e2_a, of one side or two, without type embedding, compression or excluded pairs, as
+        DeePMD-kit 2 and 3 name its constants.
+
+        **Arguments:** `path`; `elements`, those of the model, in any order, and the `charges` (e) of each, which models
+        do not tell: zero where the network's output is the dipole itself; `scale`, e nm of one unit of that output. Of
+        a dipole in e Å, 0.1; of the mean displacement in Å of a water's four Wannier centers from its oxygen, -0.8,
+        with charges of +1 on hydrogen and -2 on oxygen.
+
+        **Errors:** `ValueError` for a file that is none, damaged, of another model or lacks something, and atoms of an
+        element that the model does not know.
+        """
+        return of_published(read_frozen(path, "dipole"), topology, elements, charges, scale)
 
     @classmethod
     def fresh(
@@ -118,6 +143,18 @@ class DeepDipole(AbstractDipole, AbstractAtomIndexed):
 
 _CHARGES = {"H": 1.0, "O": -2.0}
 """Of the core and the Wannier centers that a displacement is of, e."""
+
+
+def of_published(
+    model: Published, topology: Topology, elements: Sequence[str], charges: Sequence[float], scale: float
+) -> DeepDipole:
+    """See `DeepDipole.from_frozen`."""
+    require_scale(scale, "e nm")
+    if isinstance(elements, str) or sorted(elements) != sorted(model.elements):
+        raise ValueError(f"`elements` is {elements!r}; wanted those of {model.path}, {', '.join(model.elements)[:80]}.")
+    known = dict(zip(elements, _of_elements("charges", charges, elements), strict=True))
+    descriptor = model.descriptor("DeepDipole", topology)
+    return DeepDipole(descriptor, model.fittings, charges=tuple(known[e] for e in model.elements), scale=scale)
 
 
 def _of_elements(name, values, elements):

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import units
-from .._archives import read_archive
+from .._archives import as_weights, read_archive
+from .._frozen_graph import FrozenGraph
 from .._misc import as_float_array, require_shape
 from .._potential._kinds import SortedKinds
 from .._topology import Topology
@@ -130,6 +131,98 @@ def read_npz(weights: str | Path, hyperparameters: str | Path, known: Sequence[s
         arrays["davg"],
         arrays["dstd"],
     )
+
+
+def read_frozen(path: str | Path, model_type: str) -> Published:
+    """See `DeepDipole.from_frozen`."""
+    graph = FrozenGraph(path)
+    told = graph.text("model_attr/model_type")
+    if told != model_type:
+        raise ValueError(f"{path} is a model of `{told[:60]}`; wanted one of `{model_type}`.")
+    _require_script(graph)
+    elements = tuple(graph.text("model_attr/tmap").split())
+    centers, slots = (_wholes(graph, name) for name in ("model_attr/sel_type", "descrpt_attr/sel"))
+    if not 0 < len(slots) == len(elements) == len(set(elements)) < 1000 or min(slots) < 1 or sum(slots) > 10**6:
+        raise ValueError(f"{path} has `descrpt_attr/sel` of {len(slots)} kinds and {len(elements)} elements.")
+    if not centers or len(set(centers)) != len(centers) or not all(0 <= c < len(elements) for c in centers):
+        raise ValueError(f"`model_attr/sel_type` in {path} is {centers[:9]}; wanted some of {len(elements)} elements.")
+    numbers = graph.numbers("ProdEnvMatA", "DescrptSeA")
+    if not {"rcut_r", "rcut_r_smth"} <= set(numbers):
+        raise ValueError(f"{path} does not say from where to where its switch is (`rcut_r_smth`, `rcut_r`).")
+    shape = (len(elements), sum(slots), 4)
+    mean, deviation = (
+        as_weights(path, name, graph.array(name)) for name in ("descrpt_attr/t_avg", "descrpt_attr/t_std")
+    )
+    for name, x in {"descrpt_attr/t_avg": mean, "descrpt_attr/t_std": deviation}.items():
+        require_shape(f"{name}` in `{path}", x, (shape[0], shape[1] * shape[2]), "Of elements and places.")
+
+    def embedding(c, n):
+        of_center = f"filter_type_{c}" if f"filter_type_{c}/matrix_1_{n}" in graph else "filter_type_all"
+        depth = next(k for k in itertools.count(1) if f"{of_center}/matrix_{k}_{n}" not in graph)
+        return Network.embedding(*_layers(graph, [f"{of_center}/{{}}_{k}_{n}" for k in range(1, max(depth, 2))]))
+
+    def fitting(c):
+        depth = next(k for k in itertools.count() if f"layer_{k}_type_{c}/matrix" not in graph)
+        names = [f"layer_{k}_type_{c}" for k in range(max(depth, 1))] + [f"final_layer_type_{c}"]
+        return Network.fitting(*_layers(graph, [f"{name}/{{}}" for name in names]))
+
+    return Published(
+        Path(path),
+        elements,
+        centers,
+        slots,
+        numbers["rcut_r_smth"],
+        numbers["rcut_r"],
+        tuple(tuple(embedding(c, n) for n in range(len(elements))) for c in centers),
+        tuple(map(fitting, centers)),
+        mean.reshape(shape),
+        deviation.reshape(shape),
+    )
+
+
+def _layers(graph, names):
+    """Weights, biases and steps (`idt`) of layers, of which only the last may be absent."""
+
+    def read(name, ndim):
+        x = as_weights(graph.path, name, graph.array(name))
+        x = x.reshape(-1) if ndim == 1 else x
+        require_shape(f"{name}` in `{graph.path}", x, (None,) * ndim, "Of a layer.")
+        return as_float_array(x)
+
+    steps = [read(name.format("idt"), 1) if name.format("idt") in graph else None for name in names]
+    return [read(n.format("matrix"), 2) for n in names], [read(n.format("bias"), 1) for n in names], steps
+
+
+def _wholes(graph, name):
+    x = graph.array(name)
+    if x.dtype.kind != "i" or x.ndim != 1:
+        raise ValueError(f"`{name}` in {graph.path} has shape {x.shape} and dtype {x.dtype}; wanted whole numbers.")
+    return tuple(x.tolist())
+
+
+def _require_script(graph):
+    """Refuses what the input of the training, where it is kept, says that is not so here."""
+    name = "train_attr/training_script"
+    if name not in graph:
+        return
+    try:
+        content = json.loads(graph.text(name))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"`{name}` in {graph.path} is no JSON ({error}).") from error
+    of = lambda x, key: x.get(key, {}) if isinstance(x, dict) else {}
+    model = of(content, "model")
+    parts = {key: of(model, key) for key in ("descriptor", "fitting_net")}
+    wanted = {
+        "descriptor": {"type": ("se_e2_a", "se_a"), "activation_function": ("tanh",), "exclude_types": ([],)},
+        "fitting_net": {"activation_function": ("tanh",)},
+    }
+    for part, names in wanted.items():
+        for key, known in names.items():
+            got = of(parts[part], key)
+            if got not in ({}, None, *known):
+                raise ValueError(f"`{key}` of the {part} in {graph.path} is {str(got)[:60]!r}; wanted {known[0]!r}.")
+    if of(model, "type_embedding"):
+        raise ValueError(f"{graph.path} has a `type_embedding`; wanted a network for every pair of elements.")
 
 
 class _Hyperparameters(NamedTuple):
