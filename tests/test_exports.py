@@ -1,5 +1,6 @@
 """Surfaces in other programs: the same energies and forces there, and dynamics that goes the same way."""
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -263,9 +264,11 @@ def test_any_potential_in_openmm():
         assert_same(of_context(context), potential, STATE.positions, box, rtol=1e-10)
 
 
-def test_openmm_runs_the_same_dynamics(trajectory):
+def test_openmm_runs_the_same_dynamics(trajectory, tmp_path):
     openmm = pytest.importorskip("openmm")
-    context = openmm_context(rv.openmm.python_force(SYSTEM), STATE.positions, STATE.box)
+    force = rv.openmm.python_force(SYSTEM, card=CARD, card_beside=tmp_path / "force")
+    context = openmm_context(force, STATE.positions, STATE.box)
+    assert json.loads((tmp_path / "force.card.json").read_text("utf-8"))["name"] == "argon"
     # its Verlet has velocities half a step before the positions
     v, masses = np.asarray(STATE.velocities), np.asarray(TOPOLOGY.masses)[:, None]
     _, forces = of_context(context)
@@ -310,28 +313,34 @@ PAIRS = {
 def spline_error(potential, nearest, num_points):
     """What the docstring says: per pair, 5/384 h⁴ max|u⁗|, and h²|u″|/15 at the cutoff."""
     inner = potential.potential if isinstance(potential, rv.Excluding) else potential
-    kinds = [(jnp.asarray(i), jnp.asarray(j)) for i in range(2) for j in range(2)]
     h = (inner.cutoff - nearest) / (num_points - 1)
-    worst = 0.0
-    for i, j in kinds:
-        u = lambda r, i=i, j=j: inner.truncation.truncate(lambda s: inner.pair_energy(s, i, j), r * r, inner.cutoff)
+
+    @jax.jit
+    @jax.vmap
+    def of_kinds(kinds):
+        u = lambda r: inner.truncation.truncate(lambda s: inner.pair_energy(s, *kinds), r * r, inner.cutoff)
         second = jax.grad(jax.grad(u))
         fourth = jax.vmap(jax.grad(jax.grad(second)))(jnp.linspace(nearest, inner.cutoff, 400))
-        end = abs(second(jnp.asarray(inner.cutoff)))
-        worst = max(worst, 5 / 384 * h**4 * np.max(np.abs(fourth)), h**2 * end / 15)
-    return float(worst)
+        return jnp.maximum(5 / 384 * h**4 * jnp.max(jnp.abs(fourth)), h**2 * abs(second(inner.cutoff)) / 15)
+
+    return float(jnp.max(of_kinds(jnp.array([[0, 0], [0, 1], [1, 1]]))))
 
 
-@pytest.mark.parametrize("name", PAIRS)
-def test_tables_in_openmm(name):
+@pytest.mark.parametrize("name", ["plain", "Morse", "excluding"])
+def test_tables_in_openmm(name, tmp_path):
     potential, nearest = PAIRS[name], 0.28
-    context = openmm_context(
-        rv.openmm.tabulated_pair(potential, 32, nearest=nearest, num_points=500), STATE.positions, STATE.box
-    )
+    jumps = pytest.warns(UserWarning, match="energy jumps") if name == "plain" else contextlib.nullcontext()
+    with jumps:
+        force = rv.openmm.tabulated_pair(
+            potential, 32, nearest=nearest, num_points=500, card=CARD, card_beside=tmp_path / "table"
+        )
+    context = openmm_context(force, STATE.positions, STATE.box)
+    assert "CustomNonbondedForce" in (tmp_path / "table.card.json").read_text("utf-8")
     energy, forces = energy_and_forces(potential, STATE.positions, STATE.box)
     got = of_context(context)
-    pairs = 32 * 12  # each of 32 atoms has at most 24 neighbors
-    assert abs(got[0] - energy) < pairs * spline_error(potential, nearest, 500)
+    pairs, error = 32 * 12, spline_error(potential, nearest, 500)  # each of 32 atoms has at most 24 neighbors
+    assert pairs * error < 2e-5 * abs(energy)
+    assert abs(got[0] - energy) < pairs * error
     np.testing.assert_allclose(got[1], forces, atol=1e-4 * np.abs(forces).max())
 
 
@@ -492,11 +501,13 @@ def test_damaged_tables(tmp_path):
     np.testing.assert_allclose(table.energy, np.array([0.5, 0.25]) * EV)
     damages = {
         "does not say its units": ("UNITS: metal", "UNITS: lj"),
-        "Line 4 of .* announces no number of rows": ("N 2 R", "N 9999999 R"),
+        "Line 4 of .* announces no number of rows": ("N 2 R", "N 9999999999 R"),
         "Line 4 of .* announces": ("N 2 R", "M 2 R"),
         "Line 6 of .* is not row 1": ("1 1.0 0.5", "1 1.0 nan"),
         "Line 7 of .* is not row 2": ("2 2.0 0.25 0.1", "2 2.0 0.25"),
         "do not increase": ("2 2.0", "2 1.0"),
+        "not those that LAMMPS makes": ("R 1.0 2.0", "R 1.0 2.1"),
+        "not those that LAMMPS": ("R 1.0 2.0", "R 1.0"),
         "has no section": ("A\nN 2 R 1.0 2.0\n\n1 1.0 0.5 0.1\n2 2.0 0.25 0.1", ""),
         "is not row 3": ("N 2 R", "N 3 R"),
     }
@@ -533,8 +544,7 @@ def test_artefacts_load_with_jax_alone(tmp_path):
     skewed = np.broadcast_to(1.1 * SKEWED, (3, 3, 3))
     alone = rv.System(TOPOLOGY, SWITCHED)
     cases = {  # system, box, arguments, and what the card says
-        "any": (alone, STATE.box, (many[:, :20], lengths), "any number of atoms"),
-        "same": (alone, rv.TriclinicBox(skewed[0]), (many[:2], skewed[:2]), "any number of atoms"),
+        "any": (alone, rv.TriclinicBox(skewed[0]), (many[:2, :20], skewed[:2]), "any number of atoms"),
         "eann": (rv.System(TOPOLOGY, eann), STATE.box, (many, lengths), "32 atoms"),
         "dipole": (SYSTEM, rv.OpenBox(), (many,), "32 atoms"),
     }
@@ -567,6 +577,9 @@ def test_refused_artefacts(tmp_path, monkeypatch):
         rv.export.save(path, SYSTEM, 3.5)
     with pytest.raises(ValueError, match="`vjp_order` is -1"):
         rv.export.save(path, SYSTEM, STATE.box, vjp_order=-1)
+    for platforms in (("gpu9",), "cpu", ()):
+        with pytest.raises(ValueError, match=r"`platforms` is .*; wanted some of cpu, cuda"):
+            rv.export.save(path, SYSTEM, STATE.box, platforms=platforms)
     with pytest.raises(ValueError, match="is traced"):
         jax.eval_shape(lambda l: rv.export.save(path, SYSTEM, rv.OrthorhombicBox(l)), jnp.ones(3))
     assert list(tmp_path.iterdir()) == []
@@ -612,24 +625,24 @@ def posdata(x, cell, num=None):
 INIT = header("INIT") + np.int32(0).tobytes() + np.int32(2).tobytes() + b"ok"
 
 
-@pytest.mark.parametrize("name", ["orthorhombic", "triclinic"])
+@pytest.mark.parametrize("name", CELLS)
 def test_protocol_of_ipi(name):
-    cell = np.asarray(CELLS[name])
-    box = STATE.box if name == "orthorhombic" else rv.TriclinicBox(cell)
+    cell = STATE.box.vectors if CELLS[name] is None else np.asarray(CELLS[name])
+    box = {"orthorhombic": STATE.box, "open": rv.OpenBox()}.get(name) or rv.TriclinicBox(cell)
     sizes = np.array([12, 8, 4, 24 * 32, 72, 4])
     server = Server([
         (header("STATUS"), 12), (INIT + header("STATUS"), 12), (posdata(STATE.positions, cell) + header("STATUS"), 12),
         (header("GETFORCE"), int(sizes.sum())), (b"", 60), (header("EXIT"), -1),
     ])  # fmt: skip
-    assert rv.export.ipi_driver(SYSTEM, server.address) == 1
+    assert rv.export.ipi_driver(SYSTEM, server.address, periodic=name != "open") == 1
     ready, again, done, data, extras, last = server.wait()
     assert (ready, again, done) == (header("READY"), header("READY"), header("HAVEDATA"))
-    name, energy, num, forces, virial, size = np.split(np.frombuffer(data, np.uint8), np.cumsum(sizes)[:-1])
-    assert name.tobytes() == header("FORCEREADY")
+    reply, energy, num, forces, virial, size = np.split(np.frombuffer(data, np.uint8), np.cumsum(sizes)[:-1])
+    assert reply.tobytes() == header("FORCEREADY")
     assert num.view(np.int32) == 32
     forces = forces.view(float).reshape(-1, 3) * HARTREE / BOHR
     assert_same((energy.view(float)[0] * HARTREE, forces), SWITCHED, STATE.positions, box, rtol=1e-12)
-    wanted = -SWITCHED.stress(STATE.positions, box) * box.volume / HARTREE
+    wanted = np.zeros((3, 3)) if name == "open" else -SWITCHED.stress(STATE.positions, box) * box.volume / HARTREE
     np.testing.assert_allclose(virial.view(float).reshape(3, 3), wanted, atol=1e-12 * np.abs(wanted).max())
     extras = extras + last
     assert size.view(np.int32) == len(extras)
@@ -665,6 +678,8 @@ def test_hostile_servers(name):
 
 
 def test_nobody_answers(tmp_path):
+    with pytest.raises(ValueError, match="`patience` is nan"):
+        rv.export.ipi_driver(SYSTEM, "anywhere", patience=np.nan)
     with pytest.raises(ConnectionError, match=r"Nobody answers at .*ipi_nobody"):
         rv.export.ipi_driver(SYSTEM, tmp_path / "ipi_nobody", patience=0.1)
 

@@ -127,7 +127,8 @@ GOOD = {  # every public class and function with values: arguments that are fine
     rv.export.ModelCard: {"name": "argon", "targets": (rv.Target(rv.VACF(), 1.0, 0.1),), "residuals": (0.5,),
                           "horizon": 0.5, "training_data": "none", "license": "CC0-1.0", "notes": "none"},
     rv.openmm.python_force: {"system": SYSTEM, "periodic": True},
-    rv.openmm.tabulated_pair: {"potential": LJ, "num_atoms": 4, "nearest": 0.2, "num_points": 200, "periodic": True},
+    rv.openmm.tabulated_pair: {"potential": lennard_jones(rv.SmoothSwitch(0.5), cutoff=0.8), "num_atoms": 4,
+                               "nearest": 0.2, "num_points": 200, "periodic": True},
     rv.io.unwrap: {"trajectory": rv.Trajectory(np.arange(2.0), STATE.repeat(2), STATE)},
 }  # fmt: skip
 FINE = {  # legitimate values, with the reason

@@ -17,6 +17,8 @@ from .._system import System
 from ._card import ModelCard, write_file
 from ._hosted import evaluate
 
+_PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
 
 def save(
     path: str | Path,
@@ -24,7 +26,7 @@ def save(
     box: AbstractBox,
     *,
     vjp_order: int = 1,
-    platforms: Sequence[str] = ("cpu", "cuda", "rocm", "tpu"),
+    platforms: Sequence[str] = _PLATFORMS,
     card: ModelCard = ModelCard(),
 ) -> None:
     """Writes energy and forces as a function that JAX alone loads, without this library:
@@ -39,19 +41,22 @@ def save(
     The card beside it says which.
 
     Parameters are constants in it. The precision is JAX's default one here, and the program that loads it must allow
-    it (`jax_enable_x64`). Nothing in it refuses a box smaller than twice the cutoff. JAX keeps artefacts readable for
+    it (`jax_enable_x64`). Nothing in it refuses a box smaller than twice the cutoff; with a
+    search, the energy is NaN where its lists are too small. JAX keeps artefacts readable for
     at least six months; needs its optional package `flatbuffers` on both sides.
 
     **Arguments:** `box`, one of the kind that is meant; `vjp_order`, how often it can be differentiated by reverse
     mode; `platforms`, where it shall run.
 
     **Errors:** `ValueError` for a system or box that is traced, a system that does not fit the box, a folder that is
-    not there, and a platform unknown to JAX; `ImportError` without `flatbuffers`.
+    not there, and an unknown platform; `ImportError` without `flatbuffers`.
     """
     require_instance("system", system, System)
     require_instance("box", box, AbstractBox)
     require_instance("card", card, ModelCard)
     require_count("vjp_order", vjp_order, least=0)
+    if isinstance(platforms, str) or not platforms or not set(platforms) <= set(_PLATFORMS):
+        raise ValueError(f"`platforms` is {platforms!r}; wanted some of {', '.join(_PLATFORMS)}, in a list.")
     if not is_concrete((system, box)):
         raise ValueError("`system` or `box` is traced; wanted known numbers: export it outside of `jax.jit`.")
     dtype = jnp.result_type(float)
@@ -77,8 +82,8 @@ def save(
     if _fits_any_number(system):
         try:
             made, atoms = exported("atoms"), "any number of"
-        except (TypeError, ValueError, jax.errors.InconclusiveDimensionOperation):
-            pass  # of a function that wants to know the number; if it is at fault itself, the next line says so
+        except Exception:  # of a function that wants to know the number; what else is wrong, the next lines say
+            made = None
     if made is None:
         made, atoms = exported(num_atoms), num_atoms
     try:

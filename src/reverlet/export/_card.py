@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from .._fields import AbstractChecked, Rule, checked, instance, optional, positive_number
-from .._misc import is_concrete, require_finite, require_instance
+from .._misc import is_concrete, require_finite, require_instance, require_number
 from .._potential import AbstractPotential
 from .._system import System
 from .._targets import Target
@@ -40,6 +40,7 @@ def _residuals() -> Any:
         if not isinstance(x, tuple):
             raise TypeError(f"`{name}` is {x!r}; wanted a tuple of numbers, one for each target.")
         for one in x:
+            require_number(name, one)
             require_finite(name, one)
 
     return Rule(lambda x: x, require)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import units
-from .._misc import require_flag, require_instance
+from .._misc import require_constant, require_flag, require_instance, require_positive
 from .._system import System
 from ._card import ModelCard
 from ._hosted import Hosted
@@ -31,8 +31,9 @@ def ipi_driver(
     """Gives energies, forces and virials to i-PI until that says it is over; how many it gave is returned.
 
     Where the system has a dipole, its moment comes with them, as `{"dipole": [x, y, z]}` in atomic units (e a₀) in the
-    text of the extras, which `<trajectory extra_type="dipole">` of i-PI writes. i-PI sends no elements: the order of
-    the atoms in its file must be that of the topology. Several drivers may serve one i-PI.
+    text of the extras, which `<trajectory extra_type="dipole">` of i-PI writes; `<ffsocket pbc="false">`, since atoms
+    that are wrapped into the box one by one have another dipole. i-PI sends no elements: the order of the atoms in its
+    file must be that of the topology. Several drivers may serve one i-PI.
 
     **Arguments:** `address`: the path of a Unix socket (for `<address>water</address>` of i-PI `/tmp/ipi_water`), or
     the host and port of another; `periodic`, whether the box that i-PI has is meant; `patience`, how long to wait for
@@ -45,6 +46,8 @@ def ipi_driver(
     **Reference:** M. Ceriotti, J. More and D. E. Manolopoulos, Comput. Phys. Commun. 185, 1019 (2014).
     """
     require_flag("periodic", periodic)
+    require_constant("patience", patience)
+    require_positive("patience", patience, "s", zero=True)
     require_instance("card", card, ModelCard)
     hosted = Hosted(system)
     if card_beside is not None:

@@ -1,7 +1,6 @@
 """Tables for LAMMPS' `pair_style table`."""
 
 import re
-import warnings
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -12,7 +11,7 @@ from .. import units
 from .._misc import require_instance
 from .._potential import AbstractPotential
 from ._card import ModelCard, write_file
-from ._pair_tables import grid, num_kinds, pair_tables, require_tabulable
+from ._pair_tables import grid, num_kinds, pair_tables, require_tabulable, warn_of_jump
 
 _ENERGIES = {"real": units.KILOCALORIE_PER_MOLE, "metal": units.ELECTRONVOLT}
 """LAMMPS' units of energy, whose lengths are both in Å, in kJ/mol."""
@@ -67,23 +66,16 @@ def write_lammps_table(
     require_instance("card", card, ModelCard)
     pair = require_tabulable(potential, "LAMMPS")
     tables = pair_tables(pair, grid(pair, nearest, num_points))
+    warn_of_jump(tables, "LAMMPS")
     many = num_kinds(pair) > 1
     energy, length = _ENERGIES[style], units.ANGSTROM
-    lines, keywords, jump = [f"# UNITS: {style}", f"# {type(pair).__name__}, cutoff {pair.cutoff} nm"], [], 0.0
+    lines, keywords = [f"# UNITS: {style}", f"# {type(pair).__name__}, cutoff {pair.cutoff} nm"], []
     for table in tables:
         keywords.append("_".join([keyword, *(str(k + 1) for k in table.kinds)]) if many else keyword)
         r, u, f = table.r / length, table.energy / energy, table.force * (length / energy)
         ends = -table.curvature[[0, -1]] * (length**2 / energy)
         lines += ["", keywords[-1], f"N {len(r)} R {r[0]:.17g} {r[-1]:.17g} FPRIME {ends[0]:.17g} {ends[1]:.17g}", ""]
         lines += [f"{k + 1} {a:.17g} {b:.17g} {c:.17g}" for k, (a, b, c) in enumerate(zip(r, u, f, strict=True))]
-        jump = max(jump, abs(float(table.energy[-1])))
-    if jump > 0:
-        warnings.warn(
-            f"The energy jumps by {jump:.3g} kJ/mol at the cutoff, as it does here: dynamics in LAMMPS will not"
-            " conserve it either, and what the cutoff leaves out (`TailCorrected`) is not in the table. A"
-            " `SmoothSwitch` has no jump.",
-            stacklevel=2,
-        )
     write_file(Path(path), "\n".join(lines) + "\n")
     card.write(path, potential, export=f"a table for LAMMPS' pair_style table, units {style}: {', '.join(keywords)}")
     return tuple(keywords)
@@ -94,7 +86,7 @@ def read_lammps_table(path: str | Path) -> tuple[LammpsTable, ...]:
 
     **Errors:** `ValueError`, with the line, for a file without `UNITS: real` or `metal` in its first line, without a
     section, and with sections that are not as announced: N numbered rows of three finite numbers, at increasing
-    distances.
+    distances, which are those of `R` where that is given.
     """
     path = Path(path)
     if not path.is_file() or path.stat().st_size > _MOST:
@@ -109,7 +101,7 @@ def read_lammps_table(path: str | Path) -> tuple[LammpsTable, ...]:
     tables = []
     for number, (keyword, *_) in rows:
         number, header = next(rows, (number, []))
-        if len(header) < 2 or header[0] != "N" or not header[1].isdecimal() or int(header[1]) > len(lines):
+        if len(header) < 2 or header[0] != "N" or not re.fullmatch(r"[0-9]{1,9}", header[1]):
             raise _wrong(path, number, f"announces no number of rows for {keyword}; wanted `N 2000 R 2.0 10.0`")
         values = []
         for k in range(int(header[1])):
@@ -125,10 +117,21 @@ def read_lammps_table(path: str | Path) -> tuple[LammpsTable, ...]:
         r, u, f = np.array(values).reshape(-1, 3).T
         if len(r) < 2 or np.any(np.diff(r) <= 0) or r[0] <= 0:
             raise _wrong(path, number, f"ends {keyword}, whose distances do not increase from above zero")
+        if "R" in header and not _spans(header[header.index("R") + 1 :], r):
+            raise _wrong(path, number, f"ends {keyword}, whose distances are not those that LAMMPS makes of its R")
         tables.append(LammpsTable(keyword, r * length, u * energy, f * (energy / length)))
     if not tables:
         raise ValueError(f"{path} has no section; wanted a table of LAMMPS.")
     return tuple(tables)
+
+
+def _spans(words, r):
+    """Whether distances are equally spaced from one number to another, as LAMMPS takes them to be whatever they are."""
+    try:
+        low, high = float(words[0]), float(words[1])
+    except (ValueError, IndexError):
+        return False
+    return np.allclose(r, np.linspace(low, high, len(r)), rtol=1e-5, atol=0)
 
 
 def _wrong(path, number, what):

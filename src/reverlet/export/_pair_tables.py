@@ -1,5 +1,6 @@
 """Pair potentials as numbers."""
 
+import warnings
 from typing import NamedTuple
 
 import equinox as eqx
@@ -110,3 +111,15 @@ def pair_tables(potential: AbstractPairPotential, r: Float[np.ndarray, " points"
             where = r[np.argmax(~np.all(np.isfinite(x), axis=0))]
             raise ValueError(f"The energy is not finite at {where:.4g} nm; wanted a larger `nearest`.")
     return [PairTable(kinds, r, *(x[k] for x in numbers)) for k, kinds in enumerate(pairs)]
+
+
+def warn_of_jump(tables: list[PairTable], host: str) -> None:
+    """Says what a plain cutoff means in a table."""
+    jump = max(abs(float(table.energy[-1])) for table in tables)
+    if jump > 0:
+        warnings.warn(
+            f"The energy jumps by {jump:.3g} kJ/mol at the cutoff, as it does here: dynamics in {host} will not"
+            " conserve it either, and what the cutoff leaves out (`TailCorrected`) is not in the table. A"
+            " `SmoothSwitch` has no jump.",
+            stacklevel=3,
+        )

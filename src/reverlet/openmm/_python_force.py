@@ -1,14 +1,16 @@
 """Any potential of ours in OpenMM: called by it, or as a table."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .._misc import require_count, require_flag
+from .._misc import require_count, require_flag, require_instance
 from .._potential import AbstractPairPotential, AbstractSpeciesPairPotential, Excluding, require_atoms
 from .._system import System
+from ..export._card import ModelCard
 from ..export._hosted import Hosted
-from ..export._pair_tables import grid, num_kinds, pair_tables, require_tabulable
+from ..export._pair_tables import grid, num_kinds, pair_tables, require_tabulable, warn_of_jump
 from ._optional import number, require_openmm
 
 _MARGIN = 16
@@ -16,21 +18,31 @@ _MARGIN = 16
 every point."""
 
 
-def python_force(system: System, *, periodic: bool = True) -> Any:
+def python_force(
+    system: System,
+    *,
+    periodic: bool = True,
+    card: ModelCard = ModelCard(),
+    card_beside: str | Path | None = None,
+) -> Any:
     """The potential of a system, whatever it is, as an `openmm.PythonForce`.
 
     OpenMM calls it back at every step, on whatever platform; it is computed where JAX computes, in its default
     precision. Positions may come wrapped into the box, which the potential must not mind. OpenMM cannot write it to
     XML.
 
-    **Arguments:** `periodic`, whether the box of OpenMM's context is meant, or none.
+    **Arguments:** `periodic`, whether the box of OpenMM's context is meant, or none; `card`, which is written as
+    `<card_beside>.card.json` if that is given.
 
     **Errors:** `ValueError` for a system that is traced; `ImportError` without OpenMM. While OpenMM runs: another
     number of atoms, boxes too small or too skewed, and energies that are not finite.
     """
     openmm = require_openmm()
     require_flag("periodic", periodic)
+    require_instance("card", card, ModelCard)
     hosted = Hosted(system)
+    if card_beside is not None:
+        card.write(card_beside, system, export="called by OpenMM's PythonForce")
 
     def compute(state):
         positions = np.asarray(number(state.getPositions(asNumpy=True)), float)
@@ -51,6 +63,8 @@ def tabulated_pair(
     nearest: float,
     num_points: int = 2000,
     periodic: bool = True,
+    card: ModelCard = ModelCard(),
+    card_beside: str | Path | None = None,
 ) -> Any:
     """A pair potential, whatever its formula and truncation, as an `openmm.CustomNonbondedForce` with a table for every
     two species.
@@ -60,7 +74,9 @@ def tabulated_pair(
     tangent, so that atoms are still pushed apart. Pairs of an `Excluding` are excluded.
 
     **Arguments:** `num_atoms` of the system; `nearest`, where the table begins, nm; `num_points` from there to the
-    cutoff; `periodic`, whether images count.
+    cutoff; `periodic`, whether images count; `card` and `card_beside` as of `python_force`.
+
+    **Warns:** (`UserWarning`) where the energy jumps at the cutoff, as of a plain one.
 
     **Errors:** `ValueError` for what is no pair potential of a few kinds of atoms, another number of atoms, a `nearest`
     where the energy is not finite or so near to zero that too few points lie below it; `ImportError` without OpenMM.
@@ -68,6 +84,7 @@ def tabulated_pair(
     openmm = require_openmm()
     require_flag("periodic", periodic)
     require_count("num_atoms", num_atoms)
+    require_instance("card", card, ModelCard)
     excluded = potential.pairs if isinstance(potential, Excluding) else ()
     pair = require_tabulable(potential.potential if isinstance(potential, Excluding) else potential, "OpenMM")
     require_atoms(potential, num_atoms)
@@ -79,6 +96,7 @@ def tabulated_pair(
         )
     below = nearest - step * np.arange(_MARGIN, 0, -1)
     tables = pair_tables(pair, np.concatenate([below, r]))
+    warn_of_jump(tables, "OpenMM")
     of_table = [
         f"table{k}(max(r,{nearest!r}))-({float(table.force[_MARGIN])!r})*min(r-{nearest!r},0)"
         for k, table in enumerate(tables)
@@ -106,5 +124,7 @@ def tabulated_pair(
     kinds = openmm.CustomNonbondedForce
     force.setNonbondedMethod(kinds.CutoffPeriodic if periodic else kinds.CutoffNonPeriodic)
     force.setCutoffDistance(pair.cutoff)
+    if card_beside is not None:
+        card.write(card_beside, potential, export="a table in OpenMM's CustomNonbondedForce")
     force.setName(f"table of reverlet {type(pair).__name__}")
     return force
