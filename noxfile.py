@@ -81,6 +81,13 @@ def hosts(session: nox.Session) -> None:
 
 
 @nox.session
+def deepmd(session: nox.Session) -> None:
+    """Check models in DeePMD-kit's files against DeePMD-kit, in an environment of its own with TensorFlow."""
+    session.install("-e", ".", *group("deepmd"))
+    session.run("pytest", "--slow", "tests/test_deepmd.py", *session.posargs, env={"JAX_PLATFORMS": "cpu"})
+
+
+@nox.session
 def test_systems(session: nox.Session) -> None:
     """Check docs/openmm-test-systems.md against openmmtools; with the argument `table`, print its table anew."""
     session.install("-e", ".", *group("test"))

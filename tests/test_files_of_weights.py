@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import SHARED
-from test_deep import BOX, DIPOLE, WATERS, X
+from test_deep import DIPOLE, POLAR, WATERS, X, evaluated
 from test_surfaces import archive, waters
 
 import reverlet as rv
@@ -296,13 +296,13 @@ def test_frozen_graphs(tmp_path):
     for packed in (False, True):
         (tmp_path / "a.pb").write_bytes(frozen(everything, packed=packed))
         got = read_frozen(tmp_path / "a.pb")
-        np.testing.assert_allclose(got.moment(X, BOX), full.moment(X, BOX), rtol=1e-12)
+        np.testing.assert_allclose(evaluated(got, X), evaluated(full, X), rtol=1e-12)
         np.testing.assert_array_equal(got.descriptor.mean, means)
         assert (got.charges, got.descriptor.slots) == (full.charges, d.slots)
     # one network for all centers; a constant of which one number stands for all
     shared = {name.replace("filter_type_0", "filter_type_all"): x for name, x in everything.items()}
     (tmp_path / "a.pb").write_bytes(frozen(shared))
-    np.testing.assert_allclose(read_frozen(tmp_path / "a.pb").moment(X, BOX), full.moment(X, BOX), rtol=1e-12)
+    np.testing.assert_allclose(evaluated(read_frozen(tmp_path / "a.pb"), X), evaluated(full, X), rtol=1e-12)
     name, tensor = (
         b"layer_0_type_0/bias",
         field(1, 2) + field(2, field(2, field(1, 6))) + field(6, np.float64(0.7).tobytes()),
@@ -397,3 +397,76 @@ def test_frozen_graphs_that_are_damaged(tmp_path):
     whole = frozen(constants_of(DIPOLE, ("O", "H")))
     outcomes = [refused(read_frozen, tmp_path / "a.pb", data) for data in damaged(whole, 150)]
     assert sum(outcomes) > 200
+
+
+# --- DeePMD-kit's own format, of which test_deepmd has DeePMD-kit's word -------------------------------------------
+
+
+def tree_of(model, file):
+    """The JSON of a model, whose arrays are written into an HDF5 file."""
+    count = iter(range(1000))
+    put = lambda x: file.create_dataset(f"variable_{next(count):04d}", data=np.asarray(x)).name
+    d = model.descriptor
+
+    def network(net):
+        last = len(net.weights) - 1
+        layers = [
+            {"activation_function": "none" if net.linear and k == last else "tanh", "resnet": net.residual[k],
+             "@variables": {"w": put(w), "b": put(b), "idt": None}}
+            for k, (w, b) in enumerate(zip(net.weights, net.biases, strict=True))
+        ]  # fmt: skip
+        return {"layers": layers}
+
+    rows = lambda x: put(np.repeat(np.asarray(x), d.slots, axis=1))
+    fitting = {"type": "polar", "mixed_types": False, "numb_fparam": 0, "numb_aparam": 0, "exclude_types": [],
+               "nets": {"networks": [network(f) for f in model.fittings]}, "fit_diag": True}  # fmt: skip
+    fitting["shift_diag"] = True
+    fitting["@variables"] = {"scale": put(np.full((2, 1), 0.5)), "constant_matrix": put(2 * model.isotropic)}
+    embeddings = [network(d.embeddings[c][n]) for n in range(2) for c in range(2)]
+    descriptor = {"type": "se_e2_a", "rcut": d.cutoff * 10, "rcut_smth": d.onset * 10, "sel": list(d.slots),
+                  "type_one_side": False, "exclude_types": [], "env_protection": 0.0,
+                  "embeddings": {"networks": embeddings},
+                  "@variables": {"davg": rows(d.mean), "dstd": rows(d.deviation)}}  # fmt: skip
+    model = {"descriptor": descriptor, "fitting": fitting, "@variables": {"out_bias": put(np.zeros((1, 2, 9)))}}
+    return model | {"type": "standard", "type_map": ["O", "H"], "pair_exclude_types": [], "atom_exclude_types": []}
+
+
+def test_own_format_of_deepmd(tmp_path):
+    """Twice the polarizability of networks, by a factor of a half and a unit of four, and what does not fit."""
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "a.dp"
+    with h5py.File(path, "w") as file:
+        whole = {"model": tree_of(POLAR, file)}
+        file.attrs["json"] = json.dumps(whole)
+    read = lambda: rv.io.read_deep_polarizability(path, WATERS, scale=4 * POLAR.scale)
+    networks = eqx.tree_at(lambda p: p.isotropic, POLAR, jnp.zeros(2))
+    wanted = 2 * evaluated(networks, X)
+    isotropic = 4 * POLAR.scale * len(X) * POLAR.isotropic[0]
+    np.testing.assert_allclose(evaluated(read(), X), wanted + isotropic * np.eye(3), rtol=1e-12)
+    network = ("fitting", "nets", "networks", 0, "layers", 0)
+    wrong = {
+        "`fitting.type` in .* is 'dipole'": (("fitting", "type"), "dipole"),
+        "`descriptor.exclude_types`": (("descriptor", "exclude_types"), [[0, 1]]),
+        "'relu'; wanted 'tanh'": ((*network, "activation_function"), "relu"),
+        "a.dp cannot be read .* no dataset `/variable_0999`": ((*network, "@variables", "w"), "/variable_0999"),
+        "excludes all": (("fitting", "exclude_types"), [0, 1]),
+        "`descriptor.rcut` in": (("descriptor", "rcut"), "6"),
+    }
+    for told, (names, value) in wrong.items():
+        changed = json.loads(json.dumps(whole))
+        here = changed["model"]
+        for name in names[:-1]:
+            here = here[name]
+        here[names[-1]] = value
+        with h5py.File(path, "a") as file:
+            file.attrs["json"] = json.dumps(changed)
+        with pytest.raises(ValueError, match=told):
+            read()
+    for text in ("[" * 100_000, "{}"):
+        with h5py.File(path, "w") as file:
+            file.attrs["json"] = text
+        with pytest.raises(ValueError, match=r"no JSON|lacks"):
+            read()
+    path.write_bytes(b"text")
+    with pytest.raises(ValueError, match="HDF5"):
+        read()

@@ -1,5 +1,9 @@
 """Files of structures and trajectories. It needs the extra `io`: `pip install 'reverlet[io]'`."""
 
+from ._deepmd import (
+    read_deep_dipole as read_deep_dipole,
+    read_deep_polarizability as read_deep_polarizability,
+)
 from ._files import (
     read as read,
     read_structure as read_structure,
