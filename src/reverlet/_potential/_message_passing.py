@@ -112,18 +112,20 @@ class MessagePassing(AbstractGraphPotential, AbstractAtomIndexed):
         kind, x = self.kinds.of_atom, edges.d / self.cutoff
         x2 = jnp.sum(x * x, axis=-1)
         radial = _chebyshev(2 * x2 - 1, self.rounds[0].filters.shape[1])
-        radial = radial * jnp.where(edges.mask, (1 - x2) ** 3, 0)[..., None]
-        directed = radial[..., None, :] * x[..., None]
+        radial = radial * jnp.where(edges.mask, (1 - x2) ** 3, 0)[:, None]
+        directed = radial[:, None] * jnp.moveaxis(x, 2, 1)[:, :, None]
+        # once: the compiler would compute them again in every product
+        radial, directed = jax.lax.optimization_barrier((radial, directed))
         sent, s, v = self.first[kind], jnp.zeros(()), jnp.zeros(())
         for k, each in enumerate(self.rounds):
             if k > 0:
                 sent = self.senders[k - 1](kind, s)
             scalars, vectors = sent[:, 0], sent[:, 1]
-            s = s + _sum("ijn,ijc,nc->ic", radial, scalars[edges.j], each.filters[0])
-            more = _sum("ijan,ijc,nc->iac", directed, vectors[edges.j], each.filters[1])
+            s = s + _sum("inj,ijc,nc->ic", radial, edges.of_neighbors(scalars), each.filters[0])
+            more = _sum("ianj,ijc,nc->iac", directed, edges.of_neighbors(vectors), each.filters[1])
             if k > 0:
                 carried = sent[:, 2, None] * v
-                more = more + _sum("ijn,ijac,nc->iac", radial, carried[edges.j], each.filters[2])
+                more = more + _sum("inj,ijac,nc->iac", radial, edges.of_neighbors(carried), each.filters[2])
             v = v + more
             new = each.mixed(kind, s, v)
             s = s + new if k < len(self.rounds) - 1 else new
@@ -165,8 +167,8 @@ def _sum(subscripts, *arrays):
 
 
 def _chebyshev(x, num):
-    """T_1 to T_num."""
+    """T_1 to T_num, along a new second axis."""
     terms = [jnp.ones_like(x), x]
     for _ in range(num - 1):
         terms.append(2 * x * terms[-1] - terms[-2])
-    return jnp.stack(terms[1:], axis=-1)
+    return jnp.stack(terms[1:], axis=1)
