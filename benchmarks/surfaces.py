@@ -25,13 +25,17 @@ from .large_systems import SKIN
 LENGTH, DT, EVERY = 1.2385, 0.0005, 4
 
 
-def waters(number: int, dtype: jnp.dtype) -> tuple[rv.EANN, rv.State]:
-    """An EANN of the published size, and waters at 1.008 g/cm³."""
+def waters(number: int, dtype: jnp.dtype) -> tuple[rv.Topology, rv.State]:
+    """Waters at 1.008 g/cm³."""
     box = rv.OrthorhombicBox(jnp.full(3, LENGTH * (number / 64) ** (1 / 3), dtype))
     molecule = rv.Topology.from_elements(["O", "H", "H"], molecules=[0, 0, 0], bonds=[(0, 1), (0, 2)])
     shape = jnp.array([[0.0, 0.0, 0.0], [0.1, 0.0, 0.0], [-0.0375, 0.0927, 0.0]], dtype)
-    topology, state = rv.pack(molecule, shape, number, box=box, key=jax.random.key(0))
-    return rv.EANN.fresh(topology, key=jax.random.key(1)), state
+    return rv.pack(molecule, shape, number, box=box, key=jax.random.key(0))
+
+
+def current(system, state, initial):
+    del initial
+    return system.dipole.current(state.positions, state.velocities, state.box)
 
 
 def cpu(program: Callable[[], Any]) -> float:
@@ -64,17 +68,15 @@ def force(potential: rv.AbstractPotential, state: rv.State, neighbors=None) -> t
     return lambda: once(moving, state.positions, neighbors), lambda: twice(moving, state.positions, w, neighbors)
 
 
-def trajectory(potential, state, topology, steps, record=None):
-    """Compiled programs of a trajectory, and of its value and gradient by all parameters; the seconds of CPU time that
-    tracing and compiling the second took, and its temporary memory, MB."""
-    moving, fixed = eqx.partition(potential, eqx.is_inexact_array)
+def trajectory(system: rv.System, state: rv.State, steps: int, *, record: Callable | None = None):
+    """Compiled programs of a trajectory, and of its value and gradient by all parameters of the potential; the seconds
+    of CPU time that tracing and compiling the second took, and its temporary memory, MB."""
+    moving, fixed = eqx.partition(system.potential, eqx.is_inexact_array)
 
     def loss(moving, state):
-        system = rv.System(topology, eqx.combine(moving, fixed))
-        options = {} if record is None else {"record": record, "save_every": EVERY}
-        run = rv.nve(system, state, dt=DT, num_steps=steps, throw=False, **options)
-        final = jnp.sum(run.final.positions**2)
-        return final if record is None else final + jnp.sum(run.records**2)
+        changed = eqx.tree_at(lambda s: s.potential, system, eqx.combine(moving, fixed))
+        run = rv.nve(changed, state, dt=DT, num_steps=steps, save_every=EVERY, record=record, throw=False)
+        return jnp.sum(run.final.positions**2) + (0.0 if record is None else jnp.sum(run.records**2))
 
     forward = jax.jit(loss).lower(moving, state).compile()
     start = time.process_time()
@@ -87,29 +89,44 @@ def trajectory(potential, state, topology, steps, record=None):
 def measure(dtype: jnp.dtype, steps: int, repeats: int) -> dict[str, Any]:
     cast = lambda tree: jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, tree)
     system, argon = gradient_cost.argon(dtype)
-    unit = force(system.potential, argon)
-    programs = {"argon, 346 atoms: energy and force": unit[0], "argon, 346 atoms: force and second order": unit[1]}
-    numbers = {}
-    for number in (64, 32):
-        potential, state = waters(number, dtype)
-        potential, topology = cast(potential), rv.Topology.from_elements(["O", "H", "H"] * number)
-        name = f"EANN, {number} waters"
-        programs[f"{name}: energy and force"], programs[f"{name}: force and second order"] = force(potential, state)
-        forward, gradient, seconds, memory = trajectory(potential, state, topology, steps)
-        programs |= {f"{name}: trajectory": forward, f"{name}: value and gradient": gradient}
-        numbers |= {f"{name}: tracing and compiling, s": seconds, f"{name}: temporary memory, MB": memory}
-    potential, state = waters(216, dtype)
-    potential = cast(potential)
-    found = rv.CellList.fit(state.positions, state.box, cutoff=potential.cutoff, skin=SKIN, per_atom=True)
-    programs["EANN, 216 waters, lists: energy and force"] = force(
-        potential, state, found.find(state.positions, state.box)
-    )[0]
-    silicon, crystal = cast(rv.StillingerWeber.silicon()), diamond(5, dtype)
-    found = rv.CellList.fit(crystal.positions, crystal.box, cutoff=silicon.cutoff, skin=SKIN, per_atom=True)
-    once, twice = force(silicon, crystal, found.find(crystal.positions, crystal.box))
-    programs |= {"Stillinger-Weber, 1,000 atoms, lists: energy and force": once}
-    programs |= {"Stillinger-Weber, 1,000 atoms, lists: force and second order": twice}
-    return {"ms": medians(programs, repeats), **numbers}
+    programs, numbers = {}, {}
+
+    def add(name, potential, state, neighbors=None):
+        names = f"{name}: energy and force", f"{name}: force and second order"
+        programs.update(zip(names, force(cast(potential), state, neighbors), strict=True))
+
+    def add_trajectory(name, system, state, record=None):
+        forward, gradient, seconds, memory = trajectory(system, state, steps, record=record)
+        programs.update({f"{name}: a step": forward, f"{name}: a step and its gradient": gradient})
+        numbers.update({f"{name}: tracing and compiling, s": seconds, f"{name}: temporary memory, MB": memory})
+
+    add("argon, 346 atoms", system.potential, argon)
+    topology, state = waters(32, dtype)
+    eann = rv.EANN.fresh(topology, key=jax.random.key(1), cutoff=0.49)
+    add("EANN, 32 waters", eann, state)
+    add_trajectory("EANN, 32 waters", cast(rv.System(topology, eann)), state)
+    topology, liquid = waters(64, dtype)
+    eann = rv.EANN.fresh(topology, key=jax.random.key(1))
+    add("EANN, 64 waters", eann, liquid)
+    add("message passing, 64 waters", rv.MessagePassing.fresh(topology, key=jax.random.key(1), cutoff=0.5), liquid)
+    dipole = rv.DeepDipole.fresh(
+        topology, liquid.positions, liquid.box, elements=["O", "H"], charges=[-2.0, 1.0], centers=["O"], onset=0.58,
+        key=jax.random.key(2),
+    )  # fmt: skip
+    both = cast(rv.System(topology, eann, dipole))
+    once = jax.jit(current)
+    programs["Deep Dipole, 64 waters: current"] = lambda: once(both, liquid, None)
+    add_trajectory("EANN, 64 waters", both, liquid)
+    add_trajectory("EANN and Deep Dipole's current every 4th step, 64 waters", both, liquid, current)
+    topology, state = waters(216, dtype)
+    eann = rv.EANN.fresh(topology, key=jax.random.key(1))
+    search = rv.CellList.fit(state.positions, state.box, cutoff=eann.cutoff, skin=SKIN, per_atom=True)
+    add("EANN, 216 waters, lists", eann, state, search.find(state.positions, state.box))
+    silicon, crystal = rv.StillingerWeber.silicon(), diamond(5, dtype)
+    search = rv.CellList.fit(crystal.positions, crystal.box, cutoff=silicon.cutoff, skin=SKIN, per_atom=True)
+    add("Stillinger-Weber, 1,000 atoms, lists", silicon, crystal, search.find(crystal.positions, crystal.box))
+    ms = medians(programs, repeats)
+    return {"ms": {k: v / (steps if ": a step" in k else 1) for k, v in ms.items()}, **numbers}
 
 
 def diamond(cells: int, dtype: jnp.dtype) -> rv.State:
@@ -123,21 +140,18 @@ def diamond(cells: int, dtype: jnp.dtype) -> rv.State:
     return rv.State(positions.astype(dtype), jnp.zeros_like(positions, dtype), box)
 
 
-RATIOS = {
-    "EANN, 64 waters: energy and force / 346 argon atoms": (
-        "EANN, 64 waters: energy and force",
-        "argon, 346 atoms: energy and force",
-    ),
-    **{
-        f"{name}: {a} / {b}": (f"{name}: {a}", f"{name}: {b}")
-        for name, a, b in (
-            ("EANN, 64 waters", "force and second order", "energy and force"),
-            ("EANN, 64 waters", "value and gradient", "trajectory"),
-            ("EANN, 32 waters", "value and gradient", "trajectory"),
-            ("Stillinger-Weber, 1,000 atoms, lists", "force and second order", "energy and force"),
-        )
-    },
-}
+RATIOS = [
+    ("EANN, 64 waters: energy and force", "argon, 346 atoms: energy and force"),
+    ("EANN, 64 waters: force and second order", "EANN, 64 waters: energy and force"),
+    ("EANN, 64 waters: a step and its gradient", "EANN, 64 waters: a step"),
+    ("EANN, 32 waters: a step and its gradient", "EANN, 32 waters: a step"),
+    ("Deep Dipole, 64 waters: current", "EANN, 64 waters: energy and force"),
+    ("EANN and Deep Dipole's current every 4th step, 64 waters: a step", "EANN, 64 waters: a step"),
+    ("Stillinger-Weber, 1,000 atoms, lists: energy and force", "argon, 346 atoms: energy and force"),
+    ("Stillinger-Weber, 1,000 atoms, lists: force and second order",
+     "Stillinger-Weber, 1,000 atoms, lists: energy and force"),
+]  # fmt: skip
+WALK = "EANN, 64 waters: a step back / EANN, 64 waters: force and second order"
 
 
 def main(argv: list[str]) -> None:
@@ -150,25 +164,18 @@ def main(argv: list[str]) -> None:
     with jax.enable_x64(args.dtype == "float64"):
         found = measure(jnp.dtype(args.dtype), args.steps, args.repeats)
     ms = found["ms"]
-    found["ratios"] = {name: ms[a] / ms[b] for name, (a, b) in RATIOS.items()}
-    for name in ("EANN, 64 waters", "EANN, 32 waters"):
-        found["ms"] |= {
-            f"{name}: {k}, per step": ms[f"{name}: {k}"] / args.steps for k in ("trajectory", "value and gradient")
-        }
-    walk = (
-        found["ms"]["EANN, 64 waters: value and gradient, per step"]
-        - found["ms"]["EANN, 64 waters: trajectory, per step"]
-    )
-    found["ratios"]["EANN, 64 waters: a step back / stand-alone force and second order"] = (
-        walk / ms["EANN, 64 waters: force and second order"]
-    )
+    back = ms["EANN, 64 waters: a step and its gradient"] - ms["EANN, 64 waters: a step"]
+    ratios = {f"{a} / {b}": ms[a] / ms[b] for a, b in RATIOS}
+    ratios[WALK] = back / ms["EANN, 64 waters: force and second order"]
+    found["ratios"] = ratios
     _common.write(args.out, {"dtype": args.dtype, "repeats": args.repeats, "steps": args.steps, **found})
     print("| what | CPU time, ms |\n|---|---|")
     for name, value in ms.items():
         print(f"| {name} | {value:.2f} |")
-    print("\n| ratio | |\n|---|---|")
-    for name, value in found["ratios"].items():
+    print("\n| what is how much more | times |\n|---|---|")
+    for name, value in ratios.items():
         print(f"| {name} | {value:.2f} |")
+    print()
     for name, value in found.items():
         if isinstance(value, float):
             print(f"{name}: {value:.1f}")
