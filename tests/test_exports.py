@@ -304,7 +304,6 @@ MIXTURE = rv.LennardJones(
 PAIRS = {
     "switched": SWITCHED,
     "plain": lennard_jones(),
-    "Morse": rv.Morse(0.9, 16.0, 0.38, cutoff=CUTOFF, truncation=rv.SmoothSwitch(0.4)),
     "mixture": MIXTURE,
     "excluding": rv.Excluding(MIXTURE, np.arange(32).reshape(16, 2)),
 }
@@ -326,7 +325,7 @@ def spline_error(potential, nearest, num_points):
     return float(jnp.max(of_kinds(jnp.array([[0, 0], [0, 1], [1, 1]]))))
 
 
-@pytest.mark.parametrize("name", ["plain", "Morse", "excluding"])
+@pytest.mark.parametrize("name", ["plain", "excluding"])
 def test_tables_in_openmm(name, tmp_path):
     potential, nearest = PAIRS[name], 0.28
     jumps = pytest.warns(UserWarning, match="energy jumps") if name == "plain" else contextlib.nullcontext()
@@ -341,7 +340,7 @@ def test_tables_in_openmm(name, tmp_path):
     pairs, error = 32 * 12, spline_error(potential, nearest, 500)  # each of 32 atoms has at most 24 neighbors
     assert pairs * error < 2e-5 * abs(energy)
     assert abs(got[0] - energy) < pairs * error
-    np.testing.assert_allclose(got[1], forces, atol=1e-4 * np.abs(forces).max())
+    np.testing.assert_allclose(got[1], forces, atol=1e-5 * np.abs(forces).max())  # measured 1.3e-6
 
 
 def test_below_a_table_atoms_are_pushed_apart():
@@ -438,8 +437,8 @@ def test_tables_in_lammps(name, style, tmp_path):
     keywords = rv.export.write_lammps_table(path, potential, nearest=0.25, style=style, card=CARD)
     types = np.arange(32) % 2 + 1 if name == "mixture" else np.ones(32)
     got = in_lammps(potential, path, keywords, types, style, 4000)
-    # LAMMPS makes a table of 4000 points in r² of ours of 2000 in r
-    assert_same(got, potential, STATE.positions, STATE.box, rtol=1e-5)
+    # splines through 2000 points, of which LAMMPS makes one of 4000 in r²; measured 1e-8
+    assert_same(got, potential, STATE.positions, STATE.box, rtol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["switched", "mixture"])

@@ -41,9 +41,9 @@ def save(
     The card beside it says which.
 
     Parameters are constants in it. The precision is JAX's default one here, and the program that loads it must allow
-    it (`jax_enable_x64`). Nothing in it refuses a box smaller than twice the cutoff; with a
-    search, the energy is NaN where its lists are too small. JAX keeps artefacts readable for
-    at least six months; needs its optional package `flatbuffers` on both sides.
+    it (`jax_enable_x64`). Nothing in it refuses a box smaller than twice the cutoff; with a search, the energy is NaN
+    where its lists are too small. JAX keeps artefacts readable for at least six months; needs its optional package
+    `flatbuffers` on both sides.
 
     **Arguments:** `box`, one of the kind that is meant; `vjp_order`, how often it can be differentiated by reverse
     mode; `platforms`, where it shall run.
