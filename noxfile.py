@@ -101,6 +101,16 @@ def test_systems(session: nox.Session) -> None:
 
 
 @nox.session
+def foundation(session: nox.Session) -> None:
+    """Check the foundation potential of docs/a-foundation-potential.md against its package, where its weights are."""
+    session.install("-e", ".", *group("test"), *group("foundation"))
+    # alone: what else they depend on is CUDA and tools of training
+    session.install("--no-deps", *group("foundation-alone"))
+    chosen = session.posargs or ["tests/test_foundation.py"]
+    session.run("pytest", "--slow", *chosen, env={"JAX_PLATFORMS": "cpu"})
+
+
+@nox.session
 def experiments(session: nox.Session) -> None:
     """Run every experiment in its smallest size, two at a time."""
     session.install("-e", ".[experiments]")

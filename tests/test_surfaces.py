@@ -1,6 +1,8 @@
 """Many-body surfaces: against published numbers, other engines, finite differences, and one another."""
 
 import json
+from collections.abc import Callable
+from typing import NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -9,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import CUTOFF, SHARED, argon_state
+from jaxtyping import Array
 
 import reverlet as rv
 
@@ -254,6 +257,93 @@ def test_functions_that_do_not_fit():
         rv.FunctionPotential(lambda p, x, box: jnp.sum(x).astype(jnp.float32), None).energy(x, box)
     with pytest.raises(TypeError, match="function"):
         rv.FunctionPotential(3.0, None)
+
+
+class Listed(NamedTuple):
+    """A neighbor list as jax-md has it: what fills it up is the number of atoms."""
+
+    idx: Array
+    reference_position: Array
+    did_buffer_overflow: Array
+    cell_size_too_small: Array = False
+
+
+class Finder(NamedTuple):
+    """`neighbor_fn` of jax-md: up to a cutoff, of a displacement function; dense, or sparse as (receivers, senders)."""
+
+    displacement: Callable
+    sparse: bool
+
+    def found(self, x, room):
+        d = jax.vmap(jax.vmap(self.displacement, (None, 0)), (0, None))(x, x)
+        near = (jnp.sum(d**2, -1) < CUTOFF**2) & ~jnp.eye(len(x), dtype=bool)
+        if self.sparse:
+            idx, most = jnp.stack(jnp.nonzero(near, size=room, fill_value=len(x))), jnp.sum(near)
+        else:
+            rows = jax.vmap(lambda row: jnp.nonzero(row, size=room, fill_value=len(x))[0])
+            idx, most = rows(near), jnp.max(jnp.sum(near, axis=1))
+        return Listed(idx, x, most > room)
+
+    def allocate(self, x):
+        return self.found(x, 900 if self.sparse else 28)
+
+    def update(self, x, neighbors):
+        return self.found(x, neighbors.idx.shape[1])
+
+
+def of_jax_md(box, sparse):
+    """`neighbor_fn, energy_fn` of the pairs of `squares`, in real coordinates of a box."""
+    displacement = lambda a, b: jnp.stack(box.minimum_image(*(a - b)))
+
+    def energy_fn(position, neighbor, k=1.0):
+        n, padded = len(position), jnp.concatenate([position, jnp.full((1, 3), 1e3)])
+        i, j = neighbor.idx if sparse else (jnp.arange(n)[:, None], neighbor.idx)
+        i, j = jnp.broadcast_arrays(i, j)
+        r2 = jnp.sum(jax.vmap(displacement)(padded[i.ravel()], padded[j.ravel()]) ** 2, -1)
+        near = jnp.where((j.ravel() < n) & (r2 < CUTOFF**2), (1 - r2 / CUTOFF**2) ** 3, 0)
+        return k * jnp.sum(jnp.zeros(n + 1).at[i.ravel()].add(near) ** 2)
+
+    return Finder(displacement, sparse), energy_fn
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_functions_of_jax_md(sparse):
+    """As the same formula with neighbors of our own; atoms anywhere, a list that follows them, and one that is full."""
+    state, wanted = argon_state(), SURFACES["function"]
+    x, box = state.positions, state.box
+    away = x + box.lengths * (jnp.arange(32)[:, None] % 3 - 1)
+    functions = of_jax_md(box, sparse)
+    potential = rv.JaxMDPotential.allocate(*functions, away, box, parameters={"k": 1.5}, cutoff=CUTOFF)
+    value = eqx.filter_jit(lambda p, x: (p.energy(x, box), p.forces(x, box)))
+    moved = away + 0.05 * jax.random.normal(KEY, x.shape)
+    for y in (away, moved):
+        for a, b in zip(value(potential, y), value(wanted, y), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+    slope = eqx.filter_grad(lambda p: p.energy(moved, box))(potential).parameters["k"]
+    np.testing.assert_allclose(slope, wanted.energy(moved, box) / 1.5, rtol=1e-9)
+    assert jnp.all(jnp.isnan(potential.stress(x, box)))  # of one box alone
+    with pytest.raises(rv.SimulationError, match="were made for"):
+        potential.energy(x, rv.OrthorhombicBox(1.01 * box.lengths))
+    crowd = 0.1 * x
+    with pytest.raises(rv.SimulationError, match="jax-md has no room"):
+        potential.energy(crowd, box)
+    with pytest.raises(rv.SimulationError, match="jax-md has no room"), rv.SimulationError.unwrapped():
+        jax.block_until_ready(value(potential, crowd))
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_functions_of_jax_md_that_do_not_fit():
+    x, box = argon_state().positions, argon_state().box
+    neighbor_fn, energy_fn = of_jax_md(box, False)
+    make = rv.JaxMDPotential.allocate
+    with pytest.raises(TypeError, match="`neighbor_fn` has no `allocate`"):
+        make(energy_fn, neighbor_fn, x, box, cutoff=CUTOFF)
+    with pytest.raises(ValueError, match="no `cutoff` in a periodic box"):
+        make(neighbor_fn, energy_fn, x, box)
+    with pytest.raises(ValueError, match="`fractional` is True in an `OpenBox`"):
+        make(neighbor_fn, energy_fn, x, rv.OpenBox(), fractional=True)
+    with pytest.raises(ValueError, match="`energy_fn` returned float64 of shape"):
+        make(neighbor_fn, lambda x, neighbor: x, x, box, cutoff=CUTOFF).energy(x, box)
 
 
 def archive(path, **changes):

@@ -100,7 +100,8 @@ NEITHER = {  # public, but in none of the tables
     "of Diffrax's terms, which have no numbers": "ConservativeTerm Drift Kick OrnsteinUhlenbeck Stage",
     "of networks, and of weights in files; refused in test_surfaces, test_files_of_weights": "DeepDipole"
     " read_deep_dipole read_deep_polarizability"
-    " DeepDipole.from_frozen DeepDipole.from_npz DeepPolarizability EANN EANN.from_npz EANN.from_pickle MessagePassing",
+    " DeepDipole.from_frozen DeepDipole.from_npz DeepPolarizability EANN EANN.from_npz EANN.from_pickle MessagePassing"
+    " JaxMDPotential JaxMDPotential.allocate",
     "of files, which test_files and test_file_mutations do worse to": "read read_structure stream reporting write",
     "refused in test_training": "AdaptedPotential Labels.concatenate read_labels write_labels",
     "of trees; refused where they are tested": "linearize mbar",

@@ -119,6 +119,7 @@ from ._potential import (
     FunctionPotential as FunctionPotential,
     HarmonicAngle as HarmonicAngle,
     HarmonicBond as HarmonicBond,
+    JaxMDPotential as JaxMDPotential,
     LennardJones as LennardJones,
     ListedPairs as ListedPairs,
     MessagePassing as MessagePassing,

@@ -1,5 +1,6 @@
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
@@ -7,6 +8,15 @@ from jaxtyping import Array, PyTree
 from .._fields import checked, function, optional, positive_number
 from .._neighbors import Edges
 from ._base import AbstractPotential
+
+
+def require_energy(name: str, energy: Any, dtype: Any) -> None:
+    """Refuses what a function of somebody else returned, if it is no scalar of the dtype of the positions."""
+    if jnp.shape(energy) != () or jnp.result_type(energy) != dtype:
+        raise ValueError(
+            f"`{name}` returned {jnp.result_type(energy)} of shape {jnp.shape(energy)}; wanted a scalar of the dtype of"
+            f" the positions, {dtype}: kJ/mol."
+        )
 
 
 class FunctionPotential(AbstractPotential):
@@ -44,11 +54,7 @@ class FunctionPotential(AbstractPotential):
         if self.cutoff is not None and self._arguments() == 4:
             arguments.append(Edges.within(self.cutoff, positions, box, neighbors))
         energy = self.function(*arguments)
-        if jnp.shape(energy) != () or jnp.result_type(energy) != positions.dtype:
-            raise ValueError(
-                f"`function` returned {jnp.result_type(energy)} of shape {jnp.shape(energy)}; wanted a scalar of the"
-                f" dtype of the positions, {positions.dtype}: kJ/mol."
-            )
+        require_energy("function", energy, positions.dtype)
         return energy
 
     def _arguments(self):
