@@ -340,8 +340,6 @@ def test_functions_of_jax_md_that_do_not_fit():
         make(energy_fn, neighbor_fn, x, box, cutoff=CUTOFF)
     with pytest.raises(ValueError, match="no `cutoff` in a periodic box"):
         make(neighbor_fn, energy_fn, x, box)
-    with pytest.raises(ValueError, match="`fractional` is True in an `OpenBox`"):
-        make(neighbor_fn, energy_fn, x, rv.OpenBox(), fractional=True)
     with pytest.raises(ValueError, match="`energy_fn` returned float64 of shape"):
         make(neighbor_fn, lambda x, neighbor: x, x, box, cutoff=CUTOFF).energy(x, box)
 
