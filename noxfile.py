@@ -102,12 +102,15 @@ def test_systems(session: nox.Session) -> None:
 
 @nox.session
 def foundation(session: nox.Session) -> None:
-    """Check the foundation potential of docs/a-foundation-potential.md against its package, where its weights are."""
+    """Check the foundation potential of docs/a-foundation-potential.md against its package. `-- measure WEIGHTS`: what it costs."""
     session.install("-e", ".", *group("test"), *group("foundation"))
     # alone: what else they depend on is CUDA and tools of training
     session.install("--no-deps", *group("foundation-alone"))
-    chosen = session.posargs or ["tests/test_foundation.py"]
-    session.run("pytest", "--slow", *chosen, env={"JAX_PLATFORMS": "cpu"})
+    environment = {"JAX_PLATFORMS": "cpu"}
+    if session.posargs[:1] == ["measure"]:
+        session.run("python", "docs/measurements/foundation.py", *session.posargs[1:], env=environment)
+    else:
+        session.run("pytest", "--slow", "tests/test_foundation.py", *session.posargs, env=environment)
 
 
 @nox.session
