@@ -102,7 +102,7 @@ def test_systems(session: nox.Session) -> None:
 
 @nox.session
 def foundation(session: nox.Session) -> None:
-    """Check the foundation potential of docs/a-foundation-potential.md against its package. `-- measure WEIGHTS`: what it costs."""
+    """Check docs/a-foundation-potential.md against the package `nequix`; with `measure WEIGHTS`, say what it costs."""
     session.install("-e", ".", *group("test"), *group("foundation"))
     # alone: what else they depend on is CUDA and tools of training
     session.install("--no-deps", *group("foundation-alone"))

@@ -1,4 +1,4 @@
-"""What compiling a foundation potential costs, in CPU seconds of the process: `nox -s foundation -- measure WEIGHTS`."""
+"""What compiling a foundation potential costs, CPU seconds of the process: `nox -s foundation -- measure WEIGHTS`."""
 # ruff: noqa: T201
 
 import re
