@@ -216,14 +216,15 @@ def test_networks_that_do_not_fit():
         rv.System(MIXED, SURFACES["message passing"]).check(small)
 
 
-def test_adjoint():
+@pytest.mark.parametrize("name", ["message passing", pytest.param("EANN", marks=pytest.mark.slow)])
+def test_adjoint(name):
     """Through trajectories, with respect to every parameter and to the start, as Diffrax's own adjoint; on a prior."""
     prior = rv.LennardJones(0.3, 0.5, cutoff=CUTOFF, truncation=rv.ShiftedCutoff())
-    potential, state = prior + SURFACES["message passing"], argon_state()
+    potential, state = prior + SURFACES[name], argon_state()
 
     def loss(potential, x, adjoint):
         system = rv.System(MIXED, potential)
-        final = rv.nve(system, rv.State(x, state.velocities, state.box), dt=0.002, num_steps=5, adjoint=adjoint).final
+        final = rv.nve(system, rv.State(x, state.velocities, state.box), dt=0.002, num_steps=3, adjoint=adjoint).final
         return jnp.sum(final.positions**2) + jnp.sum(final.velocities**3)
 
     slopes = lambda adjoint: eqx.filter_jit(eqx.filter_grad(lambda both: loss(*both, adjoint)))(
