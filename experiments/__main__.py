@@ -6,6 +6,7 @@ import sys
 EXPERIMENTS = {
     "gradient_horizon": "how long trajectories may be before the gradient of the diffusion coefficient is noise",
     "lj_diffusion": "refine a Lennard-Jones potential until the liquid diffuses as it should",
+    "pretrain_water": "train a neural potential and a dipole surface of water on labels",
     "reversal_error": "how far back a trajectory can be walked, in floating point and on a lattice",
     "water_ir": "recover a force field of water from its infrared spectrum",
     "slurm": "submit another experiment to SLURM, on many nodes",

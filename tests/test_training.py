@@ -249,6 +249,9 @@ def test_forgetting_is_told_and_held_back(argon):
     old = labels_of(GUESS, ARGON, argon[1].positions, VECTORS, shift=50.0)
     options = {"original": old, "optimizer": optax.adam(5e-3), "epochs": 8}
     free, held = match(argon, forgetting=0.0, **options), match(argon, forgetting=30.0, **options)
+    of_forces = rv.Labels(ARGON, old.positions, VECTORS, forces=old.forces)
+    options["epochs"] = 1
+    assert match(argon, **{**options, "original": of_forces}).original.after.energies is None
     assert free.original.before.forces < 1e-9  # a constant is no error
     assert free.original.before.energies < 1e-9
     assert free.original.after.forces > 3 * held.original.after.forces > 0
@@ -276,6 +279,9 @@ def test_dipoles_are_learned():
 def test_labels_of_another_model_are_refused(argon):
     with pytest.raises(ValueError, match="`EANN` is of 12 atoms, but there are 32"):
         rv.training.predict_labels(eann(), argon[0])
+    fewer = rv.Labels(ARGON, argon[1].positions, VECTORS, forces=argon[1].forces)
+    with pytest.raises(ValueError, match=r"`labels` has energies, forces, stresses and `validation` forces; wanted"):
+        match((argon[0], fewer))
     with pytest.raises(ValueError, match=r"The cutoff of the model is 0\.6 nm and a box of `labels` is 1\.15"):
         rv.training.predict_labels(rv.LennardJones(0.34, 1.0, cutoff=0.6), argon[0])
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._batches import Batch, map_samples, require_batch
@@ -230,8 +230,14 @@ def force_matching(
         _require_fitting(name, model, one)
         if check_units:
             one.require_likely_units()
+    if _kinds(model, labels) != _kinds(model, validation):
+        raise ValueError(
+            f"`labels` has {', '.join(_kinds(model, labels))} and `validation` {', '.join(_kinds(model, validation))};"
+            " wanted the same of both, as of `labels.split(0.1, key=key)`."
+        )
     batch_size = min(batch_size, len(labels))
-    moved = Moved.of(model, positive, trainable)
+    optimizer = _placing(optimizer, mesh)
+    moved = _everywhere(Moved.of(model, positive, trainable), mesh)
     task = _Task(labels, validation, original, weights, batch_size, float(forgetting), offset, search)
     at_first = {name: predict_labels(model, one, search=search, batch=batch, mesh=mesh) for name, one in sets.items()}
     follows = offset is None and "energies" in _kinds(model, labels)
@@ -239,11 +245,12 @@ def force_matching(
     offsets = {"labels": offset, "validation": offset}
     if original is not None:
         offsets["original"] = _offset(at_first["original"], original)
-    data = {name: _frames(model, one, offsets[name]) for name, one in sets.items()}
+    data = _everywhere({name: _frames(model, one, offsets[name]) for name, one in sets.items()}, mesh)
     program = _Program(optimizer, weights, float(forgetting), batch_size, follows, batch, mesh, search)
     update = lambda *now: program.epoch(moved, data, *now)
     zero, none = jnp.zeros((), _dtype(model)), jnp.asarray(0)
     best = _Best(moved.parameters, zero + jnp.inf, zero, none, none, dict.fromkeys(program.trained(data), zero))
+    best = _everywhere(best, mesh)
     report = eqx.filter_eval_shape(update, moved.parameters, optimizer.init(moved.parameters), best, key)[3]
     state = descend(
         update,
@@ -400,7 +407,9 @@ class _Program(eqx.Module):
         model, lifted = moved.to_model(after), {"batch": self.batch, "mesh": self.mesh}
         shifts = best.shifts
         if self.follows:
-            shifts = {name: _mean(map_samples(_gap_of, (model, self.search), data[name], **lifted)) for name in shifts}
+            known = [name for name in shifts if data[name].labels.energies is not None]
+            gaps = {name: _mean(map_samples(_gap_of, (model, self.search), data[name], **lifted)) for name in known}
+            shifts = {**shifts, **gaps}
         shared = (model, shifts["labels"], self.search)
         validation = _mean(map_samples(_squares_of, shared, data["validation"], **lifted))
         value, now = _loss(self.weights, validation), best.now + 1
@@ -491,6 +500,21 @@ def _evaluated(model, frame: _Frame, search) -> _Values:
         energy, slope = jax.value_and_grad(lambda x: energy_of(model, x, box, neighbors))(x)
         return _Values(energy, -slope)
     return _Values(energy_of(model, x, box, neighbors))
+
+
+def _everywhere(tree, mesh: Mesh | None):
+    """On all devices, where epochs leave it: from elsewhere, the second one would be compiled anew."""
+    if mesh is None:
+        return tree
+    place = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(lambda x: jax.device_put(x, place) if eqx.is_array(x) else x, tree)
+
+
+def _placing(optimizer: optax.GradientTransformation, mesh: Mesh | None) -> optax.GradientTransformation:
+    """The same, whose state begins on all devices."""
+    if mesh is None:
+        return optimizer
+    return optax.GradientTransformation(lambda params: _everywhere(optimizer.init(params), mesh), optimizer.update)
 
 
 def _dtype(model):
