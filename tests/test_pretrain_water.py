@@ -56,6 +56,22 @@ def test_weights_that_are_written_are_those_read(tmp_path):
     np.testing.assert_allclose(read.energy(x, box), model.energy(x, box) + 100.0, rtol=1e-12)
 
 
+def test_trained_surfaces_that_come_with_the_project():
+    """They say what the labels say, some of which they have seen; whatever the number of waters."""
+    liquid, clusters = (rv.io.read_labels(p)[:2] for p in (pretrain_water.LIQUID, pretrain_water.CLUSTERS))
+    potential = rv.EANN.from_npz(pretrain_water.EANN, liquid.topology, cutoff=0.4922812)
+    errors = rv.training.label_errors(rv.training.predict_labels(potential, liquid), liquid)
+    assert errors.forces < 120  # kJ/mol/nm
+    assert errors.energies < 0.4  # kJ/mol/atom, of energies with their constant
+    dipole = pretrain_water.load_dipole(clusters.topology, clusters.positions[0])
+    errors = rv.training.label_errors(rv.training.predict_labels(dipole, clusters), clusters)
+    assert errors.dipoles < 0.3 * rv.units.DEBYE
+    molecule = rv.Topology.from_elements(["O", "H", "H"])
+    x = jnp.asarray(clusters.positions[0, :3])
+    alone = pretrain_water.load_dipole(molecule, x).moment(x, rv.OpenBox())
+    assert 1.5 < jnp.linalg.norm(alone) / rv.units.DEBYE < 3
+
+
 def test_labels_that_come_with_the_project():
     liquid, clusters = (rv.io.read_labels(p) for p in (pretrain_water.LIQUID, pretrain_water.CLUSTERS))
     assert (len(liquid), liquid.kinds) == (240, ("energies", "forces", "stresses"))
