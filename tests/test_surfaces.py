@@ -82,6 +82,20 @@ def test_silicon_of_stillinger_and_weber():
     np.testing.assert_allclose(energy, -2 * silicon.epsilon, rtol=1e-5)
 
 
+def test_cubic_ice_of_molinero_and_moore():
+    """No angle of a perfect tetrahedron costs energy, so that a molecule has two of the least pair energies, 6.189
+    kcal/mol each at 2^(1/6) 2.3925 Å as published; and a wrong angle costs λ ε."""
+    kcal = 4.184
+    positions, box = diamond(4 / np.sqrt(3) * 2 ** (1 / 6) * 0.23925)
+    energy = rv.StillingerWeber.water().energy(positions, box) / len(positions)
+    np.testing.assert_allclose(energy, -2 * 6.189 * kcal, rtol=1e-5)
+    r = 2 ** (1 / 6) * 0.23925
+    three = jnp.array([[0.0, 0.0, 0.0], [r, 0.0, 0.0], [-r, 0.0, 0.0]])
+    decay = np.exp(2 * 1.2 / (2 ** (1 / 6) - 1.8))  # γ = 1.2, a = 1.8
+    bent = (23.15 * decay * (-1 + 1 / 3) ** 2 - 2) * 6.189 * kcal
+    np.testing.assert_allclose(rv.StillingerWeber.water().energy(three, rv.OpenBox()), bent, rtol=1e-5)
+
+
 def test_silicon_of_tersoff():
     """Lattice energy and elastic constants of the publication: -4.63 eV; 142, 75, 69 and 119 GPa."""
     silicon = rv.Tersoff.silicon()
