@@ -59,7 +59,7 @@ class Config:
     """Radial functions of each element."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers."""
-    epochs: Annotated[int, at_least(1, 60)] = 60
+    epochs: Annotated[int, at_least(1, 120)] = 120
     """How often the potential sees all frames."""
     batch_size: Annotated[int, at_least(1, 4)] = 4
     """Frames per step of Adam."""
