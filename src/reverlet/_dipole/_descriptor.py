@@ -66,7 +66,7 @@ class Descriptor(eqx.Module):
         for place, kind in enumerate(self.centers):
             rows = self.kinds.order[starts[kind] : starts[kind + 1]]
             of_rows = jax.tree.map(lambda x, rows=rows: x[rows], edges)
-            a = self._of_centers(place, of_rows, None if listed else starts)
+            a = self._of_centers(place, of_rows, starts)
             products = jnp.einsum("ikm,ikn->imn", a, a[:, :, : self.axis], precision="highest")
             found.append((a, products.reshape(len(a), -1)))
         return found
@@ -81,7 +81,7 @@ class Descriptor(eqx.Module):
         for kind, slots in enumerate(self.slots):
             net = self.embeddings[place][kind]
             mean, deviation = self.mean[place, kind], self.deviation[place, kind]
-            if starts is None:
+            if edges.listed:
                 here = self.kinds.of_atom[edges.j] == kind
                 of_kind = [jnp.where(here, row, 0) for row in rows]
             else:
