@@ -120,7 +120,7 @@ def test_backward_undoes_forward_to_the_last_bit(potential, box, precision, seed
 @pytest.mark.usefixtures("compiled_well")
 @pytest.mark.parametrize(
     ("precision", "batched"),
-    [pytest.param("float32", False, marks=pytest.mark.slow), ("float64", False), ("float32", True)],
+    [*(pytest.param(x, False, marks=pytest.mark.slow) for x in ("float32", "float64")), ("float32", True)],
 )
 def test_the_adjoint_reconstructs_to_the_last_bit(precision, batched):
     """In the walk of `ReversibleAdjoint` itself, seen from outside.

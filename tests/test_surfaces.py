@@ -203,8 +203,9 @@ def test_smooth_to_second_order(name):
         return SURFACES[name].energy(lonely.at[:3].set(near), rv.OpenBox())
 
     second = jax.jit(jax.vmap(jax.grad(jax.grad(energy))))
-    inside, outside = second(CUTOFF * jnp.array([1 - 1e-6, 1 + 1e-6]))
-    assert abs(inside - outside) < 1e-4 * jnp.max(abs(second(CUTOFF * jnp.linspace(0.7, 1.0, 9))))
+    near = jnp.append(jnp.linspace(0.7, 1.0, 9), jnp.array([1 - 1e-6, 1 + 1e-6]))
+    *before, inside, outside = second(CUTOFF * near)
+    assert abs(inside - outside) < 1e-4 * max(map(abs, before))
 
 
 def test_messages():
@@ -230,7 +231,8 @@ def test_networks_that_do_not_fit():
         rv.System(MIXED, SURFACES["message passing"]).check(small)
 
 
-@pytest.mark.parametrize("name", ["message passing", pytest.param("EANN", marks=pytest.mark.slow)])
+@pytest.mark.slow  # `test_deep.py` has one of a network that is fast
+@pytest.mark.parametrize("name", ["message passing", "EANN"])
 def test_adjoint(name):
     """Through trajectories, with respect to every parameter and to the start, as Diffrax's own adjoint; on a prior."""
     prior = rv.LennardJones(0.3, 0.5, cutoff=CUTOFF, truncation=rv.ShiftedCutoff())
@@ -321,7 +323,7 @@ def of_jax_md(box, sparse):
     return Finder(displacement, sparse), energy_fn
 
 
-@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("sparse", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_functions_of_jax_md(sparse):
     """As the same formula with neighbors of our own; atoms anywhere, a list that follows them, and one that is full."""
     state, wanted = argon_state(), SURFACES["function"]
