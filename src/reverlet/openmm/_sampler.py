@@ -1,3 +1,5 @@
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import equinox as eqx
@@ -28,8 +30,9 @@ class OpenMMSampler(AbstractMarkovSampler):
     The energies of the samples are those of our own potential, so that they can be reweighted. OpenMM's forces differ
     from ours by what mesh and precision cost there: `Ewald` and `P3M` are its PME with their accuracy.
 
-    Chains run one after the other. Samples follow from the key on OpenMM's Reference platform; others, which add up
-    forces in any order, give different trajectories with the same distribution.
+    On the CPU platform as many chains run at a time as there are cores, each on one; elsewhere one after the other.
+    Samples follow from the key on OpenMM's Reference platform; others, which add up forces in any order, give different
+    trajectories with the same distribution.
 
     **Arguments:** `temperature` (K), `friction` (1/ps), `dt` (ps), `num_steps` between two samples of a chain;
     `pressure` (kJ/mol/nm³, such as `1 * units.BAR`); `platform`, the name of one, by default what OpenMM takes for
@@ -72,14 +75,27 @@ class OpenMMSampler(AbstractMarkovSampler):
         seeds = np.asarray(jax.random.randint(key, (len(chains), 2), 1, 2**31 - 1)).tolist()
         # [chain][round]
         one = lambda c: jax.tree.map(lambda x: x[c], chains.states)
-        runs = [self._run(system, one(c), rounds, seeds[c]) for c in range(len(chains))]
+        platform = self._platform()
+        # all of Reference draws from one source of random numbers
+        with ThreadPoolExecutor((os.cpu_count() or 1) if platform.getName() == "CPU" else 1) as threads:
+            run = lambda c: self._run(system, one(c), rounds, seeds[c], platform, alone=len(chains) == 1)
+            runs = list(threads.map(run, range(len(chains))))
         stack = lambda kept: jax.tree.map(lambda *x: jnp.stack(x), *kept)
         kept = stack([state for run in runs for state in run])
         energies = _energies(system, kept).reshape(len(chains), rounds)
         kept = jax.tree.map(lambda x: x.reshape(len(chains), rounds, *x.shape[1:]), kept)
         return Advanced(kept, energies, _energies(system, chains.states))
 
-    def _run(self, system, state, rounds, seeds) -> list[State]:
+    def _platform(self) -> Any:
+        """The one asked for, or what OpenMM takes by itself."""
+        openmm = require_openmm()
+        if self.platform is not None:
+            return openmm.Platform.getPlatformByName(self.platform)
+        nothing = openmm.System()
+        nothing.addParticle(1.0)
+        return openmm.Context(nothing, openmm.VerletIntegrator(0.001)).getPlatform()
+
+    def _run(self, system, state, rounds, seeds, platform, *, alone: bool) -> list[State]:
         openmm = require_openmm()
         simulated = to_system(system, state.box)
         temperature = float(self.temperature)
@@ -91,8 +107,9 @@ class OpenMMSampler(AbstractMarkovSampler):
             simulated.addForce(barostat)
         integrator = openmm.LangevinMiddleIntegrator(temperature, float(self.friction), float(self.dt))
         integrator.setRandomNumberSeed(seeds[0])
-        platform = () if self.platform is None else (openmm.Platform.getPlatformByName(self.platform),)
-        context = openmm.Context(simulated, integrator, *platform)
+        # many chains share the cores better than the threads of one do
+        properties = {"Threads": "1"} if platform.getName() == "CPU" and not alone else {}
+        context = openmm.Context(simulated, integrator, platform, properties)
         if not isinstance(state.box, OpenBox):
             context.setPeriodicBoxVectors(*box_vectors(state.box))
         context.setPositions(np.asarray(state.positions, float))
