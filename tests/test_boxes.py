@@ -130,6 +130,17 @@ def test_derivatives_of_a_box():
     assert jnp.all(jnp.isfinite(slope))
 
 
+def test_volume_of_many():
+    """As of samples at constant pressure; never that of all together."""
+    for make in (
+        lambda s: rv.OrthorhombicBox(s * jnp.array([1.0, 2.0, 3.0])),
+        lambda s: rv.TriclinicBox(s * jnp.eye(3)),
+    ):
+        scales = jnp.array([[1.0, 2.0], [3.0, 4.0]])
+        many = jax.vmap(jax.vmap(make))(scales)
+        np.testing.assert_allclose(many.volume, make(1.0).volume * scales**3, rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("make", "match"),
     [

@@ -20,8 +20,8 @@ class AbstractBox(AbstractChecked):
 
     vectors: AbstractVar[Float[Array, "3 3"]]
     """The lattice vectors as rows, nm."""
-    volume: AbstractVar[Float[Array, ""]]
-    """nm³; infinite for a box without walls."""
+    volume: AbstractVar[Float[Array, "*many"]]
+    """nm³; infinite for a box without walls. Of many boxes with leading axes, that of each."""
     heights: AbstractVar[Float[Array, "3"]]
     """The distances between opposite faces, nm. A cutoff must not be larger than half the smallest."""
 
@@ -123,8 +123,8 @@ class OrthorhombicBox(AbstractBox):
         return jnp.diag(self.lengths)
 
     @property
-    def volume(self) -> Float[Array, ""]:
-        return jnp.prod(self.lengths)
+    def volume(self) -> Float[Array, "*many"]:
+        return jnp.prod(self.lengths, axis=-1)
 
     @property
     def heights(self) -> Float[Array, "3"]:
@@ -181,7 +181,7 @@ class TriclinicBox(AbstractBox):
             _require_reduced(np.asarray(self.vectors, dtype=float))
 
     @property
-    def volume(self) -> Float[Array, ""]:
+    def volume(self) -> Float[Array, "*many"]:
         return jnp.abs(jnp.linalg.det(self.vectors))
 
     @property
