@@ -103,6 +103,8 @@ NEITHER = {  # public, but in none of the tables
     " DeepDipole.from_frozen DeepDipole.from_npz DeepPolarizability EANN EANN.from_npz EANN.from_pickle MessagePassing"
     " JaxMDPotential JaxMDPotential.allocate",
     "of files, which test_files and test_file_mutations do worse to": "read read_structure stream reporting write",
+    "of files of targets; refused in test_target_files": "Phase Quantity Quantity.parse TargetFile TargetRecord"
+    " observable_of",
     "refused in test_training": "AdaptedPotential Labels.concatenate read_labels write_labels",
     "of trees; refused where they are tested": "linearize mbar",
     "of OpenMM's objects; refused in test_openmm": "default_box from_state from_system",
@@ -110,7 +112,8 @@ NEITHER = {  # public, but in none of the tables
     "rules of fields, which all of test_values is about": "Indices Parameter Rule checked count finite finite_number"
     " function indices instance optional positive positive_number positive_or_zero positive_scalar positive_whole",
 }
-SPACES = [rv, rv.controls, rv.export, rv.fields, rv.flows, rv.io, rv.openmm, rv.spectra, rv.statistics, rv.training]
+SPACES = [rv, rv.controls, rv.export, rv.fields, rv.flows, rv.io, rv.openmm, rv.spectra, rv.statistics, rv.targets,
+          rv.training]  # fmt: skip
 
 
 def public():

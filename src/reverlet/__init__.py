@@ -11,6 +11,7 @@ from . import (
     openmm as openmm,
     spectra as spectra,
     statistics as statistics,
+    targets as targets,
     training as training,
     units as units,
 )
