@@ -32,7 +32,8 @@ def observable_of(target: TargetRecord) -> AbstractObservable:
         return _BY_DEFAULT[target.kind]()
     if target.kind == "rdf" and target.axis is not None:
         r = target.axis.value
-        return RDF(float(r[-1]), round(float(r[-1] / np.median(np.diff(r)))), pair=target.elements or None)
+        pair = (target.elements[0], target.elements[1]) if target.elements else None
+        return RDF(float(r[-1]), round(float(r[-1] / np.median(np.diff(r)))), pair=pair)
     raise ValueError(
         f"There is no observable of `{target.kind}` by default; wanted `observable`, a function from a record to"
         " one, as the argument of `state_points`."

@@ -43,7 +43,7 @@ PROPERTIES = {
 class TargetRecord:
     """One measured value with its conditions, as a file has it.
 
-    **Arguments:** `kind`, the property, such as `density`; `value`, a `Quantity`, of a curve one number for each of `axis`;
+    **Arguments:** `kind`, the property, such as `density`; `value`, of a curve one number for each of `axis`;
     `uncertainty`, its standard error, one for all numbers or one for each, in any unit of the same kind; `temperature`;
     `pressure`, without which the volume is constant; `phase`, the name of what is simulated there; `gas`, for a heat of
     vaporization the name of the other phase; `elements`, of a pair or an angle; `weight`, by which the square of the
