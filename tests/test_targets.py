@@ -96,3 +96,24 @@ def test_what_is_no_target():
         rv.StatePoint(lambda k: rv.System(TOPOLOGY, well(k)), rv.NVT(T), ())
     with pytest.raises(ValueError, match="one sample; wanted two or more"):
         rv.SquaredDistance(Square(), 1.0).reduce(jnp.zeros(1), jnp.ones((1, 1)), jnp.ones(1))
+
+
+class Difference(rv.AbstractPhaseDifference):
+    """Of ⟨x²⟩ here and there, nm²."""
+
+    other: str
+
+    @property
+    def observables(self):
+        return Square(), Square()
+
+    def combine(self, here, there, ensemble_here, ensemble_there):
+        return here - there
+
+
+def test_a_difference_of_phases_needs_the_other_state_point():
+    target = rv.Target(Difference("hot"), 0.0, 1.0, name="gap")
+    point = rv.StatePoint(lambda k: rv.System(TOPOLOGY, well(k)), rv.NVT(T), (target,), name="cold")
+    with pytest.raises(ValueError, match="gap is a difference to the state point 'hot'"):
+        point.loss(jnp.asarray(K), gaussian_samples(0, 10, K, T))
+    assert rv.StatePoint(point.system, rv.NVT(T), (), name="hot").targets == ()

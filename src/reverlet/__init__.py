@@ -78,6 +78,7 @@ from ._observable import (
     VDOS as VDOS,
     AbstractDiffusionRoute as AbstractDiffusionRoute,
     AbstractObservable as AbstractObservable,
+    AbstractPhaseDifference as AbstractPhaseDifference,
     AbstractTransportCoefficient as AbstractTransportCoefficient,
     Conductivity as Conductivity,
     DielectricConstant as DielectricConstant,

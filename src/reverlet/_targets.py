@@ -13,7 +13,7 @@ from ._dynamics import Dynamics
 from ._ensemble import AbstractEnsemble
 from ._expectation import Estimate, expectation
 from ._fields import AbstractChecked, Parameter, finite, function, instance, positive
-from ._observable import AbstractObservable, SquaredDistance
+from ._observable import AbstractObservable, AbstractPhaseDifference, SquaredDistance
 from ._sampler import Samples
 from ._system import System
 
@@ -21,22 +21,32 @@ from ._system import System
 class Target(AbstractChecked):
     """A value to be reached, with what it takes to compare.
 
-    **Arguments:** `observable`, what reduces to it; `value`, of that shape, in internal units; `error`, its standard
-    error: a scalar or of that shape, in which distances are counted; `unit`, in which people read it, as a string;
-    `citation`, where it was measured.
+    **Arguments:** `observable`, what reduces to it, or a difference of two phases, which only a fit of many state
+    points can measure (`rv.reweighting`); `value`, of that shape, in internal units; `error`, its standard error: a
+    scalar or of that shape, in which distances are counted; `unit`, in which people read it, as a string; `citation`,
+    where it was measured; `name`, by which it is told, by default that of the class of the observable.
 
     **Errors:** `ValueError` for values that are not finite, and errors that are not positive.
     """
 
-    observable: AbstractObservable
+    observable: AbstractObservable | AbstractPhaseDifference
     value: Parameter = finite("the unit of the observable")
     error: Parameter = positive("the unit of the value")
     unit: str = eqx.field(static=True, default="", kw_only=True)
     citation: str = eqx.field(static=True, default="", kw_only=True)
+    name: str = eqx.field(static=True, default="", kw_only=True)
 
     @property
     def distance(self) -> SquaredDistance:
-        """χ² per entry of the value: the squared distance in units of the error, without the bias of noise."""
+        """χ² per entry of the value: the squared distance in units of the error, without the bias of noise.
+
+        **Errors:** `ValueError` for a difference of two phases, of which one state point alone knows nothing.
+        """
+        if isinstance(self.observable, AbstractPhaseDifference):
+            raise ValueError(
+                f"The target {self.name or type(self.observable).__name__} is a difference to the state point"
+                f" {self.observable.other!r}, of which one state point alone knows nothing; wanted a fit of both."
+            )
         size = self.value.size**0.5
         return SquaredDistance(self.observable, self.value, self.error * size)
 
@@ -47,20 +57,29 @@ class StatePoint(AbstractChecked):
     A loss over several state points is the sum of theirs.
 
     **Arguments:** `system`, from the model to a system, such as `lambda model: model.system(216, box)`; `ensemble`;
-    `targets`, a tuple; `dynamics`, of trajectories from the samples, or none.
+    `targets`, a tuple; `dynamics`, of trajectories from the samples, or none; `name`, by which it is told, and known to
+    differences of two phases.
 
-    **Errors:** `ValueError` without targets.
+    **Errors:** `ValueError` with neither targets nor a name; of what is measured, for differences of two phases.
     """
 
     system: Callable[[Any], System] = function("`lambda model: model.system(216, box)`")
     ensemble: AbstractEnsemble = instance(AbstractEnsemble)
     targets: tuple[Target, ...] = instance(tuple)
     dynamics: Dynamics | None = None
+    name: str = eqx.field(static=True, default="", kw_only=True)
 
     def __check_init__(self):
         targets = self.targets
-        if not isinstance(targets, tuple) or not targets or not all(isinstance(t, Target) for t in targets):
-            raise ValueError(f"`targets` is {targets!r}; wanted a tuple of at least one `rv.Target(...)`.")
+        if (
+            not isinstance(targets, tuple)
+            or not all(isinstance(t, Target) for t in targets)
+            or not (targets or self.name)
+        ):
+            raise ValueError(
+                f"`targets` is {targets!r}; wanted a tuple of at least one `rv.Target(...)`; none only"
+                " of a state point with a name, by which targets of others ask for it."
+            )
 
     def measure(
         self, model: PyTree, samples: Samples, *, batch: Batch = None, mesh: Mesh | None = None, throw: bool = True
@@ -94,7 +113,7 @@ class _Compared(AbstractObservable):
     targets: tuple[Target, ...]
 
     def record(self, system, state, initial):
-        return tuple(t.observable.record(system, state, initial) for t in self.targets)
+        return tuple(t.distance.record(system, state, initial) for t in self.targets)
 
     def reduce(self, times, records, weights, ensemble=None):
         reduce = lambda observables: tuple(

@@ -7,6 +7,7 @@ from ._green_kubo import (
 )
 from ._joint import Joint as Joint, SquaredDistance as SquaredDistance
 from ._mechanics import Pressure as Pressure, Stress as Stress
+from ._phases import AbstractPhaseDifference as AbstractPhaseDifference
 from ._quantum import (
     AbstractQuantumCorrection as AbstractQuantumCorrection,
     HarmonicQuantumCorrection as HarmonicQuantumCorrection,
