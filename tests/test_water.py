@@ -36,6 +36,19 @@ def test_parts(name):
     np.testing.assert_allclose(one.potential_energy(x, large), wanted, rtol=1e-2)
 
 
+def test_in_an_open_box():
+    """A dimer: as in a large periodic box but for its images; without a cutoff."""
+    x = jnp.concatenate([SHAPE, SHAPE + jnp.array([0.28, 0.05, 0.02])])
+    large, model = rv.OrthorhombicBox(jnp.full(3, 8.0)), rv.WaterModel.qspcfw()
+    alone = model.system(2, rv.OpenBox()).potential_energy(x, rv.OpenBox())
+    system = model.system(2, large, cutoff=3.9, accuracy=1e-7)
+    moment = system.dipole.moment(x, large)
+    images = -2 * math.pi / 3 * rv.units.COULOMB * jnp.sum(moment**2) / 8**3
+    np.testing.assert_allclose(alone, system.potential_energy(x, large) - images, atol=3e-4)
+    with pytest.raises(ValueError, match="where all pairs interact"):
+        model.system(2, rv.OpenBox(), cutoff=0.9)
+
+
 def test_constants_of_the_literature():
     potential = rv.qspcfw(2, BOX).potential
     # as in the table of Paesani et al., converted by hand

@@ -8,25 +8,30 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import units
-from ._box import AbstractBox, half_height
+from ._box import AbstractBox, OpenBox, half_height
 from ._dipole import PointCharges
 from ._fields import AbstractChecked, Parameter, finite, parameters_of, positive, positive_or_zero
 from ._misc import is_concrete, require_angle, require_count, require_shape
 from ._potential import (
     AbstractTruncation,
     Among,
+    Coulomb,
     Ewald,
     HarmonicAngle,
     HarmonicBond,
     LennardJones,
     MolecularCharges,
+    PlainCutoff,
     SmoothSwitch,
+    TailCorrected,
 )
 from ._system import System
 from ._topology import Topology
 
 _STIFFNESS = units.KILOCALORIE_PER_MOLE / units.ANGSTROM**2
 _MOLE = units.KILOCALORIE_PER_MOLE
+_EVERYWHERE = 1e6
+"""nm: a cutoff that leaves nothing out."""
 
 
 class AbstractModel(AbstractChecked):
@@ -116,20 +121,25 @@ class WaterModel(AbstractModel):
         cutoff: float | None = None,
         truncation: AbstractTruncation | None = None,
         accuracy: float = 1e-4,
+        tail: bool = False,
     ) -> System:
         """So many molecules of this water.
 
-        **Arguments:** `num_molecules`; `box`, periodic; `cutoff` of both non-bonded parts (nm), by default half the
+        In an open box, as of a gas or a cluster, all pairs interact in full: `Coulomb` in the place of `Ewald`.
+
+        **Arguments:** `num_molecules`; `box`; `cutoff` of both non-bonded parts (nm), by default half the
         smallest height of the box, at most 0.9; `truncation` of the Lennard-Jones part, by default a `SmoothSwitch`
         over the last 15 % of the cutoff, so that energy is conserved (in the publication of q-SPC/Fw, a plain cutoff:
-        `rv.PlainCutoff()`); `accuracy` of the forces of the charges, as for `Ewald.fit`.
+        `rv.PlainCutoff()`); `accuracy` of the forces of the charges, as for `Ewald.fit`; `tail`, whether the energy of
+        what the cutoff leaves out of the Lennard-Jones part is added (`TailCorrected`), as densities need it.
 
-        **Errors:** as for `Ewald.fit`; `ValueError` without molecules, and for a box that is traced.
+        **Errors:** as for `Ewald.fit`; `ValueError` without molecules, for a box that is traced, and for a cutoff,
+        truncation or tail in an open box.
         """
         require_count("num_molecules", num_molecules)
         with jax.ensure_compile_time_eval():  # in a loss that is compiled
             topology = _molecule().repeat(num_molecules)
-        return self.bind(topology, box, cutoff=cutoff, truncation=truncation, accuracy=accuracy)
+        return self.bind(topology, box, cutoff=cutoff, truncation=truncation, accuracy=accuracy, tail=tail)
 
     def bind(
         self,
@@ -139,20 +149,32 @@ class WaterModel(AbstractModel):
         cutoff: float | None = None,
         truncation: AbstractTruncation | None = None,
         accuracy: float = 1e-4,
+        tail: bool = False,
     ) -> System:
         _require_water(topology)
+        alone = isinstance(box, OpenBox)
+        if alone and (cutoff is not None or truncation is not None or tail):
+            raise ValueError("`WaterModel` got a cutoff in an `OpenBox`, where all pairs interact; wanted none.")
         if cutoff is None:
-            cutoff = min(0.9, half_height(box))
-        truncation = SmoothSwitch(0.85 * cutoff) if truncation is None else truncation
+            cutoff = _EVERYWHERE if alone else min(0.9, half_height(box))
+        if truncation is None:
+            truncation = PlainCutoff() if alone else SmoothSwitch(0.85 * cutoff)
         with jax.ensure_compile_time_eval():  # what is known stays known, whatever is traced
             kinds = jnp.where(topology.atomic_numbers == 8, -1, 0)
             charges = MolecularCharges(self.charge[None], kinds, topology.molecules)
             sites = LennardJones(self.sigma, self.epsilon, cutoff=cutoff, truncation=truncation)
+            sites = TailCorrected(sites) if tail else sites  # pyright: ignore[reportCallIssue]
+            bonded = topology.pairs_within(2)
+            electrostatics = (
+                Coulomb(charges, exclusions=bonded)
+                if alone
+                else Ewald.fit(charges, box, cutoff=cutoff, accuracy=accuracy, exclusions=bonded)
+            )
             potential = (
                 HarmonicBond(topology.bonds, self.stiffness, self.length)
                 + HarmonicAngle(topology.angles, self.angle_stiffness, self.angle)
                 + Among(sites, 3 * jnp.arange(topology.num_atoms // 3))
-                + Ewald.fit(charges, box, cutoff=cutoff, accuracy=accuracy, exclusions=topology.pairs_within(2))
+                + electrostatics
             )
             return System(topology, potential, PointCharges(charges))
 
