@@ -94,10 +94,10 @@ FINE = {  # legitimate, with the reason
 
 
 NEITHER = {  # public, but in none of the tables
-    "made by the library": "BitReversibleState Blocks Chains Comparison Edges Epochs Estimate FitState GradientHorizon"
-    " Gradients LabelErrors LowRank Matched Minimum Neighbors Pool RamanSpectra Samples Surfaces Trajectory Bath"
-    " Edges.within SimulationError.within BitReversibleVerlet.describe",
-    "of Diffrax's terms, which have no numbers": "ConservativeTerm Drift Kick OrnsteinUhlenbeck Stage",
+    "made by the library": "BitReversibleState Blocks CellMoves Chains Comparison Edges Epochs Estimate FitState"
+    " GradientHorizon Gradients LabelErrors LowRank Matched Minimum Neighbors Pool RamanSpectra Samples Surfaces"
+    " Bath Trajectory Edges.within SimulationError.within BitReversibleVerlet.describe",
+    "of Diffrax's terms, which have no numbers": "ConservativeTerm Deformation Drift Kick OrnsteinUhlenbeck Stage",
     "of networks, and of weights in files; refused in test_surfaces, test_files_of_weights": "DeepDipole"
     " read_deep_dipole read_deep_polarizability"
     " DeepDipole.from_frozen DeepDipole.from_npz DeepPolarizability EANN EANN.from_npz EANN.from_pickle MessagePassing"

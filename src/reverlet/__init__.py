@@ -145,13 +145,17 @@ from ._potential import (
 )
 from ._sampler import (
     CSVR as CSVR,
+    AbstractBarostat as AbstractBarostat,
     AbstractFlowSampler as AbstractFlowSampler,
     AbstractMarkovSampler as AbstractMarkovSampler,
     AbstractSampler as AbstractSampler,
+    CellMoves as CellMoves,
     Chains as Chains,
     LangevinBAOAB as LangevinBAOAB,
+    MonteCarloBarostat as MonteCarloBarostat,
     Pool as Pool,
     Samples as Samples,
+    StochasticCellRescaling as StochasticCellRescaling,
 )
 from ._solver import (
     AbstractReversibleSolver as AbstractReversibleSolver,

@@ -48,7 +48,8 @@ class NPT(AbstractEnsemble):
     """Constant number of atoms, pressure and temperature (isothermal-isobaric): u = (U + pV)/kT.
 
     The density is that of positions and volume together, p(x, V) ∝ exp(-u); in coordinates relative to the box there
-    would be a factor V^N.
+    would be a factor V^N. Where the box changes its shape too, V and the shape have the measure that
+    `StochasticCellRescaling` names.
 
     **Arguments:** `temperature`, K; `pressure`, kJ/mol/nm³, such as `1 * units.BAR`.
 

@@ -73,6 +73,14 @@ class System(AbstractChecked):
         self._require_one_image(box)
         return energy_of(self.potential, positions, box, self.find_neighbors(positions, box))
 
+    def forces(self, positions: Float[Array, "atoms 3"], box: AbstractBox) -> Float[Array, "atoms 3"]:
+        """-∂U/∂x, kJ/mol/nm, with the list in use, or one made for these positions (nm) if the system has a search; NaN
+        if that is too small.
+
+        **Errors:** as of `AbstractPotential.forces`.
+        """
+        return self.potential.forces(positions, box, neighbors=self.find_neighbors(positions, box))
+
     def kinetic_energy(self, velocities: Float[Array, "atoms 3"]) -> Float[Array, ""]:
         """Σ m v²/2, kJ/mol."""
         require_float("velocities", velocities)
@@ -153,7 +161,7 @@ class System(AbstractChecked):
         if self.search is not None:
             self.search.check(lift(lambda s: s.box.heights)(states))
         for part in parts_of(self.surfaces, AbstractLatticeSum):
-            part.require_accuracy(states.box, lift)
+            states = part.check_accuracy(states, states.box, lift, mesh)
         cutoff = self.potential.cutoff
         if cutoff is not None:
             half = 0.5 * jnp.min(lift(lambda s: s.box.heights)(states))

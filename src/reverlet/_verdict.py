@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import equinox.internal as eqxi
 import jax
@@ -35,7 +35,14 @@ class SimulationError(FloatingPointError):
 
     Every array of a result carries the verdict, integers and truth values too: a program in which none is used does
     not compute it.
+
+    Of a sampler whose cells moved where they must not, outside of compiled programs: `samples` up to then, and the
+    `chains` to go on from. Else both are `None`.
     """
+
+    def __init__(self, message: str, *, samples: Any = None, chains: Any = None):
+        super().__init__(message)
+        self.samples, self.chains = samples, chains
 
     @classmethod
     def within(cls, error: BaseException) -> "SimulationError | None":

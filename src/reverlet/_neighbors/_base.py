@@ -116,6 +116,10 @@ class AbstractNeighborSearch(AbstractChecked):
         """Refuses boxes (by their heights, nm) that the search does not work in; traced ones are let through."""
 
     @abc.abstractmethod
+    def fits(self, heights: Float[Array, "3"]) -> Bool[Array, ""]:
+        """Whether it works in a box of these heights (nm): what `check` asks, of what is traced."""
+
+    @abc.abstractmethod
     def room(self) -> Int[Array, "3"]:
         """What `Neighbors.needed` must not exceed."""
 

@@ -65,13 +65,14 @@ class CellList(AbstractNeighborSearch):
         every: int = 20,
         block: int = 8,
         room: float = 1.2,
+        shrink: float = 0.0,
         per_atom: bool = False,
     ) -> "CellList":
         """A search that suits a configuration, found by trying it there.
 
         **Arguments:** `positions` (atoms, 3) or (samples, atoms, 3), nm; `room`, how many times larger than needed now
-        `window`, `capacity` and `near` are made, since the liquid fluctuates; `per_atom`, whether lists have the view
-        per atom.
+        `window`, `capacity` and `near` are made, since the liquid fluctuates; `shrink`, by which part of it a height of
+        the box may shrink at constant pressure, such as 0.05; `per_atom`, whether lists have the view per atom.
 
         **Errors:** `ValueError` for a box without volume or smaller than twice the cutoff and skin, and for positions
         that are traced, not finite, or as far out as `State` refuses them.
@@ -87,16 +88,20 @@ class CellList(AbstractNeighborSearch):
         require_constant("room", room)
         if not 1 <= room < math.inf:
             raise ValueError(f"`room` is {room}; wanted at least 1, such as 1.2.")
+        require_constant("shrink", shrink)
+        if not 0 <= shrink < 1:
+            raise ValueError(f"`shrink` is {shrink}; wanted a part of the heights of the box, such as 0.05.")
         require_flag("per_atom", per_atom)
         cls(cutoff, skin, every, (1, 1, 1), (1, 1), window=1, capacity=1, block=block)  # refuses what is no number
-        _require_room(box.heights, cutoff, skin)
+        smallest = (1 - shrink) * np.asarray(box.heights, float)
+        _require_room(jnp.asarray(smallest), cutoff, skin)
         configurations = positions.reshape(-1, *positions.shape[-2:])
         atoms = configurations.shape[1]
         heights = [float(h) for h in box.heights]
         edge = (block * float(box.volume) / atoms) ** (1 / 3)  # of a cube with so many atoms
         columns = [max(1, round(h / edge)) for h in heights[:2]]
         cells = (columns[0], columns[1], max(1, round(10 * heights[2] / edge)))
-        reach = [math.ceil((cutoff + skin) * n / h) for n, h in zip(columns, heights[:2], strict=True)]
+        reach = [math.ceil((cutoff + skin) * n / h) for n, h in zip(columns, smallest[:2], strict=True)]
         search = cls(cutoff, skin, every, cells, (reach[0], reach[1]), 1, 1, block, 1 if per_atom else None)
         for _ in range(2):  # what a window too small has hidden is found the second time
             needed = np.max([_needed(search, configuration, box) for configuration in configurations], axis=0)
@@ -189,14 +194,13 @@ class CellList(AbstractNeighborSearch):
         blocks_of = (rows, looked_at, from_, many)
         columns, found, of_atom, most = jax.lax.map(columns_of, blocks_of, batch_size=min(64, blocks))
         needed = jnp.stack([jnp.max(found), jnp.max(many), jnp.max(most)]).astype(jnp.int32)
-        complete = jnp.all(needed <= self.room()) & self._fits(box.heights)
+        complete = jnp.all(needed <= self.room()) & self.fits(box.heights)
         if of_atom is not None:
             of_atom = of_atom.reshape(blocks * b, -1)[slots]
         made = (rows, columns, slots, positions, box, needed, complete)
         return Neighbors(*made, self.cutoff, self.skin, of_atom)
 
-    def _fits(self, heights):
-        """Whether the columns looked at are enough, for a box whose heights `check` could not see."""
+    def fits(self, heights):
         far = self.cutoff + self.skin
         fits = far <= 0.5 * jnp.min(heights) * (1 + 1e-6)
         for k in range(2):

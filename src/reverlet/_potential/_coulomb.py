@@ -4,18 +4,20 @@ import abc
 import functools
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int
+from jax.sharding import Mesh
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from .. import units
 from .._box import AbstractBox, OpenBox, half_height, require_known, require_one_image
 from .._fields import Rule, checked, counts, finite_number, positive_number
 from .._misc import as_number, cast_floats, is_concrete, require_constant, require_instance, require_positive
+from .._verdict import raise_if
 from ._base import AbstractPotential
 from ._charges import AbstractCharges, Charges, charges_rule
 from ._pair import AbstractPairPotential
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from typing import ClassVar as AbstractVar
 else:
     from equinox import AbstractVar
+
+T = TypeVar("T")
 
 
 class AbstractElectrostatics(AbstractPotential, AbstractAtomIndexed):
@@ -136,19 +140,37 @@ class AbstractLatticeSum(AbstractElectrostatics):
     def accuracy(self, box: AbstractBox) -> Float[Array, ""]:
         """What the sums leave out in a `box`, as in `fit`: one that has grown needs more than they were given."""
 
-    def require_accuracy(self, box: AbstractBox, lift: Callable = lambda f: f) -> None:
-        """Refuses a box for which the sums were not made, or many with `jax.vmap` as `lift`; traced ones are let
-        through."""
+    def is_too_coarse(self, box: AbstractBox) -> Bool[Array, ""]:
+        """Whether the sums leave out more in a `box` than anybody would want."""
+        # no more than what pairs leave out by themselves, whatever they do
+        return self.accuracy(box) > max(0.01, 3 * math.exp(-((self.alpha * self.cutoff) ** 2)))
+
+    def require_accuracy(self, box: AbstractBox) -> None:
+        """Refuses a box for which the sums were not made; a traced one is let through."""
         if is_concrete(box):
             with jax.ensure_compile_time_eval():
-                error = float(jnp.max(lift(self.accuracy)(box)))
-            # no more than what pairs leave out by themselves, whatever they do
-            if error > max(0.01, 3 * math.exp(-((self.alpha * self.cutoff) ** 2))):
-                name = type(self).__name__
-                raise ValueError(
-                    f"The box is too large for this `{name}`, which would leave out {error:.2g} of the forces; wanted"
-                    f" the waves or the mesh that the box needs, of `{name}.fit(charges, box, ...)`."
-                )
+                bad, error = bool(self.is_too_coarse(box)), float(self.accuracy(box))
+            if bad:
+                raise ValueError(describe_coarse(error))
+
+    def check_accuracy(self, states: T, boxes: AbstractBox, lift: Callable, mesh: Mesh | None) -> T:
+        """The states, unless the sums were not made for their boxes, one or many with `jax.vmap` as `lift`: then a
+        `ValueError`, or a `SimulationError` where they are traced."""
+        bad, error = lift(lambda box: (self.is_too_coarse(box), self.accuracy(box)))(boxes)
+        if is_concrete(bad):
+            if np.any(np.asarray(bad)):
+                raise ValueError(describe_coarse(np.asarray(error)))
+            return states
+        return raise_if(bad, describe_coarse, error, guard=states, mesh=mesh)
+
+
+def describe_coarse(error: ArrayLike) -> str:
+    """What a lattice sum leaves out in boxes for which it was not made."""
+    return (
+        f"The box is too large for this lattice sum, which would leave out {np.max(np.asarray(error)):.2g} of the"
+        " forces; wanted the waves or the mesh that the box needs, of `rv.Ewald.fit(charges, box, ...)` or"
+        " `rv.P3M.fit`."
+    )
 
 
 class Ewald(AbstractLatticeSum):

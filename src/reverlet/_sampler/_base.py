@@ -179,6 +179,22 @@ def _reduced_energies(ensemble, system, states):
     return jax.lax.map(lambda state: ensemble.reduced_energy(system, state), states)
 
 
+class CellMoves(eqx.Module):
+    """How the cells of chains under a barostat moved. Leaves lead with `chains`."""
+
+    tried: Int[Array, "*chains"]
+    """How many moves there were, since their size changed last."""
+    accepted: Int[Array, "*chains"]
+    """How many of them were."""
+    size: Float[Array, "*chains"]
+    """How large they may be, where that is adapted: of ln V."""
+
+    @property
+    def acceptance(self) -> Float[Array, "*chains"]:
+        """Which part of the moves was accepted."""
+        return self.accepted / jnp.maximum(self.tried, 1)
+
+
 class Chains(AbstractChecked):
     """Where the chains of a sampler stopped, with all that it takes to go on exactly as if they had not.
 
@@ -191,6 +207,8 @@ class Chains(AbstractChecked):
     # an array, since a fit that carries chains would compile every update anew for another Python number
     rounds: Int[Array, ""] = eqx.field(converter=jnp.asarray, default=0)
     """How many samples each chain has given."""
+    cell: CellMoves | None = None
+    """How their cells moved, of chains under a barostat."""
 
     def __len__(self) -> int:
         return self.states.positions.shape[0]

@@ -8,7 +8,7 @@ from .._batches import Batch, batch_rule
 from .._ensemble import NVT
 from .._fields import Parameter, checked, count, optional, positive
 from .._state import State, relative_to_center_of_mass
-from ._markov import DRIFT, KICK, AbstractFlowSampler, masses_of
+from ._markov import DRIFT, KICK, AbstractFlowSampler
 
 
 class CSVR(AbstractFlowSampler):
@@ -43,7 +43,11 @@ class CSVR(AbstractFlowSampler):
     def ensemble(self):
         return NVT(self.temperature)
 
-    def start(self, system, state, force):
+    @property
+    def at_rest(self):
+        return self.degrees_of_freedom is None
+
+    def start(self, system, state):
         if self.degrees_of_freedom is None and len(state.positions) < 2:
             raise ValueError(
                 "`CSVR` got one atom, whose center of mass is all of it; wanted two or more, or `degrees_of_freedom=3`."
@@ -51,10 +55,10 @@ class CSVR(AbstractFlowSampler):
         if self.degrees_of_freedom is None:
             at_rest = relative_to_center_of_mass(system.topology, state.velocities)
             state = state.with_velocities(at_rest)
-        return state, KICK.acceleration(0.0, (state.positions,), (force, masses_of(system, state)))
+        return state, KICK.acceleration(0.0, (state.positions,), (system, state.box))
 
-    def step(self, system, state, memory, force, key):
-        x, args = state.positions, (force, masses_of(system, state))
+    def step(self, system, state, memory, key):
+        x, args = state.positions, (system, state.box)
         h = self.dt.astype(x.dtype)
         y = KICK.push((x, state.velocities), memory, 0.5 * h)
         y = DRIFT.apply(0.0, y, args, h)

@@ -41,13 +41,17 @@ class LangevinBAOAB(AbstractFlowSampler):
     def ensemble(self):
         return NVT(self.temperature)
 
-    def start(self, system, state, force):
-        return state, KICK.acceleration(0.0, (state.positions,), (force, masses_of(system, state)))
+    @property
+    def at_rest(self):
+        return False
 
-    def step(self, system, state, memory, force, key):
-        x, masses = state.positions, masses_of(system, state)
+    def start(self, system, state):
+        return state, KICK.acceleration(0.0, (state.positions,), (system, state.box))
+
+    def step(self, system, state, memory, key):
+        x, masses = state.positions, masses_of(system, state.positions.dtype)
         cast = lambda value: value.astype(x.dtype)
-        h, args = cast(self.dt), (force, masses)
+        h, args = cast(self.dt), (system, state.box)
         noise = OrnsteinUhlenbeck(cast(self.friction), units.BOLTZMANN * cast(self.temperature))
         y = KICK.push((x, state.velocities), memory, 0.5 * h)
         y = DRIFT.apply(0.0, y, args, 0.5 * h)

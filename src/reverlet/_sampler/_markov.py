@@ -1,6 +1,5 @@
 import abc
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import diffrax
 import equinox as eqx
@@ -8,26 +7,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from .._batches import Batch, map_samples, replicate, require_samples
 from .._ensemble import AbstractEnsemble
+from .._fields import AbstractChecked
 from .._health import check_energies, check_wear, explosion_limit, reach_of, too_far_out
-from .._misc import furthest, require_instance, require_key
-from .._neighbors import Wear
+from .._misc import furthest, is_concrete, require_instance, require_key
+from .._neighbors import Neighbors, Wear
 from .._solver import Drift, Kick
 from .._state import State
 from .._system import System
-from .._verdict import raise_if
-from ._base import AbstractSampler, Chains, Samples, as_chains
+from .._verdict import SimulationError, raise_if
+from ._base import AbstractSampler, CellMoves, Chains, Samples, as_chains
+from ._cell import describe_cell, of_cell
 
 if TYPE_CHECKING:
     # type checkers take an abstract variable for a field, and so for an argument
     from typing import ClassVar as AbstractVar
 else:
     from equinox import AbstractVar
-
-Force = Callable[[Float[Array, "atoms 3"]], Float[Array, "atoms 3"]]
 
 
 class Advanced(eqx.Module):
@@ -43,6 +42,16 @@ class Advanced(eqx.Module):
     """How far any atom came in a round, over its time, nm/ps."""
     wear: Wear | None = None
     """Of neighbor lists."""
+    cell: CellMoves | None = None
+    """How the cells moved up to the end of every round, where they do."""
+    stopped: Int[Array, "chains rounds"] | None = None
+    """Why a cell could not move on, or zero: see `out_of_cell`."""
+
+    def until(self, rounds: int) -> "Advanced":
+        """Of the first so many rounds."""
+        cut = lambda tree: jax.tree.map(lambda x: x[:, :rounds], tree)
+        of_rounds = lambda out: (out.states, out.energies, out.fastest, out.cell, out.stopped)
+        return eqx.tree_at(of_rounds, self, cut(of_rounds(self)), is_leaf=lambda x: x is None)
 
 
 class AbstractMarkovSampler(AbstractSampler):
@@ -73,7 +82,25 @@ class AbstractMarkovSampler(AbstractSampler):
                 f" {len(chains) // size * size} or {-(-len(chains) // size) * size} chains."
             )
         states = system.check_shape_and_cutoff(chains.states, mesh=self.mesh)
-        out = self.advance(system, eqx.tree_at(lambda c: c.states, chains, states), rounds, key)
+        chains = eqx.tree_at(lambda c: c.states, chains, states)
+        out = self.advance(system, chains, rounds, key)
+        if out.stopped is None:
+            return self._checked(system, chains, out)
+        if is_concrete(out.stopped) and np.any(np.asarray(out.stopped)):
+            good = int(np.argmax(np.any(np.asarray(out.stopped) != 0, axis=0)))
+            samples, ends = None, chains
+            if good > 0:
+                samples, ends = self._checked(system, chains, out.until(good))
+            raise SimulationError(
+                describe_cell(*of_cell(system, out.stopped, out.states)), samples=samples, chains=ends
+            )
+        out = raise_if(
+            out.stopped != 0, describe_cell, *of_cell(system, out.stopped, out.states), guard=out, mesh=self.mesh
+        )
+        return self._checked(system, chains, out)
+
+    def _checked(self, system, chains, out):
+        states, rounds = chains.states, out.energies.shape[1]
         kept = check_energies(states, out.start, guard=out.states, mesh=self.mesh)
         if out.wear is not None:
             kept = check_wear(system.search, out.wear, guard=kept, mesh=self.mesh)
@@ -84,7 +111,8 @@ class AbstractMarkovSampler(AbstractSampler):
         density = jax.lax.stop_gradient(-jax.vmap(self.ensemble.reduced)(energies, states.box))
         chain = jnp.tile(jnp.arange(len(chains)), rounds)
         samples = Samples(states, density, chain, self.ensemble)
-        ends = Chains(jax.tree.map(lambda x: x[:, -1], kept), chains.rounds + rounds)
+        last = lambda tree: jax.tree.map(lambda x: x[:, -1], tree)
+        ends = Chains(last(kept), chains.rounds + rounds, last(out.cell))
         fastest = None if out.fastest is None else in_time(out.fastest)
         fine = _refuse_explosions(system, samples, energies, fastest, guard=(samples, ends), mesh=self.mesh)
         # once more: the compiler may spread what was cut out of arrays that every device has, and a loop that goes on
@@ -93,35 +121,73 @@ class AbstractMarkovSampler(AbstractSampler):
 
 
 class AbstractFlowSampler(AbstractMarkovSampler):
-    """Chains of time steps that are made of forces and random numbers. A subclass gives one step of one chain."""
+    """Chains of time steps that are made of forces and random numbers. A subclass gives one step of one chain.
+
+    `system.neighbors` is the neighbor list in use there, where there is one: `system.forces` takes it.
+    """
 
     dt: AbstractVar[Float[Array, ""]]
     batch: AbstractVar[Batch]
 
+    @property
     @abc.abstractmethod
-    def start(self, system: System, state: State, force: Force) -> tuple[State, PyTree[Array]]:
-        """Where a round of a chain starts, and what it carries from step to step beside its state: no more than follows
-        from the state, so that chains go on exactly, and with another potential rightly."""
+    def at_rest(self) -> bool:
+        """Whether the center of mass stays at rest, so that 3N-3 velocities are free."""
+
+    @abc.abstractmethod
+    def start(self, system: System, state: State) -> tuple[State, PyTree[Array]]:
+        """Where a round of a chain starts, or goes on in another box, and what it carries from step to step beside its
+        state: no more than follows from the state, so that chains go on exactly, and with another potential rightly."""
 
     @abc.abstractmethod
     def step(
-        self, system: System, state: State, memory: PyTree[Array], force: Force, key: PRNGKeyArray
+        self, system: System, state: State, memory: PyTree[Array], key: PRNGKeyArray
     ) -> tuple[State, PyTree[Array]]:
-        """One time step. `force(positions)` is in kJ/mol/nm, with the neighbor list in use."""
+        """One time step."""
 
     def advance(self, system, chains, rounds, key):
-        # samples are constants of whatever they are used for
-        fixed = lambda tree: jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, tree)
-        keys = jax.vmap(lambda c: jax.random.fold_in(key, c))(jnp.arange(len(chains)))
-        shared = fixed((self, system, chains.rounds, jnp.arange(rounds)))
-        own = fixed((chains.states, keys))
-        out = map_samples(_run_chain, shared, own, batch=self.batch, mesh=self.mesh, reverse=False)
-        return Advanced(*replicate(out, self.mesh))
+        return advance_chains(self, None, system, chains, rounds, key)
 
 
-def masses_of(system: System, state: State) -> Float[Array, "atoms 1"]:
+class AbstractCellMover(AbstractChecked):
+    """What moves the cell of a chain between the steps of a thermostat."""
+
+    every: AbstractVar[int]
+    """Steps between two moves."""
+
+    @abc.abstractmethod
+    def move(
+        self, system: System, state: State, cell: CellMoves, wear: Wear, key: PRNGKeyArray
+    ) -> tuple[State, CellMoves, Neighbors | None, Wear, Int[Array, ""]]:
+        """One move of the cell of one chain: the state, what is known of its moves, the neighbor list in use from
+        there, its wear, and why the cell could not move on, or zero."""
+
+    @abc.abstractmethod
+    def after_round(self, cell: CellMoves, round: Int[Array, ""]) -> CellMoves:
+        """What is known of the moves of a cell, to begin another round with."""
+
+
+def advance_chains(
+    thermostat: AbstractFlowSampler,
+    mover: AbstractCellMover | None,
+    system: System,
+    chains: Chains,
+    rounds: int,
+    key: PRNGKeyArray,
+) -> Advanced:
+    """All chains for so many rounds of a thermostat, with what moves their cells, if they move."""
+    # samples are constants of whatever they are used for
+    fixed = lambda tree: jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, tree)
+    keys = jax.vmap(lambda c: jax.random.fold_in(key, c))(jnp.arange(len(chains)))
+    shared = fixed((thermostat, mover, system, chains.rounds, jnp.arange(rounds)))
+    own = fixed((chains.states, None if mover is None else chains.cell, keys))
+    out = map_samples(_run_chain, shared, own, batch=thermostat.batch, mesh=thermostat.mesh, reverse=False)
+    return Advanced(*replicate(out, thermostat.mesh))
+
+
+def masses_of(system: System, dtype: Any) -> Float[Array, "atoms 1"]:
     """Of all atoms, u, broadcasting with their velocities."""
-    return system.topology.masses.astype(state.positions.dtype)[:, None]
+    return system.topology.masses.astype(dtype)[:, None]
 
 
 def _velocity(t, v, args):
@@ -131,46 +197,65 @@ def _velocity(t, v, args):
 
 def _acceleration(t, x, args):
     del t
-    force, masses = args
-    return force(x) / masses
+    system, box = args
+    return system.forces(x, box) / masses_of(system, x.dtype)
 
 
 DRIFT, KICK = Drift(diffrax.ODETerm(_velocity)), Kick(diffrax.ODETerm(_acceleration))
-"""What samplers move atoms by; their args are (force, masses)."""
+"""What samplers move atoms by; their args are (system, box)."""
+
+
+def using(system: System, neighbors: Neighbors | None) -> System:
+    """The system with this list in use."""
+    return eqx.tree_at(lambda s: s.neighbors, system, neighbors, is_leaf=lambda x: x is None)
 
 
 def _run_chain(shared, own):
-    sampler, system, done, rounds = shared
-    state, key = own
+    sampler, mover, system, done, rounds = shared
+    state, cell, key = own
     search, every = system.search, None if system.search is None else system.search.every
-    force_with = lambda box, neighbors: lambda x: system.potential.forces(x, box, neighbors=neighbors)
     energy = lambda state: system.potential_energy(state.positions, state.box)
     find = lambda state: system.find_neighbors(state.positions, state.box)
 
     def step(k, carry, key):
-        state, memory, neighbors, wear = carry
+        state, memory, neighbors, wear, *rest = carry
         if search is not None:
             due = (k > 0) & (k % every == 0)
             neighbors = jax.lax.cond(due, lambda: find(state), lambda: neighbors)
         key = jax.random.fold_in(key, k)
-        state, memory = sampler.step(system, state, memory, force_with(state.box, neighbors), key)
+        state, memory = sampler.step(using(system, neighbors), state, memory, key)
         if search is not None:
             wear = wear.and_of(state.positions, state.box, neighbors)
-        return state, memory, neighbors, wear
+        return state, memory, neighbors, wear, *rest
+
+    def steps_and_move(b, carry, key):
+        carry = jax.lax.fori_loop(0, mover.every, lambda k, c: step(b * mover.every + k, c, key), carry)
+        state, _, neighbors, wear, cell, stopped = carry
+        key = jax.random.fold_in(key, sampler.num_steps + b)
+        state, cell, neighbors, wear, why = mover.move(using(system, neighbors), state, cell, wear, key)
+        state, memory = sampler.start(using(system, neighbors), state)
+        return state, memory, neighbors, wear, cell, jnp.where(stopped == 0, why, stopped)
 
     def one_round(carry, r):
-        state, wear = carry
+        state, wear, cell, stopped = carry
         round_key = jax.random.fold_in(key, done + r)
         neighbors = find(state)
-        state, memory = sampler.start(system, state, force_with(state.box, neighbors))
-        carry, before = (state, memory, neighbors, wear), state.positions
-        state, _, _, wear = jax.lax.fori_loop(0, sampler.num_steps, lambda k, c: step(k, c, round_key), carry)
+        state, memory = sampler.start(using(system, neighbors), state)
+        carry, before = (state, memory, neighbors, wear, cell, stopped), state.positions
+        body, num = (step, sampler.num_steps) if mover is None else (steps_and_move, sampler.num_steps // mover.every)
+        carry = jax.lax.fori_loop(0, num, lambda k, c: body(k, c, round_key), carry)
+        state, _, _, wear, cell, stopped = carry
+        if mover is not None:
+            cell = mover.after_round(cell, done + r)
         time = sampler.num_steps * sampler.dt.astype(before.dtype)
-        return (state, wear), (state, energy(state), reach_of(state.positions - before) / time)
+        kept = (state, energy(state), reach_of(state.positions - before) / time, cell, stopped)
+        return (state, wear, cell, stopped), kept
 
     first = energy(state)
-    (_, wear), (kept, energies, fastest) = jax.lax.scan(one_round, (state, Wear.none(state.positions.dtype)), rounds)
-    return kept, energies, first, fastest, wear
+    stopped = None if mover is None else jnp.zeros((), jnp.int32)
+    (_, wear, _, _), kept = jax.lax.scan(one_round, (state, Wear.none(state.positions.dtype), cell, stopped), rounds)
+    state, energies, fastest, cell, stopped = kept
+    return state, energies, first, fastest, wear, cell, stopped
 
 
 def _refuse_explosions(system, samples, energies, fastest, *, guard, mesh):
