@@ -111,6 +111,12 @@ GOOD = {  # every public class and function with values: arguments that are fine
                 "name": "D"},
     rv.StatePoint: {"system": lambda model: model, "ensemble": rv.NVT(300.0),
                     "targets": (rv.Target(rv.VACF(), 1.0, 0.1),), "name": "liquid"},
+    rv.reweighting.HuberLoss: {"threshold": 1.3},
+    rv.reweighting.CauchyLoss: {"threshold": 2.4},
+    rv.reweighting.SoftL1Loss: {"threshold": 1.0},
+    rv.reweighting.Prior: {"pick": "sigma", "mean": 0.3, "width": 0.1},
+    rv.reweighting.LogPrior: {"pick": "sigma", "mean": 0.3, "width": 0.1},
+    rv.reweighting.GaussNewton: {"damping": 1e-3, "attempts": 10},
     rv.ReversibleAdjoint: {"controls": (rv.controls.Damp(1.0),)},
     rv.controls.ClipNorm: {"max_norm": 1.0},
     rv.controls.Damp: {"rate": 1.0},
@@ -202,6 +208,7 @@ FINE = {  # legitimate values, with the reason
     ("negative zero", rv.SquaredDistance, "target"): "observables have signs",
     ("negative zero", rv.Target, "value"): "observables have signs",
     ("zero", rv.maxwell_boltzmann, "temperature"): "atoms at rest",
+    ("negative zero", rv.reweighting.Prior, "mean"): "parameters have signs",
 }  # fmt: skip
 
 

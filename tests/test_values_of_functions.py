@@ -105,6 +105,8 @@ NEITHER = {  # public, but in none of the tables
     "of files, which test_files and test_file_mutations do worse to": "read read_structure stream reporting write",
     "of files of targets; refused in test_target_files": "Phase Quantity Quantity.parse TargetFile TargetRecord"
     " observable_of",
+    "made by the fit": "Fitness PoolVerdict Prediction SampleSet SensitivityTable SeriesVerdict TargetFit TargetUpdate",
+    "refused in test_target_fits": "SamplePool fit_targets pool_verdict sensitivities statistical_inefficiency",
     "refused in test_training": "AdaptedPotential Labels.concatenate read_labels write_labels",
     "of trees; refused where they are tested": "linearize mbar",
     "of OpenMM's objects; refused in test_openmm": "default_box from_state from_system",
@@ -112,8 +114,8 @@ NEITHER = {  # public, but in none of the tables
     "rules of fields, which all of test_values is about": "Indices Parameter Rule checked count finite finite_number"
     " function indices instance optional positive positive_number positive_or_zero positive_scalar positive_whole",
 }
-SPACES = [rv, rv.controls, rv.export, rv.fields, rv.flows, rv.io, rv.openmm, rv.spectra, rv.statistics, rv.targets,
-          rv.training]  # fmt: skip
+SPACES = [rv, rv.controls, rv.export, rv.fields, rv.flows, rv.io, rv.openmm, rv.reweighting, rv.spectra, rv.statistics,
+          rv.targets, rv.training]  # fmt: skip
 
 
 def public():

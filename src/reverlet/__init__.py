@@ -9,6 +9,7 @@ from . import (
     flows as flows,
     io as io,
     openmm as openmm,
+    reweighting as reweighting,
     spectra as spectra,
     statistics as statistics,
     targets as targets,
@@ -99,6 +100,7 @@ from ._observable import (
 )
 from ._pack import pack as pack
 from ._per_parameter import per_parameter as per_parameter
+from ._pools import SamplePool as SamplePool
 from ._potential import (
     EANN as EANN,
     P3M as P3M,

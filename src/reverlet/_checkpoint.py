@@ -229,6 +229,20 @@ def tree_in(header: dict[str, Any], blocks: bytes, like: T) -> T:
     return jax.tree.unflatten(treedef, leaves)
 
 
+def stored_like(header: dict[str, Any], like: T) -> T:
+    """`like` with every array of the shape that the file has under its name: of what grows from checkpoint to
+    checkpoint. The number of axes must be the same."""
+    shapes = {leaf[0]: leaf[3] for leaf in header["leaves"]}
+
+    def of_file(path, leaf):
+        shape = shapes.get(jax.tree_util.keystr(path))
+        if kind_of(leaf)[0] != "array" or shape is None or len(shape) != np.ndim(leaf):
+            return leaf
+        return (jnp if isinstance(leaf, jax.Array) else np).zeros(tuple(shape), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(of_file, like)
+
+
 def _leaf_in(name: str, block: bytes, value: Any, like: Any) -> Any:
     kind, _, shape = kind_of(like)
     if kind == "other":

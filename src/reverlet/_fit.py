@@ -23,6 +23,7 @@ from ._checkpoint import (
     locked,
     read,
     save,
+    stored_like,
     tree_in,
 )
 from ._fingerprint import Fingerprint
@@ -186,12 +187,13 @@ def descend(
     accept_changes: bool,
     beside: PyTree = None,
     ended: Callable[[FitState], bool] = lambda state: False,
+    grow: Callable[[set[str]], PyTree] | None = None,
 ) -> FitState:
     """Updates one after the other, each of which is in a checkpoint before the next; arguments and errors as of `fit`.
 
     **Arguments:** `update(parameters, optimizer_state, carry, key)` returns all these anew, a report, the loss, and a
     `Fine`; `report`, the shapes of one; `beside`, what else must be the same where the fit goes on; `ended`, whether no
-    more updates are wanted.
+    more updates are wanted; `grow`, of a carry that grows, its structure from the names of a checkpoint's leaves.
     """
     path, source = _path("checkpoint", checkpoint), "auto" if resume == "auto" else _path("resume", resume)
     _require_gradients_alone(optimizer, moved.parameters)
@@ -206,7 +208,7 @@ def descend(
             fingerprint = moved.fingerprint(optimizer, key, beside)
         source = _source(path) if source == "auto" else source
         if source is not None and fingerprint is not None:
-            state = _load(source, state, report, fingerprint, accept_changes)
+            state = _load(source, state, report, fingerprint, accept_changes, grow)
             state = dataclasses.replace(state, model=moved.to_model(state.parameters))
             if state.step > num_steps:
                 raise ValueError(
@@ -396,14 +398,18 @@ def _saved(state: FitState) -> dict[str, PyTree]:
     return {name: getattr(state, name) for name in ("parameters", "optimizer_state", "carry", "history")}
 
 
-def _load(path: Path, like: FitState, report, here: Fingerprint, accept_changes: bool) -> FitState:
+def _load(path: Path, like: FitState, report, here: Fingerprint, accept_changes: bool, grow) -> FitState:
     """The fit saved at `path`; `like` has its structure, `report` that of one update's report."""
     header, blocks = read(path)
     try:
         step, changes, there = int(header["step"]), header["changes"], Fingerprint(**header["fingerprint"])
         row = lambda s: jax.ShapeDtypeStruct((step, *s.shape), s.dtype)
         history = jax.tree.map(row, report)
-        tree = tree_in(header, blocks, {**_saved(like), "history": history})
+        wanted = {**_saved(like), "history": history}
+        if grow is not None:
+            carry = grow({leaf[0] for leaf in header["leaves"]})
+            wanted |= stored_like(header, {"carry": carry})
+        tree = tree_in(header, blocks, wanted)
         different = here.differences(there)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise CheckpointError(

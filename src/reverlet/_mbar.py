@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ._ensemble import AbstractEnsemble
 from ._misc import is_concrete
 from ._sampler import Pool, Samples
+from ._state import State
 from ._statistics import blocks_of
 from ._system import System
 
@@ -43,18 +45,30 @@ def mbar(pool: Sequence[tuple[System, Samples]]) -> Samples:
     counts = np.array([len(samples) for _, samples in pool])
     states = jax.tree.map(lambda *x: jnp.concatenate(x), *(samples.states for _, samples in pool))
     u = _reduced_energies(pool, states)
-    _refuse_other_samples(pool, u, counts)
-    f = solve(u, counts)
-    log_density, shares = _mixture(u, counts, f)
-    origin = np.repeat(np.arange(len(counts)), counts)
+    refuse_other_samples([samples for _, samples in pool], u, counts)
     most = np.cumsum([0] + [int(np.max(samples.chain)) + 1 for _, samples in pool])
     chain = np.concatenate([np.asarray(samples.chain) + most[k] for k, (_, samples) in enumerate(pool)])
+    ensembles = tuple(e for _, samples in pool if (e := samples.ensemble) is not None)
+    return combined(states, u, counts, chain, ensembles, solve(u, counts))
+
+
+def combined(
+    states: State,
+    u: np.ndarray,
+    counts: np.ndarray,
+    chain: np.ndarray,
+    ensembles: tuple[AbstractEnsemble, ...],
+    f: np.ndarray,
+) -> Samples:
+    """The samples of several states, one state's after another's, with the density of their mixture: from their reduced
+    energies u (samples, states), and the free energies that `solve` finds."""
+    log_density, shares = _mixture(u, counts, f)
+    origin = np.repeat(np.arange(len(counts)), counts)
     errors = _free_energy_errors(shares, counts, chain, origin)
     weights = shares / counts  # those of each state's own mean
-    overlap = np.stack([shares[:, k] @ shares / counts[k] for k in range(len(counts))])
+    overlap = (shares.T @ shares / counts).T  # rows sum to one
     _refuse_gaps(overlap, counts)
     dtype = states.positions.dtype
-    ensembles = tuple(e for _, samples in pool if (e := samples.ensemble) is not None)
     found = Pool(
         free_energies=jnp.asarray(f, dtype),
         free_energy_errors=jnp.asarray(errors, dtype),
@@ -150,7 +164,7 @@ def _reduced_energies(pool, states):
     known, columns = [], []
     for system, samples in pool:
         found = [energies for other, energies in known if other is system or eqx.tree_equal(other, system)]
-        energies = found[0] if found else np.asarray(_energies(system, states), float)
+        energies = found[0] if found else energies_of(system, states)
         if not found:
             known.append((system, energies))
         with jax.enable_x64(True):
@@ -158,9 +172,13 @@ def _reduced_energies(pool, states):
     return np.stack(columns, axis=1)
 
 
+def energies_of(system: System, states: State) -> np.ndarray:
+    """Potential energies of many configurations, kJ/mol, one after the other, in the memory of one."""
+    return np.asarray(_energies(system, states), float)
+
+
 @eqx.filter_jit
 def _energies(system, states):
-    # one after the other, in the memory of one
     return jax.lax.map(lambda state: system.potential_energy(state.positions, state.box), states)
 
 
@@ -177,26 +195,31 @@ def _check(pool):
                 f"The samples of state {k} do not know their ensemble; wanted those of a sampler, or"
                 " `rv.Samples.of(system, ensemble, states)`."
             )
-    kinds = {type(samples.ensemble).__name__ for _, samples in pool}
+    require_alike([samples for _, samples in pool])
+
+
+def require_alike(sets: Sequence[Samples]) -> None:
+    """Refuses sets of samples whose densities are not over the same variables."""
+    kinds = {type(samples.ensemble).__name__ for samples in sets}
     if len(kinds) > 1:
         raise ValueError(
             f"The pool has samples of {' and '.join(sorted(kinds))}, whose densities are over different variables;"
             " wanted one kind of ensemble."
         )
     if kinds == {"NVT"}:
-        boxes = [jax.tree.leaves(samples.states.box) for _, samples in pool]
-        if any(
-            np.any(np.asarray(x) != np.asarray(first[0])) for b in boxes for x, first in zip(b, boxes[0], strict=True)
-        ):
+        boxes = [jax.tree.leaves(samples.states.box) for samples in sets]
+        other = lambda x, first: np.any(np.asarray(x) != np.asarray(first[0]))
+        kinds_of_box = {type(samples.states.box) for samples in sets}
+        if len(kinds_of_box) > 1 or any(other(x, first) for b in boxes for x, first in zip(b, boxes[0], strict=True)):
             raise ValueError(
                 "The samples at constant volume come from different boxes; wanted one box for all, or samples of `NPT`."
             )
 
 
-def _refuse_other_samples(pool, u, counts):
+def refuse_other_samples(sets: Sequence[Samples], u: np.ndarray, counts: np.ndarray) -> None:
     """Refuses samples that were not drawn from the system they are paired with."""
     ends = np.cumsum(counts)
-    for k, ((_, samples), end, n) in enumerate(zip(pool, ends, counts, strict=True)):
+    for k, (samples, end, n) in enumerate(zip(sets, ends, counts, strict=True)):
         own = u[end - n : end, k]
         spread = np.ptp(own + np.asarray(samples.log_density, float))
         rounding = 100 * float(jnp.finfo(samples.log_density.dtype).eps) * max(1.0, float(np.max(np.abs(own))))
@@ -208,17 +231,24 @@ def _refuse_other_samples(pool, u, counts):
             )
 
 
+def reached(overlap: np.ndarray, counts: np.ndarray, start: int) -> set[int]:
+    """The states that have a sample in common with one of them, or with one that has, and so on."""
+    common = np.sqrt(overlap * overlap.T) * np.sqrt(np.outer(counts, counts))
+    found = {start}
+    while new := {int(b) for a in found for b in np.flatnonzero(common[a] > 1)} - found:
+        found |= new
+    return found
+
+
 def _refuse_gaps(overlap, counts):
     """Refuses states that have not even one sample in common with the others."""
     common = np.sqrt(overlap * overlap.T) * np.sqrt(np.outer(counts, counts))
-    reached = {0}
-    while new := {int(b) for a in reached for b in np.flatnonzero(common[a] > 1)} - reached:
-        reached |= new
-    rest = sorted(set(range(len(counts))) - reached)
+    together = reached(overlap, counts, 0)
+    rest = sorted(set(range(len(counts))) - together)
     if rest:
-        best = np.max(common[np.ix_(sorted(reached), rest)])
+        best = np.max(common[np.ix_(sorted(together), rest)])
         raise ValueError(
-            f"States {rest} of the pool do not overlap with {sorted(reached)}: they have {best:.2g} samples in common,"
+            f"States {rest} of the pool do not overlap with {sorted(together)}: they have {best:.2g} samples in common,"
             " so that the free energy between them would rest on one sample. Wanted states closer together: more of"
             " them between, at parameters, temperatures or pressures half-way, or longer sampling."
         )

@@ -1,0 +1,87 @@
+"""Steps of least squares, for few parameters and many targets."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ._fields import AbstractChecked, checked, count, positive_number
+from ._residuals import AbstractLoss
+from ._sensitivity import Linearized
+
+
+class GaussNewton(AbstractChecked):
+    """Steps by Gauss and Newton in a region of trust, as Levenberg and Marquardt do.
+
+    (H + λ diag H) δ = -g, with H = Jᵀ ρ' J of all residuals and priors and g half the gradient of the loss. A step is
+    tried on the samples that are there, reweighted: taken if the loss falls and enough of them still count; otherwise
+    λ grows and a shorter one is tried.
+
+    **Arguments:** `damping` λ, at first; `attempts`, how many steps are tried in an update.
+
+    **Reference:** D. W. Marquardt, J. Soc. Ind. Appl. Math. 11, 431 (1963).
+    """
+
+    damping: float = checked(positive_number("no unit"), default=1e-3)
+    attempts: int = checked(count(), default=10, static=True)
+
+    @property
+    def transformation(self) -> optax.GradientTransformation:
+        """What keeps λ from update to update."""
+
+        def init(params):
+            return (jnp.asarray(self.damping, jax.tree.leaves(params)[0].dtype),)
+
+        def update(updates, state, params=None):
+            del params
+            return jax.tree.map(jnp.negative, updates), state
+
+        return optax.GradientTransformation(init, update)
+
+
+class Curvature(eqx.Module):
+    """Half the gradient of a loss and half of its curvature, in NumPy's double precision."""
+
+    gradient: np.ndarray
+    hessian: np.ndarray
+    weights: np.ndarray
+    """ρ' of the targets."""
+
+    @staticmethod
+    def of(found: Linearized, loss: AbstractLoss, priors: np.ndarray, prior_jacobian: np.ndarray) -> "Curvature":
+        """With the residuals of priors and their derivatives."""
+        weights = slope_of(loss, found.residuals)
+        weighted = found.jacobian * weights[:, None]
+        gradient = weighted.T @ found.residuals + prior_jacobian.T @ priors
+        return Curvature(gradient, weighted.T @ found.jacobian + prior_jacobian.T @ prior_jacobian, weights)
+
+    def step(self, damping: float) -> np.ndarray:
+        """δ."""
+        return -np.linalg.lstsq(self.hessian + damping * np.diag(np.diag(self.hessian)), self.gradient, rcond=None)[0]
+
+    def gradient_parts(self, found: Linearized):
+        """Contributions to the gradient from those to residuals and jacobian."""
+        weighted = found.jacobian * self.weights[:, None]
+        pull = self.weights * found.residuals
+        return lambda r, j: r @ weighted + np.einsum("sep,e->sp", j, pull)
+
+    def step_error(self, found: Linearized) -> np.ndarray:
+        """The standard error of the undamped step: that of residuals and of the jacobian, propagated."""
+        inverse, parts = np.linalg.pinv(self.hessian, hermitian=True), self.gradient_parts(found)
+        return found.error(lambda r, j: parts(r, j) @ inverse)
+
+    def covariance(self, found: Linearized) -> np.ndarray:
+        """Of the parameters at the minimum: by the uncertainties of the targets and the priors, and by the errors of
+        the estimates."""
+        inverse = np.linalg.pinv(self.hessian, hermitian=True)
+        weighted = found.jacobian * self.weights[:, None]
+        prior = self.hessian - weighted.T @ found.jacobian
+        of_targets = weighted.T @ weighted + prior
+        return inverse @ of_targets @ inverse + found.covariance(lambda r, j: r @ weighted @ inverse)
+
+
+def slope_of(loss: AbstractLoss, residuals: np.ndarray) -> np.ndarray:
+    """ρ' at the squares of residuals."""
+    squares = jnp.asarray(residuals) ** 2
+    return np.asarray(jax.vmap(jax.grad(lambda s: loss.cost(s[None])[0]))(squares), float)
