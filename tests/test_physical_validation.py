@@ -2,7 +2,7 @@
 
 In an environment of its own, `nox -s physics`, since `physical_validation` brings `pymbar`, which changes the precision
 of the whole process. Liquid argon, 32 atoms with a switched cutoff: 1,600 samples of 16 chains, 2 ps apart, from each
-of three thermostats at two temperatures and two time steps.
+of three thermostats at two temperatures and two time steps; and half as many from two barostats, also at two pressures.
 """
 
 import functools
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import SWITCHED, argon_state, argon_topology
+from helpers import NEAR, SWITCHED, argon_state, argon_topology
 
 import reverlet as rv
 
@@ -135,3 +135,55 @@ def test_what_is_conserved_converges(name):
     deviation = pv.integrator.convergence(simulations, verbose=False)
     print(f"{name}: ratios of fluctuations up to {deviation:.3f} off those of the squares of the time steps")
     assert deviation < 0.3  # trajectories of different time steps are different, and short
+
+
+# of a shorter cutoff than half of any box that it comes to, and as dense as a liquid, where argon does not freeze
+PRESSED = rv.System(argon_topology(), NEAR)
+WARM, WARMER = 150.0, 165.0  # K
+LOW, HIGH = 60.0, 80.0  # kJ/mol/nm³
+BAROSTATS = ("StochasticCellRescaling", "MonteCarloBarostat")
+
+
+@functools.cache
+def pressed(name, temperature, pressure, dt):
+    """What `physical_validation` takes, of one simulation at constant pressure."""
+    states, key, num_steps = melted(temperature), jax.random.key(BAROSTATS.index(name)), round(INTERVAL / dt)
+    if name == "StochasticCellRescaling":
+        fast = {"period": 0.2, "compressibility": 2e-4 / rv.units.BAR}
+        barostat = rv.StochasticCellRescaling(langevin(temperature, dt), pressure, every=10, **fast)
+    else:
+        thermostat = rv.CSVR(temperature, 0.2, dt=dt, num_steps=num_steps)
+        barostat = rv.MonteCarloBarostat(thermostat, pressure, every=10, size=0.1)
+    _, chains = barostat.sample(PRESSED, states, 10 * CHAINS, key=key)
+    samples, ends = barostat.sample(PRESSED, chains, CHAINS * ROUNDS // 2, key=key)
+    potential = jax.lax.map(lambda s: NEAR.energy(s.positions, s.box), samples.states)
+    potential, volume = np.asarray(potential), np.asarray(samples.states.box.volume)
+    print(f"{name}, {temperature} K, {pressure}, {dt} ps: {np.mean(ends.cell.acceptance):.3f} of the moves accepted,"
+          f" ⟨V⟩ {volume.mean():.4f}")  # fmt: skip
+    return pv.data.SimulationData(
+        units=pv.data.UnitData.units("GROMACS"),
+        dt=dt,
+        system=pv.data.SystemData(natoms=ATOMS, nconstraints=0, ndof_reduction_tra=0, ndof_reduction_rot=0),
+        ensemble=pv.data.EnsembleData("NPT", natoms=ATOMS, pressure=pressure / rv.units.BAR, temperature=temperature),
+        observables=pv.data.ObservableData(potential_energy=potential, volume=volume),
+    )
+
+
+@pytest.mark.parametrize("dt", STEPS)
+@pytest.mark.parametrize("name", BAROSTATS)
+def test_the_ratio_of_two_temperatures_at_constant_pressure(name, dt):
+    """ln of the ratio of the distributions of U + pV is linear, with the slope 1/kT - 1/kT'."""
+    pair = pressed(name, WARM, LOW, dt), pressed(name, WARMER, LOW, dt)
+    (away,) = pv.ensemble.check(*pair, verbosity=0, data_is_uncorrelated=True)
+    print(f"{name}, {dt} ps: slope of the ratio {away:.2f} standard errors off")
+    assert abs(away) < 3
+
+
+@pytest.mark.parametrize("dt", STEPS)
+@pytest.mark.parametrize("name", BAROSTATS)
+def test_the_ratio_of_two_pressures(name, dt):
+    """ln of the ratio of the distributions of the volume is linear, with the slope (p - p')/kT."""
+    pair = pressed(name, WARM, LOW, dt), pressed(name, WARM, HIGH, dt)
+    (away,) = pv.ensemble.check(*pair, verbosity=0, data_is_uncorrelated=True)
+    print(f"{name}, {dt} ps: slope of the ratio {away:.2f} standard errors off")
+    assert abs(away) < 3

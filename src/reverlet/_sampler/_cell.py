@@ -1,5 +1,7 @@
 """What happens to atoms when their cell changes."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -24,7 +26,7 @@ class Groups(eqx.Module):
     """u."""
 
     @staticmethod
-    def of(topology: Topology, molecular: bool, dtype: jnp.dtype) -> "Groups":
+    def of(topology: Topology, molecular: bool, dtype: Any) -> "Groups":
         """Of the molecules of a topology, or of its atoms."""
         molecule = None
         if molecular:
