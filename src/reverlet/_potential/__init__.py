@@ -43,6 +43,7 @@ from ._message_passing import MessagePassing as MessagePassing
 from ._p3m import P3M as P3M
 from ._pair import AbstractPairPotential as AbstractPairPotential, heat_flow as heat_flow
 from ._stillinger_weber import StillingerWeber as StillingerWeber
+from ._tabulated import TabulatedPair as TabulatedPair
 from ._tail import TailCorrected as TailCorrected
 from ._terms import (
     AbstractAtomIndexed as AbstractAtomIndexed,

@@ -31,6 +31,9 @@ else:
     from equinox import AbstractVar
 
 
+_SHAPES = ("scalar", "(species,)", "(species, species)")
+
+
 class AbstractSpeciesPairPotential(AbstractPairPotential, AbstractAtomIndexed):
     """A pair potential whose parameters are scalars, for atoms that are all alike, or symmetric matrices (species,
     species); then `species` has the index of every atom's.
@@ -45,6 +48,8 @@ class AbstractSpeciesPairPotential(AbstractPairPotential, AbstractAtomIndexed):
     species: AbstractVar[Int[Array, " atoms"] | None]
     has_mixing_rule: ClassVar[bool] = False
     """Whether there may be one of each parameter per species, because `pair_energy` gives `of_pair` a rule for two."""
+    has_curves: ClassVar[bool] = False
+    """Whether a parameter is a row of numbers, such as values at knots, where others have a single one."""
 
     def __check_init__(self):
         self.require_species()
@@ -55,6 +60,12 @@ class AbstractSpeciesPairPotential(AbstractPairPotential, AbstractAtomIndexed):
                 f"`species` of `{type(self).__name__}` has {len(self.species)} entries; wanted one for each of"
                 f" {num_atoms} atoms."
             )
+
+    @property
+    def num_species(self) -> int:
+        """How many kinds of atoms have parameters of their own."""
+        parameters = parameters_of(self)
+        return parameters[0][1].shape[0] if self.species is not None and parameters else 1
 
     def of_pair(
         self,
@@ -78,14 +89,20 @@ class AbstractSpeciesPairPotential(AbstractPairPotential, AbstractAtomIndexed):
         if not parameters:
             return
         dims = (0, 1, 2) if self.has_mixing_rule else (0, 2)
-        shape = parameters[0][1].shape
-        if any(x.shape != shape for _, x in parameters) or len(shape) not in dims or len(set(shape)) > 1:
+        # of the parameters of two species, without the length of a curve
+        shape = parameters[0][1].shape[: -1 if self.has_curves else None]
+        if (
+            any(x.shape != parameters[0][1].shape for _, x in parameters)
+            or len(shape) not in dims
+            or len(set(shape)) > 1
+        ):
             got = ", ".join(f"`{name}` {x.shape}" for name, x in parameters)
-            wanted = " or ".join(f"all {('scalar', '(species,)', '(species, species)')[k]}" for k in dims)
+            names = ("(knots,)", "", "(species, species, knots)") if self.has_curves else _SHAPES
+            wanted = " or ".join(f"all {names[k]}" for k in dims)
             raise ValueError(f"The parameters have shapes {got}; wanted {wanted}.")
         if (len(shape) > 0) != (self.species is not None):
             raise ValueError(
-                f"`{parameters[0][0]}` has shape {shape} but `species` is"
+                f"`{parameters[0][0]}` has shape {parameters[0][1].shape} but `species` is"
                 f" {'missing' if self.species is None else 'given'}; wanted `species` (one index per atom) exactly when"
                 " there are parameters per species."
             )
@@ -96,7 +113,7 @@ class AbstractSpeciesPairPotential(AbstractPairPotential, AbstractAtomIndexed):
             raise ValueError(f"`species` is {species}; wanted one integer from 0 to {num - 1} for every atom.")
         for name, x in parameters:
             matrix = np.asarray(x)
-            if not np.array_equal(matrix, matrix.T):
+            if not np.array_equal(matrix, np.moveaxis(matrix, 0, len(shape) - 1)):
                 raise ValueError(f"`{name}` is\n{matrix}\nwanted a symmetric matrix: a pair has no order.")
 
 

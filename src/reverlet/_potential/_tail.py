@@ -128,7 +128,7 @@ def _kinds(potential, num_atoms, dtype):
     while isinstance(potential, AbstractExcepting):
         potential = potential.potential
     if isinstance(potential, AbstractSpeciesPairPotential) and potential.species is not None:
-        num = max(len(x) for x in jax.tree.leaves(potential) if eqx.is_inexact_array(x) and x.ndim > 0)
+        num = potential.num_species
         counts = jnp.zeros(num, dtype).at[potential.species].add(1)
         return eqx.tree_at(lambda p: p.species, potential, jnp.arange(num)), counts
     if not looks_at_indices(potential, dtype):

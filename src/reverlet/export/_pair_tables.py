@@ -70,7 +70,7 @@ def num_kinds(potential: AbstractPairPotential) -> int:
     """How many kinds of atoms a potential tells apart."""
     if not isinstance(potential, AbstractSpeciesPairPotential) or potential.species is None:
         return 1
-    num = max(len(x) for x in jax.tree.leaves(potential) if eqx.is_inexact_array(x) and x.ndim > 0)
+    num = potential.num_species
     if num > _MOST_KINDS:
         raise ValueError(
             f"`{type(potential).__name__}` has {num} species; wanted at most {_MOST_KINDS}, since every two of them"
