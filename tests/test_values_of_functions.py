@@ -103,8 +103,8 @@ NEITHER = {  # public, but in none of the tables
     " DeepDipole.from_frozen DeepDipole.from_npz DeepPolarizability EANN EANN.from_npz EANN.from_pickle MessagePassing"
     " JaxMDPotential JaxMDPotential.allocate",
     "of files, which test_files and test_file_mutations do worse to": "read read_structure stream reporting write",
-    "of files of targets; refused in test_target_files": "Phase Quantity Quantity.parse TargetFile TargetRecord"
-    " observable_of",
+    "of files of targets; refused in test_target_files": "ForceBalanceData Phase Quantity Quantity.parse TargetFile"
+    " TargetRecord observable_of read_forcebalance write_forcebalance",
     "made by the fit": "Fitness PoolVerdict Prediction SampleSet SensitivityTable SeriesVerdict TargetFit TargetUpdate",
     "refused in test_target_fits": "SamplePool fit_targets pool_verdict sensitivities statistical_inefficiency",
     "refused in test_training": "AdaptedPotential Labels.concatenate read_labels write_labels",

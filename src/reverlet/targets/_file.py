@@ -12,7 +12,7 @@ from .._observable import RDF, AbstractObservable, DielectricConstant, Pressure,
 from .._system import System
 from .._targets import StatePoint, Target
 from ._records import TargetRecord
-from ._units import nearest
+from ._units import Quantity, nearest
 
 _BY_DEFAULT: dict[str, Callable[[], AbstractObservable]] = {
     "dielectric_constant": DielectricConstant,
@@ -73,31 +73,39 @@ class TargetFile:
     ) -> tuple[StatePoint, ...]:
         """One `StatePoint` for all targets of a phase at a temperature and pressure, in the order of the file.
 
-        Where a record has a pressure it is constant (`NPT`), and the volume otherwise (`NVT`). The error of a target is
-        its uncertainty over the root of its weight, so that χ² is multiplied by the weight; what has none is left out.
+        Its name is that of `TargetRecord.conditions`. Where a record has a pressure it is constant (`NPT`), and the
+        volume otherwise (`NVT`). The error of a target is its uncertainty over the root of its weight, so that χ² is
+        multiplied by the weight; what has none is left out. A heat of vaporization asks for a state point of its `gas`
+        too, at constant volume and the same temperature: it comes last and without targets, where none has made it.
 
         **Arguments:** `phases`, one for each name in the file; `observable`, from a record to what it is measured by,
         for what needs to be told more than `observable_of` does.
 
         **Errors:** `ValueError` for phases that are not given, and targets without a weight only.
         """
-        names = [phase.name for phase in phases]
-        groups: dict[str, list[TargetRecord]] = {}
-        for target in self.targets:
-            if target.phase not in names:
-                raise ValueError(f"There is no phase {target.phase!r} in `phases`; {nearest(target.phase, names)}")
-            if target.weight > 0:
-                groups.setdefault(target.conditions, []).append(target)
-        if not groups:
+        weighted = [target for target in self.targets if target.weight > 0]
+        if not weighted:
             raise ValueError("No target has a weight; wanted one that is more than zero.")
+        groups: dict[str, tuple[str, Quantity, Quantity | None]] = {}  # of what, at what temperature and pressure
+        for r in weighted:
+            groups.setdefault(r.conditions, (r.phase, r.temperature, r.pressure))
+        for r in weighted:
+            if r.gas:
+                groups.setdefault(r.gas_conditions, (r.gas, r.temperature, None))
         made = []
-        for records in groups.values():
-            at = records[0]
-            t = at.temperature.value
-            ensemble = NVT(t) if at.pressure is None else NPT(t, at.pressure.value)
-            system = phases[names.index(at.phase)].system
-            made.append(StatePoint(system, ensemble, tuple(_target(r, observable(r)) for r in records)))
+        for name, (phase, temperature, pressure) in groups.items():
+            system, t = _system_of(phase, phases), temperature.value
+            ensemble = NVT(t) if pressure is None else NPT(t, pressure.value)
+            records = [r for r in weighted if r.conditions == name]
+            made.append(StatePoint(system, ensemble, tuple(_target(r, observable(r)) for r in records), name=name))
         return tuple(made)
+
+
+def _system_of(name: str, phases: tuple[Phase, ...]) -> Callable[[Any], System]:
+    for phase in phases:
+        if phase.name == name:
+            return phase.system
+    raise ValueError(f"There is no phase {name!r} in `phases`; {nearest(name, [p.name for p in phases])}")
 
 
 def _target(record: TargetRecord, observable: AbstractObservable) -> Target:

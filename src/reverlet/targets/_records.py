@@ -90,6 +90,8 @@ class TargetRecord:
                 f"`uncertainty` has shape {np.shape(self.uncertainty.value)}; wanted one number, or one for each value:"
                 f" {np.shape(self.value.value)}."
             )
+        if not self.gas and self.kind == "heat_of_vaporization":
+            raise ValueError("`heat_of_vaporization` has no `gas`; wanted the name of the phase that it goes to.")
         if len(self.elements) not in (0, known.elements):
             raise ValueError(f"`elements` is {list(self.elements)}; wanted {known.elements or 'none'} of them.")
         if self.gas and self.kind != "heat_of_vaporization":
@@ -112,6 +114,11 @@ class TargetRecord:
     def conditions(self) -> str:
         """The name of the state point: phase, temperature and pressure, such as `liquid 298.15 K 1 bar`."""
         return state_name(self.phase, self.temperature, self.pressure)
+
+    @property
+    def gas_conditions(self) -> str:
+        """The name of the state point of its gas, at the same temperature and constant volume."""
+        return state_name(self.gas, self.temperature, None)
 
 
 def state_name(phase: str, temperature: Quantity, pressure: Quantity | None) -> str:
