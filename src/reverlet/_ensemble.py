@@ -75,3 +75,14 @@ def require_ensemble(ensemble: AbstractEnsemble | None, name: str) -> AbstractEn
             " were drawn from. Wanted `ensemble=rv.NVT(300.0)` in `expectation`, or as the last argument of `reduce`."
         )
     return ensemble
+
+
+def require_constant_pressure(ensemble: AbstractEnsemble | None, name: str) -> NPT:
+    """Refuses another ensemble than one of constant pressure, in the name of what needs it."""
+    ensemble = require_ensemble(ensemble, name)
+    if not isinstance(ensemble, NPT):
+        raise ValueError(
+            f"`{name}` got an ensemble of {type(ensemble).__name__}; wanted constant pressure, `rv.NPT(temperature,"
+            " pressure)`, and samples of it."
+        )
+    return ensemble

@@ -1,5 +1,20 @@
 from ._base import AbstractObservable as AbstractObservable
 from ._dielectric import Conductivity as Conductivity, DielectricConstant as DielectricConstant
+from ._elastic import (
+    AbstractElasticConstants as AbstractElasticConstants,
+    CubicElasticConstants as CubicElasticConstants,
+    ElasticConstants as ElasticConstants,
+)
+from ._fluctuations import (
+    HeatCapacity as HeatCapacity,
+    IsothermalCompressibility as IsothermalCompressibility,
+    ThermalExpansion as ThermalExpansion,
+)
+from ._free_energies import (
+    FreeEnergyDifference as FreeEnergyDifference,
+    HeatOfVaporization as HeatOfVaporization,
+    PhaseFreeEnergyDifference as PhaseFreeEnergyDifference,
+)
 from ._green_kubo import (
     AbstractTransportCoefficient as AbstractTransportCoefficient,
     ThermalConductivity as ThermalConductivity,
@@ -22,7 +37,12 @@ from ._spectroscopy import (
     wavenumber_grid as wavenumber_grid,
 )
 from ._structure import RDF as RDF
-from ._thermodynamics import Temperature as Temperature, TotalEnergy as TotalEnergy
+from ._thermodynamics import (
+    Density as Density,
+    Enthalpy as Enthalpy,
+    Temperature as Temperature,
+    TotalEnergy as TotalEnergy,
+)
 from ._transport import (
     MSD as MSD,
     VACF as VACF,
