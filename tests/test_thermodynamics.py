@@ -224,6 +224,7 @@ def diamond(a, cells=2):
     return rv.State(jnp.asarray(x * a), None, rv.OrthorhombicBox(jnp.full(3, cells * a)))
 
 
+@pytest.mark.slow
 def test_elastic_constants_of_silicon_at_zero():
     """As published of its potential: E. R. Cowley, Phys. Rev. Lett. 60, 2379 (1988). Half of c44 is relaxation."""
     silicon = rv.System(rv.Topology.from_elements(["Si"] * 64), rv.StillingerWeber.silicon())
@@ -240,6 +241,7 @@ def test_elastic_constants_of_silicon_at_zero():
         jax.block_until_ready(rv.CubicElasticConstants().athermal(silicon, away))
 
 
+@pytest.mark.slow
 def test_elastic_constants_at_zero_have_derivatives():
     """Of a disordered solid, whose minimum moves with the parameters."""
     system = rv.System(argon_topology(), POTENTIALS["mixture"])
