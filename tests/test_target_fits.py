@@ -3,7 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import Well
+import optax
+import pytest
+from helpers import Well, gaussian_samples
 
 import reverlet as rv
 from reverlet import reweighting
@@ -82,3 +84,192 @@ def test_a_stiffness_of_two_temperatures_by_gauss_newton():
     wanted = np.sqrt((0.02**2 + 2 / 3 / 2000) / 2) * fitted.values[0]
     np.testing.assert_allclose(fitted.errors[0], wanted, rtol=0.1)
     assert abs(fitted.values[0] - WANTED) < 4 * np.sqrt(2 / 3 / 2000 / 2) * WANTED
+
+
+def test_a_killed_fit_goes_on_to_the_same_numbers(tmp_path):
+    """With the samples, their energies and free energies as they were, of pools that have grown in the meantime."""
+
+    class Killed(Exception):
+        pass
+
+    def kill(state):
+        if state.step == 2:
+            raise Killed
+
+    options = {"num_updates": 4, "step": optax.adam(0.1), "positive": lambda k: k, "least": 0.99, **RUN}
+
+    def run(error=0.02, **more):
+        return reweighting.fit_targets(jnp.asarray(K), points(error), exact, STARTS, **options, **more)
+
+    left_alone = run()
+    with pytest.raises(Killed):
+        run(checkpoint=tmp_path / "fit", callback=kill)
+    resumed = run(checkpoint=tmp_path / "fit", resume="auto")
+    assert int(np.sum(left_alone.state.history.drawn > 0)) > 2  # more than at the start
+    jax.tree.map(np.testing.assert_array_equal, left_alone.state.history, resumed.state.history)
+    np.testing.assert_array_equal(left_alone.values, resumed.values)
+    np.testing.assert_array_equal(left_alone.covariance, resumed.covariance)
+    with pytest.raises(rv.CheckpointError, match="another fit"):
+        run(0.03, checkpoint=tmp_path / "fit", resume="auto")
+
+
+COUNTED = []
+
+
+class Counting(rv.AbstractPotential):
+    """A well that counts its evaluations."""
+
+    k: jax.Array
+    cutoff: None = None
+
+    def energy(self, positions, box, *, neighbors=None):
+        jax.debug.callback(lambda: COUNTED.append(1))
+        return 0.5 * self.k * jnp.sum(positions**2)
+
+
+def counting(k):
+    return rv.System(TOPOLOGY, Counting(k))
+
+
+def evaluations():
+    jax.effects_barrier()
+    return len(COUNTED)
+
+
+def test_no_energy_is_evaluated_twice():
+    first, second = (jnp.asarray(k) for k in (K, 1.1 * K))
+    a, b = gaussian_samples(0, 30, K, T[0]), gaussian_samples(1, 20, 1.1 * K, T[0])
+    COUNTED.clear()
+    pool = rv.SamplePool(counting, first, a)
+    assert evaluations() == 30
+    pool = pool.at(second)
+    assert evaluations() == 60
+    assert pool.at(second).fitness(rv.NVT(T[0])).samples == 30
+    pool = pool.add(second, b)
+    assert evaluations() == 60 + 2 * 20
+    pool = pool.at(first).at(second).keep([True, True])
+    pool.samples()
+    assert evaluations() == 100
+    # as `mbar`, which evaluates them itself
+    whole = rv.mbar([(system(first), a), (system(second), b)])
+    got = pool.samples()
+    np.testing.assert_allclose(got.log_density, whole.log_density, rtol=1e-12)
+    np.testing.assert_allclose(pool.weights(rv.NVT(T[0])), jax.nn.softmax(
+        jax.vmap(lambda s: -rv.NVT(T[0]).reduced_energy(system(second), s))(whole.states) - whole.log_density
+    ), rtol=1e-10)  # fmt: skip
+
+
+def test_a_pool_is_read_as_it_was_written(tmp_path):
+    a, b = gaussian_samples(0, 30, K, T[0]), gaussian_samples(1, 20, 1.1 * K, T[0])
+    pool = rv.SamplePool(system, jnp.asarray(K), a).add(jnp.asarray(1.1 * K), b)
+    pool.save(tmp_path / "pool")
+    found = rv.SamplePool(system, jnp.asarray(K), a[:3]).load(tmp_path / "pool")
+    jax.tree.map(np.testing.assert_array_equal, found._arrays(), pool._arrays())
+    assert [s.model for s in found.sets] == [s.model for s in pool.sets]
+
+
+def test_sets_that_no_longer_help_are_dropped():
+    pool = rv.SamplePool(system, jnp.asarray(K), gaussian_samples(0, 400, K, T[0]))
+    pool = pool.add(jnp.asarray(2 * K), gaussian_samples(1, 400, 2 * K, T[0]))
+    pool = pool.at(jnp.asarray(400 * K))
+    fitness = pool.fitness(rv.NVT(T[0]))
+    assert fitness.effective_samples < 40
+    assert fitness.effective_samples <= fitness.effective_samples_by_entropy
+    kept = pool.at(jnp.asarray(2 * K)).without_idle([rv.NVT(T[0])], least=0.45)
+    assert len(kept.sets) == 1
+    np.testing.assert_array_equal(kept.sets[0].samples.log_density, pool.sets[1].samples.log_density)
+
+
+class Gap(rv.AbstractPhaseDifference):
+    """⟨x²⟩ there less that here, nm²."""
+
+    other: str
+
+    @property
+    def observables(self):
+        return Square(), Square()
+
+    def combine(self, here, there, ensemble_here, ensemble_there):
+        return there - here
+
+
+def test_a_difference_of_two_points_and_one_pool_for_both():
+    """Two exact samplers whose samples are used at both temperatures: gradients by finite differences, and a fit."""
+    gap = square(T[1]) - square(T[0])
+    cold = rv.StatePoint(system, rv.NVT(T[0]), (rv.Target(Gap("hot"), gap, 0.05 * gap, name="gap"),), name="cold")
+    hot = rv.StatePoint(system, rv.NVT(T[1]), (), name="hot")
+    fitted = reweighting.fit_targets(
+        jnp.asarray(K), (cold, hot), exact, STARTS, num_updates=4, share=True, positive=lambda k: k, **RUN
+    )
+    assert len(fitted.samples[0]) == len(fitted.samples[1])
+    assert abs(fitted.values[0] / WANTED - 1) < 4 * fitted.errors[0] / WANTED
+    found = reweighting.sensitivities(fitted.model, (cold, hot), fitted.samples)
+    value = lambda k: sum(
+        s * rv.expectation(Square(), system(k), own, ensemble=p.ensemble).value
+        for s, p, own in zip((-1, 1), (cold, hot), fitted.samples, strict=True)
+    )
+    h = 1e-3
+    np.testing.assert_allclose(
+        found.derivatives[0, 0], (value(fitted.model + h) - value(fitted.model - h)) / (2 * h), rtol=1e-6
+    )
+    assert "gap (cold)" in str(fitted)
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_what_is_refused():
+    k, two = jnp.asarray(K), {"k": jnp.asarray(K), "idle": jnp.asarray(1.0)}
+    run = lambda model, points, starts=STARTS, **more: reweighting.fit_targets(
+        model, points, more.pop("sampler", exact), starts, num_updates=1, **{**RUN, **more}
+    )
+    by_name = lambda p: rv.StatePoint(lambda m: system(m["k"]), p.ensemble, p.targets, name=p.name)
+    with pytest.raises(ValueError, match=r"idle.* change no target"):
+        run(two, [by_name(p) for p in points()])
+    held = run(two, [by_name(p) for p in points()], priors=[reweighting.Prior(lambda m: m["idle"], 2.0, 0.1)])
+    np.testing.assert_allclose(held.values[held.parameters.index("['idle']")], 2.0, rtol=1e-2)
+    with pytest.raises(ValueError, match="several have the names"):
+        run(k, points(temperatures=(300.0, 300.0)))
+    lonely = rv.StatePoint(system, rv.NVT(300.0), (rv.Target(Gap("gas"), 1.0, 1.0),), name="liquid")
+    with pytest.raises(ValueError, match="'gas', which there is not"):
+        run(k, [lonely], STARTS[:1])
+    with pytest.raises(ValueError, match=r"'300 K'(.|\n)*TOO FEW(.|\n)*num_samples"):
+        run(k, points(), [jax.tree.map(lambda x: x[:5], s) for s in STARTS], num_samples=10)
+    with pytest.raises(ValueError, match="draws from"):
+        run(k, points(), sampler=[Exact(jnp.asarray(310.0))] * 2)
+    with pytest.raises(ValueError, match="wanted states for each"):
+        run(k, points(), STARTS[:1])
+    drifting = gaussian_samples(0, 400, K, T[0])
+    chain = jnp.arange(400) % 20
+    energies = np.asarray(jnp.arange(400) // 20 * 0.3 + jax.random.normal(jax.random.key(1), (400,)))
+    drifting = rv.Samples(drifting.states, drifting.log_density, chain, drifting.ensemble)
+    verdict = reweighting.pool_verdict(drifting, energies, name="melt")
+    assert not verdict.is_equilibrated
+    assert "'melt': NOT" in str(verdict)
+    assert "longer `equilibration`" in str(verdict)
+    pool = rv.SamplePool(system, k, gaussian_samples(0, 50, K, T[0]))
+    with pytest.raises(ValueError, match="of 2 atoms"):
+        pool.add(k, gaussian_samples(0, 50, K, T[0], atoms=2))
+    with pytest.raises(ValueError, match="another density"):
+        pool.add(jnp.asarray(2 * K), gaussian_samples(0, 50, K, T[0]))
+    other = gaussian_samples(0, 50, K, T[0])
+    other = rv.Samples(other.states, other.log_density, other.chain, rv.NPT(T[0], 1.0))
+    with pytest.raises(ValueError, match=r"NPT and NVT|NVT and NPT"):
+        pool.add(k, other)
+
+
+def test_statistical_inefficiency_of_an_autoregression():
+    """g = (1 + c)/(1 - c); of independent numbers one."""
+    c, noise = 0.8, np.asarray(jax.random.normal(jax.random.key(0), (20000, 8)))
+    x = np.zeros_like(noise)
+    x[0] = noise[0]
+    for t in range(1, len(x)):
+        x[t] = c * x[t - 1] + np.sqrt(1 - c**2) * noise[t]
+    np.testing.assert_allclose(reweighting.statistical_inefficiency(x.T), (1 + c) / (1 - c), rtol=0.05)
+    assert reweighting.statistical_inefficiency(noise.T) < 1.05
+
+
+@pytest.mark.parametrize("loss", [reweighting.HuberLoss(), reweighting.CauchyLoss(), reweighting.SoftL1Loss()])
+def test_robust_losses_begin_as_squares_and_pull_less(loss):
+    np.testing.assert_allclose(loss.cost(jnp.array([0.0, 1e-6])), [0, 1e-6], rtol=1e-5)
+    slope = jax.vmap(jax.grad(lambda s: loss.cost(s[None])[0]))
+    assert jnp.all(jnp.diff(slope(jnp.linspace(0.0, 100, 50))) <= 1e-12)
+    assert slope(jnp.array([100.0]))[0] < 0.2

@@ -66,10 +66,13 @@ class Curvature(eqx.Module):
         pull = self.weights * found.residuals
         return lambda r, j: r @ weighted + np.einsum("sep,e->sp", j, pull)
 
-    def step_error(self, found: Linearized) -> np.ndarray:
-        """The standard error of the undamped step: that of residuals and of the jacobian, propagated."""
+    def step_over_noise(self, found: Linearized) -> float:
+        """The undamped step over its standard error, that of residuals and of the jacobian propagated, as a root mean
+        square over parameters. A thousandth of what a parameter is uncertain by counts as noise too."""
         inverse, parts = np.linalg.pinv(self.hessian, hermitian=True), self.gradient_parts(found)
-        return found.error(lambda r, j: parts(r, j) @ inverse)
+        noise = found.error(lambda r, j: parts(r, j) @ inverse)
+        noise = np.sqrt(noise**2 + 1e-6 * np.diag(inverse))
+        return float(np.sqrt(np.mean((self.step(0.0) / noise) ** 2)))
 
     def covariance(self, found: Linearized) -> np.ndarray:
         """Of the parameters at the minimum: by the uncertainties of the targets and the priors, and by the errors of

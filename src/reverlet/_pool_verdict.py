@@ -127,11 +127,17 @@ class PoolVerdict(eqx.Module):
 
 
 def pool_verdict(
-    samples: Samples, energies: Float[np.ndarray, " samples"], *, name: str = "", effective_samples: float | None = None
+    samples: Samples,
+    energies: Float[np.ndarray, " samples"],
+    *,
+    name: str = "",
+    effective_samples: float | None = None,
+    of: int | None = None,
 ) -> PoolVerdict:
     """The verdict on samples of one ensemble, from their potential energies (kJ/mol) and volumes.
 
-    **Arguments:** `name`, of the state point; `effective_samples`, at the parameters asked for, by default all.
+    **Arguments:** `name`, of the state point; `effective_samples`, at the parameters asked for, `of` so many, by
+    default all of these samples.
     """
     require_array("energies", energies)
     n, chain = len(samples), np.asarray(samples.chain)
@@ -143,7 +149,8 @@ def pool_verdict(
     series = tuple(_series_verdict(label, values, chain) for label, values in quantities)
     independent = n / max(s.inefficiency for s in series)
     count = n if effective_samples is None else effective_samples
-    return PoolVerdict(name, series, float(independent), int(samples.blocks.number), float(count), n)
+    blocks = int(samples.blocks.number)
+    return PoolVerdict(name, series, float(independent), blocks, float(count), n if of is None else of)
 
 
 def require_good(verdicts: Sequence[PoolVerdict]) -> None:

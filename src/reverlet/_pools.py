@@ -104,6 +104,8 @@ class SamplePool(AbstractChecked):
         """The pool with samples that were drawn with this model, in the ensemble that they know."""
         require_instance("samples", samples, Samples)
         self._check(samples)
+        # of one dtype, as a file is read again
+        samples = eqx.tree_at(lambda s: s.chain, samples, jnp.asarray(samples.chain, jnp.int32))
         pool = self.at(model)
         models = pool.energies.shape[1]
         rows = [energies_of(self.system(pool._model(k)), samples.states) for k in range(models)]

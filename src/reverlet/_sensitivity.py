@@ -76,7 +76,7 @@ class Wanted(AbstractChecked):
         """Of all targets, with those of their points where there are several."""
         several = len(self.points) > 1
         return tuple(
-            target_name(t) + (f" ({point_name(point, p)})" if several else "")
+            target_name(t) + (f" ({point.name or point_name(point, p)})" if several else "")
             for p, point in enumerate(self.points)
             for t in point.targets
         )

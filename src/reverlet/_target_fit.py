@@ -111,8 +111,8 @@ class TargetFit(eqx.Module, Generic[M]):
         for p in self.predictions:
             if p.target.size == 1:
                 away = (p.value - p.target) / p.uncertainty
-                cells = (one(p.target), one(p.uncertainty), one(p.value), f"{float(p.error):.1g}",
-                         f"{float(p.predicted_error):.1g}", f"{float(away):+.2f}", p.unit)  # fmt: skip
+                cells = (one(p.target), one(p.uncertainty), one(p.value), f"{float(p.error):.2g}",
+                         f"{float(p.predicted_error):.2g}", f"{float(away):+.2f}", p.unit)  # fmt: skip
             else:
                 away = np.sqrt(np.mean(((p.value - p.target) / p.uncertainty) ** 2))
                 cells = (f"{p.target.size} entries", "", "", "", "", f"{away:.2f} (rms)", p.unit)
@@ -248,7 +248,8 @@ def fit_targets(
         checkpoint=checkpoint,
         resume=resume,
         accept_changes=accept_changes,
-        beside=settings,
+        # numbers of NumPy are told by their values, those of JAX by their shapes
+        beside=jax.tree.map(lambda x: np.asarray(x) if eqx.is_array(x) else x, settings),
         ended=lambda state: state.history is not None and bool(state.history.ended[-1]),
         grow=lambda names: _grown(names, wanted.points, model, starts, pools, carry),
     )
@@ -284,9 +285,9 @@ class _Draw(eqx.Module):
     equilibration: int
     least: float
 
-    def ready(self, model: PyTree, carry: _Carry, key: PRNGKeyArray) -> tuple[_Carry, np.ndarray, list[PoolVerdict]]:
-        """Pools that are worth something for a model, how many samples were drawn, and the verdicts on those."""
-        pools, chains, drawn, verdicts = list(carry.pools), list(carry.chains), np.zeros(len(self.points), int), []
+    def ready(self, model: PyTree, carry: _Carry, key: PRNGKeyArray) -> tuple[_Carry, np.ndarray]:
+        """Pools that are worth something for a model, and how many samples were drawn."""
+        pools, chains, drawn = list(carry.pools), list(carry.chains), np.zeros(len(self.points), int)
         for g, pool in enumerate(pools):
             pools[g] = None if pool is None else pool.at(model)
         for q, point in enumerate(self.points):
@@ -297,11 +298,10 @@ class _Draw(eqx.Module):
             others = [p.ensemble for k, p in enumerate(self.points) if self.pools[k] == g]
             if pool is not None and max(pool.fitness(e).effective_samples for e in others) < FEWEST:
                 pool = None  # nothing of it helps
-            grown, chains[q], verdict = self._drawn(q, model, pool, chains[q], n, jax.random.fold_in(key, q))
+            grown, chains[q] = self._drawn(q, model, pool, chains[q], n, jax.random.fold_in(key, q))
             pools[g] = grown.reachable().without_idle(others, most=3 * len(others))
             drawn[q] = n
-            verdicts.append(verdict)
-        return _Carry(tuple(pools), tuple(chains), carry.wanted), drawn, verdicts
+        return _Carry(tuple(pools), tuple(chains), carry.wanted), drawn
 
     def _drawn(self, q, model, pool, chains, n, key):
         point, system = self.points[q], self.points[q].system(model)
@@ -312,12 +312,22 @@ class _Draw(eqx.Module):
             samples, chains = _sample(self.samplers[q], system, chains, n, own)
             _require_ensemble(samples, point, q)
             grown = SamplePool(point.system, model, samples) if pool is None else pool.add(model, samples)
-            energies = grown.energies[-n:, grown.sets[-1].model]
-            verdict = pool_verdict(samples, energies, name=point.name or f"number {q}")
+            verdict = self.verdict(q, grown)
             if verdict.is_equilibrated or attempt == _ATTEMPTS - 1:
                 require_good([verdict])
-                return grown, chains, verdict
+                return grown, chains
         raise AssertionError
+
+    def verdict(self, q: int, pool: SamplePool) -> PoolVerdict:
+        """On the samples that were drawn last at a point, or in its pool."""
+        point, ends = self.points[q], np.cumsum(pool.counts)
+        own = [k for k, s in enumerate(pool.sets) if eqx.tree_equal(s.samples.ensemble, point.ensemble)]
+        k = own[-1] if own else len(pool.sets) - 1
+        energies = pool.energies[ends[k] - pool.counts[k] : ends[k], pool.sets[k].model]
+        count = pool.fitness(point.ensemble).effective_samples
+        return pool_verdict(
+            pool.sets[k].samples, energies, name=point.name or f"number {q}", effective_samples=count, of=len(pool)
+        )
 
     def fitness(self, pools):
         """Of every point."""
@@ -352,7 +362,7 @@ def _values_at(point, joint, moved, parameters, samples, weights):
 
 def _newton_update(task: _Task, newton: GaussNewton, parameters, optimizer_state, carry, key):
     model = task.moved.to_model(parameters)
-    carry, drawn, _ = task.draw.ready(model, carry, key)
+    carry, drawn = task.draw.ready(model, carry, key)
     samples = task.draw.samples(carry.pools)
     found = linearized(task.wanted, task.moved, parameters, samples, task.pools)
     flat, unravel = ravel_pytree(parameters)
@@ -360,8 +370,7 @@ def _newton_update(task: _Task, newton: GaussNewton, parameters, optimizer_state
     _refuse_idle(parameters, found, prior_jacobian)
     value = task.cost(found.residuals, priors)
     curvature = Curvature.of(found, task.loss, priors, prior_jacobian)
-    noise = curvature.step_error(found)
-    ratio = float(np.sqrt(np.mean((curvature.step(0.0) / np.where(noise > 0, noise, np.finfo(float).tiny)) ** 2)))
+    ratio = curvature.step_over_noise(found)
     carry, ended = _lengthened(task, carry, ratio)
     report = _report(task.wanted, (value, task.wanted.values(found.values), task.draw.fitness(carry.pools),
                                    carry, task.pools, drawn, ratio, ended))  # fmt: skip
@@ -398,7 +407,7 @@ def _tried(task, carry, parameters, samples, value):
 
 
 def _optax_update(task: _Task, optimizer, parameters, optimizer_state, carry, key):
-    carry, drawn, _ = task.draw.ready(task.moved.to_model(parameters), carry, key)
+    carry, drawn = task.draw.ready(task.moved.to_model(parameters), carry, key)
     samples = task.draw.samples(carry.pools)
     value, measured, gradient, after, state, change, parts = _descent(
         task.wanted, task.moved, task.loss, task.priors, optimizer, parameters, optimizer_state, samples
@@ -497,8 +506,10 @@ def _report(wanted, found):
 def _result(task: _Task, state: FitState, key: PRNGKeyArray) -> TargetFit:
     """What there is to say of the final parameters."""
     model = state.model
-    carry, _, verdicts = task.draw.ready(model, state.carry, jax.random.fold_in(key, 2**32 - 1))
+    carry, _ = task.draw.ready(model, state.carry, jax.random.fold_in(key, 2**32 - 1))
     samples = task.draw.samples(carry.pools)
+    pools = [pool for pool in carry.pools if pool is not None]
+    verdicts = [task.draw.verdict(q, pools[g]) for q, g in enumerate(task.pools)]
     flat, unravel = ravel_pytree(state.parameters)
     values, chain = parameter_values(task.moved, state.parameters)
     covariance = sensitivities = None
@@ -516,7 +527,6 @@ def _result(task: _Task, state: FitState, key: PRNGKeyArray) -> TargetFit:
         variances = np.einsum("ep,pq,eq->e", found.jacobian, moved_covariance, found.jacobian)
         predicted = np.sqrt(np.maximum(variances, 0))
     else:
-        pools = [pool for pool in carry.pools if pool is not None]
         weights = [pools[g].weights(p.ensemble) for g, p in zip(task.pools, task.wanted.points, strict=True)]
         measured = [
             _values_at(p, j, task.moved, state.parameters, s, jnp.asarray(w, s.log_density.dtype))
