@@ -200,6 +200,10 @@ def test_going_on_is_not_having_stopped(name):
     assert whole.ensemble.pressure == 30.0
     # sizes were adapted after the first two rounds, and only then
     assert np.all(np.asarray(ends.cell.tried) == (4 if name == "Monte Carlo" else 8))
+    # of chains that come from elsewhere, too
+    other = BAROSTATS["rescaling" if name == "Monte Carlo" else "Monte Carlo"](10)
+    assert jax.eval_shape(lambda c: other.sample(system, c, 4, key=key)[1].cell.rounds, ends).shape == (2,)
+    assert np.all(np.asarray(ends.cell.rounds) == ends.rounds)
 
 
 @pytest.mark.slow

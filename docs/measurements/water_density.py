@@ -79,7 +79,8 @@ def as_arrays(chains: rv.Chains) -> dict[str, np.ndarray]:
     s, cell = chains.states, chains.cell
     arrays = {"positions": s.positions, "velocities": s.velocities, "lengths": s.box.lengths, "rounds": chains.rounds}
     if cell is not None:
-        arrays |= {"tried": cell.tried, "accepted": cell.accepted, "size": cell.size}
+        arrays |= {"moves": jnp.stack([cell.tried, cell.accepted, cell.rounds])}
+        arrays |= {} if cell.size is None else {"size": cell.size}
     return {name: np.asarray(x) for name, x in arrays.items()}
 
 
@@ -87,9 +88,10 @@ def restored(like: rv.Chains, file) -> rv.Chains:
     array = lambda name: jnp.asarray(file[name])
     where = lambda c: (c.states.positions, c.states.velocities, c.states.box.lengths, c.rounds)
     chains = eqx.tree_at(where, like, tuple(map(array, ("positions", "velocities", "lengths", "rounds"))))
-    if "tried" not in file:
+    if "moves" not in file:
         return chains
-    return rv.Chains(chains.states, chains.rounds, rv.CellMoves(array("tried"), array("accepted"), array("size")))
+    size = array("size") if "size" in file else None
+    return rv.Chains(chains.states, chains.rounds, rv.CellMoves(*array("moves"), size))
 
 
 def table(folder: Path) -> None:
@@ -97,7 +99,7 @@ def table(folder: Path) -> None:
     for path in sorted(folder.glob("*.npz")):
         with np.load(path) as file:
             volumes = file["volumes"][EQUILIBRATION * round(PIECE / 0.1) :]
-            acceptance = np.mean(file["accepted"] / file["tried"]) if "tried" in file else np.nan
+            acceptance = np.mean(file["moves"][1] / file["moves"][0]) if "moves" in file else np.nan
         chain = jnp.asarray(np.tile(np.arange(volumes.shape[1]), len(volumes)))
         density = MASS / volumes.ravel() / GRAM
         # ρ is the mass over the mean volume; its error that of the volume, relative

@@ -70,15 +70,15 @@ class AbstractBarostat(AbstractMarkovSampler, AbstractCellMover):
     scaling: eqx.AbstractVar[str]
 
     @abc.abstractmethod
-    def first_size(self) -> float:
-        """How large the moves of new chains may be, of ln V."""
+    def first_size(self) -> Float[Array, ""] | None:
+        """How large the moves of new chains may be, of ln V, where that is adapted."""
 
     @abc.abstractmethod
     def look(self, system: System, state: State, groups: Groups) -> Look:
         """At a state, with the neighbor list in use."""
 
     @abc.abstractmethod
-    def draw(self, before: Look, size: Float[Array, ""], box: AbstractBox, key: PRNGKeyArray) -> Float[Array, "3 3"]:
+    def draw(self, before: Look, size: Any, box: AbstractBox, key: PRNGKeyArray) -> Float[Array, "3 3"]:
         """The strain of a move."""
 
     @abc.abstractmethod
@@ -119,11 +119,12 @@ class AbstractBarostat(AbstractMarkovSampler, AbstractCellMover):
                 " thermostat alone."
             )
         if self.scaling == "molecules":
-            states = check_whole(system.topology, states)
-        cell = chains.cell
-        if cell is None:
+            states = check_whole(system.topology, states, self.mesh)
+        cell, size = chains.cell, self.first_size()
+        if cell is None or (cell.size is None) != (size is None):  # from no barostat, or another one
             n, none = len(chains), jnp.zeros(len(chains), jnp.int32)
-            cell = CellMoves(none, none, jnp.full(n, self.first_size(), states.positions.dtype))
+            size = None if size is None else jnp.full(n, size, states.positions.dtype)
+            cell = CellMoves(none, none, none, size)
         chains = eqx.tree_at(lambda c: (c.states, c.cell), chains, (states, cell), is_leaf=lambda x: x is None)
         return advance_chains(self.thermostat, self, system, chains, rounds, key)
 
@@ -143,7 +144,7 @@ class AbstractBarostat(AbstractMarkovSampler, AbstractCellMover):
         # of what is not a number, no move is accepted
         accepted = (jnp.log(jax.random.uniform(accept_key, (), ratio.dtype)) < ratio) & (why == 0)
         choose = lambda new, old: jax.tree.map(lambda a, b: jnp.where(accepted, a, b), new, old)
-        cell = CellMoves(cell.tried + 1, cell.accepted + accepted, cell.size)
+        cell = CellMoves(cell.tried + 1, cell.accepted + accepted, cell.rounds, cell.size)
         state = upright(choose(trial, state), state.box)
         return state, cell, choose(neighbors, system.neighbors), wear, why
 
@@ -206,10 +207,9 @@ class StochasticCellRescaling(AbstractBarostat):
         self.require_steps()
 
     def first_size(self):
-        return 1.0  # of no meaning
+        return None
 
-    def after_round(self, cell, round):
-        del round
+    def after_round(self, cell):
         return cell
 
     def look(self, system, state, groups):
@@ -298,12 +298,12 @@ class MonteCarloBarostat(AbstractBarostat):
     def first_size(self):
         return self.size
 
-    def after_round(self, cell, round):
-        due = round < self.adapt
+    def after_round(self, cell):
+        due = cell.rounds < self.adapt
         # twice as many accepted as wanted, twice the size
         size = cell.size * jnp.clip(2 * cell.acceptance, 0.5, 2.0).astype(cell.size.dtype)
         none = jnp.zeros_like(cell.tried)
-        anew = CellMoves(none, none, jnp.minimum(size, 1.0))
+        anew = CellMoves(none, none, cell.rounds, jnp.minimum(size, 1.0))
         return jax.tree.map(lambda a, b: jnp.where(due, a, b), anew, cell)
 
     def look(self, system, state, groups):

@@ -186,13 +186,15 @@ class CellMoves(eqx.Module):
     """How many moves there were, since their size changed last."""
     accepted: Int[Array, "*chains"]
     """How many of them were."""
-    size: Float[Array, "*chains"]
-    """How large they may be, where that is adapted: of ln V."""
+    rounds: Int[Array, "*chains"]
+    """How many samples each chain has given under its barostat."""
+    size: Any = None
+    """How large moves may be, of ln V, of every chain, where that is adapted."""
 
     @property
     def acceptance(self) -> Float[Array, "*chains"]:
-        """Which part of the moves was accepted."""
-        return self.accepted / jnp.maximum(self.tried, 1)
+        """Which part of the moves was accepted; NaN where there were none yet."""
+        return self.accepted / self.tried
 
 
 class Chains(AbstractChecked):

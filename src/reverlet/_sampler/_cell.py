@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._box import AbstractBox, OrthorhombicBox, TriclinicBox
@@ -118,7 +119,7 @@ def energy_and_slope(
     return value, jnp.diag(slope) if diagonal else slope
 
 
-def check_whole(topology: Topology, states: State) -> State:
+def check_whole(topology: Topology, states: State, mesh: Mesh | None) -> State:
     """The states, of many chains, unless an image of an atom is not next to the atom that it is bonded to: a molecule
     that is scaled by its center must be in one piece."""
     n = topology.num_atoms
@@ -134,7 +135,7 @@ def check_whole(topology: Topology, states: State) -> State:
         return (jnp.sum(lattice**2, axis=0) > 0.25 * jnp.min(state.box.heights) ** 2) & together
 
     broken = jax.vmap(away)(states)
-    return raise_if(broken, _describe_broken, broken, jnp.stack([i, j]), guard=states)
+    return raise_if(broken, _describe_broken, broken, jnp.stack([i, j]), guard=states, mesh=mesh)
 
 
 def _describe_broken(broken, pairs):

@@ -163,7 +163,7 @@ class AbstractCellMover(AbstractChecked):
         there, its wear, and why the cell could not move on, or zero."""
 
     @abc.abstractmethod
-    def after_round(self, cell: CellMoves, round: Int[Array, ""]) -> CellMoves:
+    def after_round(self, cell: CellMoves) -> CellMoves:
         """What is known of the moves of a cell, to begin another round with."""
 
 
@@ -246,7 +246,8 @@ def _run_chain(shared, own):
         carry = jax.lax.fori_loop(0, num, lambda k, c: body(k, c, round_key), carry)
         state, _, _, wear, cell, stopped = carry
         if mover is not None:
-            cell = mover.after_round(cell, done + r)
+            cell = mover.after_round(cell)
+            cell = CellMoves(cell.tried, cell.accepted, cell.rounds + 1, cell.size)
         time = sampler.num_steps * sampler.dt.astype(before.dtype)
         kept = (state, energy(state), reach_of(state.positions - before) / time, cell, stopped)
         return (state, wear, cell, stopped), kept
