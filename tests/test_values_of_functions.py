@@ -104,7 +104,8 @@ NEITHER = {  # public, but in none of the tables
     " JaxMDPotential JaxMDPotential.allocate",
     "of files, which test_files and test_file_mutations do worse to": "read read_structure stream reporting write",
     "of files of targets; refused in test_target_files": "ForceBalanceData Phase Quantity Quantity.parse TargetFile"
-    " TargetRecord observable_of read_forcebalance write_forcebalance",
+    " TargetRecord observable_of read_forcebalance read_parameterized write_forcebalance BoundForceField"
+    " ParameterizedForceField",
     "made by the fit": "Fitness PoolVerdict Prediction SampleSet SensitivityTable SeriesVerdict TargetFit TargetUpdate",
     "refused in test_target_fits": "SamplePool fit_targets pool_verdict sensitivities statistical_inefficiency",
     "of flags, names and systems; refused in test_thermodynamics": "Enthalpy HeatCapacity HeatOfVaporization"

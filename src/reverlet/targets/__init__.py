@@ -6,6 +6,11 @@ from ._forcebalance import (
     read_forcebalance as read_forcebalance,
     write_forcebalance as write_forcebalance,
 )
+from ._parameterized import (
+    BoundForceField as BoundForceField,
+    ParameterizedForceField as ParameterizedForceField,
+    read_parameterized as read_parameterized,
+)
 from ._records import TargetRecord as TargetRecord
 from ._toml import read as read, write as write
 from ._units import Quantity as Quantity
