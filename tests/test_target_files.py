@@ -140,6 +140,31 @@ def test_wrong_files_are_refused(tmp_path, name):
         read(tmp_path, text)
 
 
+def test_a_heat_of_vaporization_makes_a_state_point_of_its_gas(tmp_path):
+    heat = {"property": '"heat_of_vaporization"', "unit": '"kJ/mol"', "uncertainty_unit": None, "gas": '"ice"'}
+    liquid, gas = read(tmp_path, toml(heat)).state_points(PHASES)
+    assert (liquid.name, gas.name) == ("liquid 298.15 K 1 bar", "ice 298.15 K")
+    assert isinstance(gas.ensemble, rv.NVT)
+    assert gas.targets == ()
+    observable = liquid.targets[0].observable
+    assert isinstance(observable, rv.HeatOfVaporization)
+    assert observable.other == gas.name
+
+
+ONES = {"density": "g/cm^3", "enthalpy": "kJ/mol", "heat_capacity": "J/mol/K", "thermal_expansion": "1/K",
+        "isothermal_compressibility": "1/bar", "dielectric_constant": "", "pressure": "bar",
+        "self_diffusion": "m^2/s", "elastic_constants": "GPa"}  # fmt: skip
+
+
+def test_every_property_has_its_observable(tmp_path):
+    names = ["Density", "Enthalpy", "HeatCapacity", "ThermalExpansion", "IsothermalCompressibility",
+             "DielectricConstant", "Pressure", "SelfDiffusion", "CubicElasticConstants"]  # fmt: skip
+    rows = [{"property": f'"{kind}"', "unit": f'"{unit}"', "uncertainty_unit": None} for kind, unit in ONES.items()]
+    rows[-1]["value"] = "[1.0, 2.0, 3.0]"
+    (point,) = read(tmp_path, toml(*rows)).state_points(PHASES)
+    assert [type(t.observable).__name__ for t in point.targets] == names
+
+
 def test_wrong_state_points_are_refused(tmp_path):
     found = read(tmp_path, toml({"phase": '"lce"'}))
     with pytest.raises(ValueError, match="no phase 'lce' in `phases`; did you mean 'ice'"):

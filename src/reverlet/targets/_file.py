@@ -8,28 +8,55 @@ import numpy as np
 
 from .._ensemble import NPT, NVT
 from .._misc import require_callable, require_instance
-from .._observable import RDF, AbstractObservable, DielectricConstant, Pressure, SelfDiffusion, Stress
+from .._observable import (
+    RDF,
+    AbstractObservable,
+    AbstractPhaseDifference,
+    CubicElasticConstants,
+    Density,
+    DielectricConstant,
+    ElasticConstants,
+    Enthalpy,
+    HeatCapacity,
+    HeatOfVaporization,
+    IsothermalCompressibility,
+    Pressure,
+    SelfDiffusion,
+    Stress,
+    ThermalExpansion,
+)
 from .._system import System
 from .._targets import StatePoint, Target
 from ._records import TargetRecord
 from ._units import Quantity, nearest
 
 _BY_DEFAULT: dict[str, Callable[[], AbstractObservable]] = {
+    "density": Density,
+    "enthalpy": lambda: Enthalpy(per_molecule=True),
+    "heat_capacity": lambda: HeatCapacity(per_molecule=True),
+    "thermal_expansion": ThermalExpansion,
+    "isothermal_compressibility": IsothermalCompressibility,
     "dielectric_constant": DielectricConstant,
     "pressure": Pressure,
     "self_diffusion": SelfDiffusion,
     "stress": Stress,
 }
+_ELASTIC = {(6, 6): ElasticConstants, (3,): CubicElasticConstants}
 
 
-def observable_of(target: TargetRecord) -> AbstractObservable:
-    """What a record is measured by, as its class is by default; an `rdf` in bins as wide as the steps of its axis.
+def observable_of(target: TargetRecord) -> AbstractObservable | AbstractPhaseDifference:
+    """What a record is measured by, as its class is by default. Energies and heat capacities are those of a mole of
+    molecules; an `rdf` is in bins as wide as the steps of its axis; elastic constants are Voigt's matrix, or three.
 
     **Errors:** `ValueError` for a property that needs to be told more.
     """
     require_instance("target", target, TargetRecord)
     if target.kind in _BY_DEFAULT:
         return _BY_DEFAULT[target.kind]()
+    if target.kind == "heat_of_vaporization":
+        return HeatOfVaporization(gas=target.gas_conditions)
+    if target.kind == "elastic_constants" and np.shape(target.value.value) in _ELASTIC:
+        return _ELASTIC[np.shape(target.value.value)]()
     if target.kind == "rdf" and target.axis is not None:
         r = target.axis.value
         pair = (target.elements[0], target.elements[1]) if target.elements else None
@@ -108,7 +135,7 @@ def _system_of(name: str, phases: tuple[Phase, ...]) -> Callable[[Any], System]:
     raise ValueError(f"There is no phase {name!r} in `phases`; {nearest(name, [p.name for p in phases])}")
 
 
-def _target(record: TargetRecord, observable: AbstractObservable) -> Target:
+def _target(record: TargetRecord, observable: AbstractObservable | AbstractPhaseDifference) -> Target:
     value = record.value.value
     error = np.broadcast_to(record.uncertainty.value, np.shape(value))
     if isinstance(observable, RDF) and record.axis is not None:  # into its bins
