@@ -98,6 +98,8 @@ GOOD = {  # every public class and function with values: arguments that are fine
     rv.CellList.fit: {"positions": X, "box": BOX, "cutoff": 0.8, "skin": 0.1, "every": 10, "block": 1, "room": 1.2,
                       "shrink": 0.05, "per_atom": False},
     rv.RDF: {"r_max": 0.8, "num_bins": 10, "width": 0.1},
+    rv.CoordinationNumber: {"radius": 0.4, "width": 0.1},
+    rv.ADF: {"r_max": 0.4, "num_bins": 10, "width": 0.1, "onset": 0.3, "max_neighbors": 12},
     rv.Einstein: {"start": 0.5},
     rv.YehHummer: {"viscosity": 1.0, "length": 2.0},
     rv.SelfDiffusion: {"route": rv.Einstein(), "finite_size": rv.YehHummer(1.0, 2.0)},

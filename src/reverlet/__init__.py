@@ -74,6 +74,7 @@ from ._neighbors import (
     Neighbors as Neighbors,
 )
 from ._observable import (
+    ADF as ADF,
     MSD as MSD,
     RDF as RDF,
     VACF as VACF,
@@ -84,6 +85,7 @@ from ._observable import (
     AbstractPhaseDifference as AbstractPhaseDifference,
     AbstractTransportCoefficient as AbstractTransportCoefficient,
     Conductivity as Conductivity,
+    CoordinationNumber as CoordinationNumber,
     CubicElasticConstants as CubicElasticConstants,
     Density as Density,
     DielectricConstant as DielectricConstant,
@@ -104,6 +106,7 @@ from ._observable import (
     SquaredDistance as SquaredDistance,
     Stress as Stress,
     Temperature as Temperature,
+    TetrahedralOrder as TetrahedralOrder,
     ThermalConductivity as ThermalConductivity,
     ThermalExpansion as ThermalExpansion,
     TotalEnergy as TotalEnergy,

@@ -1,3 +1,4 @@
+from ._angles import ADF as ADF, TetrahedralOrder as TetrahedralOrder
 from ._base import AbstractObservable as AbstractObservable
 from ._dielectric import Conductivity as Conductivity, DielectricConstant as DielectricConstant
 from ._elastic import (
@@ -36,7 +37,7 @@ from ._spectroscopy import (
     filter_spectrum as filter_spectrum,
     wavenumber_grid as wavenumber_grid,
 )
-from ._structure import RDF as RDF
+from ._structure import RDF as RDF, CoordinationNumber as CoordinationNumber
 from ._thermodynamics import (
     Density as Density,
     Enthalpy as Enthalpy,

@@ -1,31 +1,23 @@
-import math
+import functools
+from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from .._box import reciprocal_vectors
-from .._elements import atomic_number
-from .._fields import Rule, checked, count, optional, positive_number
-from .._misc import as_float_array, require_instance, require_shape
+from .._fields import checked, count, optional, positive_number
+from .._misc import as_float_array, require_flag, require_positive, require_shape
+from .._state import State
 from .._statistics import weighted_mean
 from .._verdict import raise_if
 from ._base import AbstractObservable
+from ._select import Species, chosen, counted, fraction_below, species_rule
 from ._spectroscopy import require_volume
 
-
-def _elements() -> Any:
-    def require(name, x):
-        require_instance(name, x, tuple)
-        if len(x) != 2:
-            raise ValueError(f'`{name}` is {x}; wanted the symbols of two elements, such as ("O", "H").')
-        for symbol in x:
-            require_instance(f"an element of `{name}`", symbol, str)
-            atomic_number(symbol)
-
-    return Rule(lambda x: tuple(x) if isinstance(x, list) else x, require)
+_PAIR = optional(species_rule(2, '("O", "H")'))
 
 
 class RDF(AbstractObservable):
@@ -38,10 +30,12 @@ class RDF(AbstractObservable):
     not much broader; `smeared` does the same to a g(r) to compare with, such as a measured one.
 
     **Arguments:** `r_max` (nm), at most half the smallest height of the box; `num_bins`; `width` (nm), without which
-    there is no derivative; `pair`, the symbols of two elements, all atoms by default.
+    there is no derivative; `pair`, two kinds of atoms, each the symbol of an element or indices of atoms, all atoms by
+    default; `intermolecular`, whether pairs of the same molecule are left out, and of the ideal gas's too, so that g
+    still goes to one.
 
-    **Errors:** `ValueError` for unknown elements; in use for an open box, which has no density; `SimulationError` in
-    use for a box that is too small. NaN where there is no such pair.
+    **Errors:** `ValueError` for unknown elements and atoms that do not exist; in use for an open box, which has no
+    density; `SimulationError` in use for a box that is too small. NaN where there is no such pair.
 
     **Returns** (of `reduce`): g at `self.centers`.
 
@@ -51,7 +45,11 @@ class RDF(AbstractObservable):
     r_max: float = checked(positive_number("nm"), static=True)
     num_bins: int = checked(count(), static=True)
     width: float | None = checked(optional(positive_number("nm")), static=True, default=None)
-    pair: tuple[str, str] | None = checked(optional(_elements()), static=True, default=None, kw_only=True)
+    pair: tuple[Species, Species] | None = checked(_PAIR, static=True, default=None, kw_only=True)
+    intermolecular: bool = eqx.field(static=True, default=False, kw_only=True)
+
+    def __check_init__(self):
+        require_flag("intermolecular", self.intermolecular)
 
     @property
     def edges(self) -> Float[Array, " edges"]:
@@ -66,38 +64,11 @@ class RDF(AbstractObservable):
     def record(self, system, state, initial):
         del initial
         x, volume = state.positions, require_volume(state)
-        atoms, edges = jnp.arange(len(x)), self.edges.astype(x.dtype)
-        first, second = self._chosen(system, x)
-
-        def one_atom(i):  # one row of pairs at a time, since pairs times bins is large
-            d = jnp.stack(state.box.minimum_image(*(x - x[i]).T))
-            other = atoms != i
-            r = jnp.sqrt(jnp.where(other, jnp.sum(d**2, axis=0), self.r_max**2))
-            return first[i] * jnp.sum(jnp.where(other, second * self._counted(r, edges), 0), axis=1)
-
-        counts = jnp.sum(jax.lax.map(one_atom, atoms, batch_size=16), axis=0)
-        pairs = jnp.sum(first) * jnp.sum(second) - jnp.sum(first * second)
+        edges = self.edges.astype(x.dtype)
+        in_bins = lambda r: counted(r, edges, self.width, _REFUSAL)
+        counts, pairs, _ = _over_pairs(self, system, state, self.r_max, in_bins)
         g = counts * volume / (pairs * self._shells(edges))
-        heights = 1 / jnp.linalg.norm(reciprocal_vectors(state.box), axis=1)
-        room = jax.lax.stop_gradient(jnp.min(heights).astype(x.dtype) / 2)
-        # room for lengths rounded to float32
-        return raise_if(self.r_max > room * (1 + 1e-6), _too_far, self.r_max, room, guard=g)
-
-    def _chosen(self, system, x):
-        """One for each atom that may be the first or the second of a pair, and zero for others."""
-        if self.pair is None:
-            return jnp.ones(len(x), x.dtype), jnp.ones(len(x), x.dtype)
-        numbers = system.topology.atomic_numbers
-        first, second = ((numbers == atomic_number(symbol)).astype(x.dtype) for symbol in self.pair)
-        return first, second
-
-    def _counted(self, r, edges):
-        """Which part of each distance is in each bin."""
-        if self.width is None:
-            below = _below(r, edges)
-        else:
-            below = 0.5 * (1 + jax.lax.erf((edges[:, None] - r) / (math.sqrt(2) * self.width)))
-        return below[1:] - below[:-1]
+        return within_box(self.r_max, _R_MAX_TOO_FAR, state, g)
 
     def _shells(self, edges):
         """What an ideal gas would put into the bins: 4π/3 r³, or smeared ∫ 4πr² Φ((e - r)/w) dr from zero on."""
@@ -128,30 +99,114 @@ class RDF(AbstractObservable):
         edges = np.linspace(0, self.r_max, self.num_bins + 1)
         fine = min(self.r_max / self.num_bins, self.width or np.inf) / 32
         s = (np.arange(np.ceil(reach / fine)) + 0.5) * fine
-        shells = s**2 * np.asarray(self._counted(jnp.asarray(s), jnp.asarray(edges)))
+        shells = s**2 * np.asarray(counted(jnp.asarray(s), jnp.asarray(edges), self.width, _REFUSAL))
         return jnp.asarray(shells @ np.interp(s, r, g) / np.sum(shells, axis=1))
+
+    def running_coordination(self, g: Float[Array, " bins"], density: ArrayLike) -> Float[Array, " bins"]:
+        """How many atoms of the second kind are nearer to one of the first than the end of every bin, at `edges[1:]`:
+        ρ Σ g times the volumes of the shells.
+
+        **Arguments:** `g`, as `reduce` returns it; `density` ρ, how many of the second kind there are in a nm³. Of
+        pairs of the same kind without the atom itself, (N - 1)/V; of `intermolecular` ones without those of its
+        molecule.
+
+        **Errors:** `ValueError` for another shape, and a density that is not positive.
+        """
+        require_shape("g", g, (self.num_bins,), "One value for every bin.")
+        require_positive("density", density, "1/nm³")
+        return jnp.asarray(density) * jnp.cumsum(g * self._shells(self.edges.astype(g.dtype)))
 
     def reduce(self, times, records, weights, ensemble=None):
         del times, ensemble
         return weighted_mean(weights, jnp.mean(records, axis=1))
 
 
-@jax.custom_jvp
-def _below(r, edges):
-    """Which distances are below each edge, as numbers."""
-    return (r < edges[:, None]).astype(r.dtype)
+_REFUSAL = (
+    "`RDF` is a histogram, which has no derivative along a trajectory; wanted a `width`, such as"
+    " `RDF(r_max, num_bins, width=0.01)`, or in `rv.expectation` no dynamical gradient, `dynamical=False`."
+)
 
 
-@_below.defjvp
-def _below_jvp(primals, tangents):
-    raise ValueError(
-        "`RDF` is a histogram, which has no derivative along a trajectory; wanted a `width`, such as"
-        " `RDF(r_max, num_bins, width=0.01)`, or in `rv.expectation` no dynamical gradient, `dynamical=False`."
-    )
+class CoordinationNumber(AbstractObservable):
+    """How many atoms of the second kind are within a radius of one of the first, on average.
+
+    By default a whole number for every atom, without derivative along a trajectory. With a `width` a neighbor at a
+    distance r counts ½ erfc((r - radius)/(√2 width)): the same Gaussian that `RDF` smears distances with. Up to every
+    radius at once, from a g(r): `RDF.running_coordination`.
+
+    **Arguments:** `radius` (nm); `width` (nm); `pair` and `intermolecular` as of `RDF`.
+
+    **Errors:** as of `RDF`; in an open box the radius may be of any length. NaN where there is no atom of the first
+    kind.
+    """
+
+    radius: float = checked(positive_number("nm"), static=True)
+    width: float | None = checked(optional(positive_number("nm")), static=True, default=None)
+    pair: tuple[Species, Species] | None = checked(_PAIR, static=True, default=None, kw_only=True)
+    intermolecular: bool = eqx.field(static=True, default=False, kw_only=True)
+
+    def __check_init__(self):
+        require_flag("intermolecular", self.intermolecular)
+
+    def record(self, system, state, initial):
+        del initial
+        edge = jnp.asarray(self.radius, state.positions.dtype)
+        near = lambda r: fraction_below(r, edge, self.width, _NOT_SMOOTH)[None]
+        counts, _, atoms = _over_pairs(self, system, state, self.radius, near)
+        return within_box(self.radius, _RADIUS_TOO_FAR, state, counts[0] / atoms)
+
+    def reduce(self, times, records, weights, ensemble=None):
+        del times, ensemble
+        return weighted_mean(weights, jnp.mean(records, axis=1))
 
 
-def _too_far(r_max, room):
+_NOT_SMOOTH = (
+    "`CoordinationNumber` counts neighbors as whole numbers, which have no derivative along a trajectory; wanted a"
+    " `width`, such as `CoordinationNumber(radius, width=0.01)`, or in `rv.expectation` no dynamical gradient,"
+    " `dynamical=False`."
+)
+
+
+def _over_pairs(observable, system, state, reach, measure):
+    """The sum over ordered pairs of a function of their distances, the number of pairs, and that of first atoms."""
+    x = state.positions
+    atoms = jnp.arange(len(x))
+    kinds = (None, None) if observable.pair is None else observable.pair
+    first, second = (chosen(kind, system, x) for kind in kinds)
+
+    def one_atom(i):  # one row of pairs at a time, since pairs times bins is large
+        d = jnp.stack(state.box.minimum_image(*(x - x[i]).T))
+        other = atoms != i
+        if observable.intermolecular:
+            other &= system.topology.molecules != system.topology.molecules[i]
+        r = jnp.sqrt(jnp.where(other, jnp.sum(d**2, axis=0), reach**2))
+        counts = jnp.sum(jnp.where(other, second * measure(r), 0), axis=1)
+        return first[i] * counts, first[i] * jnp.sum(jnp.where(other, second, 0))
+
+    counts, pairs = jax.lax.map(one_atom, atoms, batch_size=16)
+    return jnp.sum(counts, axis=0), jnp.sum(pairs), jnp.sum(first)
+
+
+def room_of(state: State) -> Float[Array, ""]:
+    """Half the smallest height of the box, nm: up to where every atom has one image. Infinite for an open box."""
+    return jax.lax.stop_gradient(jnp.min(state.box.heights).astype(state.positions.dtype) / 2)
+
+
+def within_box(length: float, describe: Callable[..., str], state: State, guard: Array) -> Array:
+    """`guard`, unless a length is more than the box has room for."""
+    room = room_of(state)
+    # room for lengths rounded to float32
+    return raise_if(length > room * (1 + 1e-6), describe, length, room, guard=guard)
+
+
+def too_far(name: str, of: str, length: Any, room: Any) -> str:
+    """What is wrong with a length that a box has no room for."""
     return (
-        f"`r_max` of `RDF` is {r_max:.6g} nm; wanted at most half the smallest height of the box, which is"
+        f"`{name}` of `{of}` is {length:.6g} nm; wanted at most half the smallest height of the box, which is"
         f" {room:.6g} nm."
     )
+
+
+# made once, so that nothing is compiled twice
+_R_MAX_TOO_FAR = functools.partial(too_far, "r_max", "RDF")
+_RADIUS_TOO_FAR = functools.partial(too_far, "radius", "CoordinationNumber")
