@@ -95,7 +95,7 @@ def test_what_an_rdf_refuses():
     with pytest.raises(ValueError, match="OpenBox"):
         rv.RDF(0.5, 5).record(system, rv.State(state.positions, state.velocities, rv.OpenBox()), None)
     for pair in (("O", "Xx"), ("O",)):
-        with pytest.raises(ValueError, match=r"Xx|two elements"):
+        with pytest.raises(ValueError, match=r"Xx|wanted 2 kinds of atoms"):
             rv.RDF(0.5, 5, pair=pair)
     with pytest.raises(ValueError, match=r"wanted increasing ones to at least 0\.5 nm"):
         rv.RDF(0.5, 5).smeared(np.array([0.1, 0.4]), np.ones(2))
