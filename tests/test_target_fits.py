@@ -1,11 +1,16 @@
 """Fits to targets by reweighting: wells, whose every mean, covariance and weight is known."""
 
+import json
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from helpers import Well, gaussian_samples
+from test_pools import PRESSURE, drawn
 
 import reverlet as rv
 from reverlet import reweighting
@@ -49,9 +54,6 @@ class Exact(rv.AbstractSampler):
         samples = rv.Samples(states, density, chain, rv.NVT(self.temperature))
         ends = jax.tree.map(lambda s: s[-len(chains) :], states)
         return samples, rv.Chains(ends, chains.rounds + num_samples // len(chains))
-
-    def advance(self):
-        """Compiled."""
 
 
 def points(error=0.02, temperatures=T):
@@ -166,6 +168,57 @@ def test_a_pool_is_read_as_it_was_written(tmp_path):
     found = rv.SamplePool(system, jnp.asarray(K), a[:3]).load(tmp_path / "pool")
     jax.tree.map(np.testing.assert_array_equal, found._arrays(), pool._arrays())
     assert [s.model for s in found.sets] == [s.model for s in pool.sets]
+
+
+def test_a_pool_at_constant_pressure():
+    """An ideal gas's volumes: the mean volume at another pressure is kT/p, and volumes are judged as energies are."""
+    volume = lambda p, samples: rv.expectation(Volume(), system(jnp.asarray(K)), samples, ensemble=rv.NPT(T[0], p))
+    pool = rv.SamplePool(system, jnp.asarray(K), drawn(0, 2000, K, T[0], PRESSURE))
+    pool = pool.add(jnp.asarray(K), drawn(1, 2000, K, T[0], 1.4 * PRESSURE))
+    assert pool.energies.shape == (4000, 1)  # one model, of which every energy is known once
+    p = 1.2 * PRESSURE
+    found = volume(jnp.asarray(p), pool.samples())
+    assert abs(found.value - rv.units.BOLTZMANN * T[0] / p) < 4 * found.error
+    assert found.effective_samples > 3000
+    np.testing.assert_allclose(pool.fitness(rv.NPT(T[0], p)).effective_samples, found.effective_samples, rtol=1e-9)
+    h, value = 1e-3, lambda p: volume(p, pool.samples()).value
+    slope = (value(p + h) - value(p - h)) / (2 * h)
+    np.testing.assert_allclose(jax.grad(value)(p), slope, rtol=1e-6)
+    verdict = reweighting.pool_verdict(pool.sets[0].samples, pool.energies[:2000, 0], name="gas")
+    assert [s.name for s in verdict.series] == ["energy, kJ/mol", "volume, nm³"]
+    assert verdict.is_good
+
+
+class Volume(rv.AbstractObservable):
+    """nm³."""
+
+    def record(self, system, state, initial):
+        return state.box.volume
+
+    def reduce(self, times, records, weights, ensemble=None):
+        return rv.statistics.weighted_mean(weights, records[:, 0])
+
+
+PYMBAR = """
+import json, sys
+import numpy as np
+from pymbar import timeseries
+series = [np.array(s) for s in json.load(sys.stdin)]
+both = timeseries.statistical_inefficiency(series[0]), timeseries.statistical_inefficiency_multiple(series)
+print(json.dumps(both))
+"""
+
+
+@pytest.mark.slow
+def test_statistical_inefficiency_as_pymbar():
+    pytest.importorskip("pymbar")
+    series = np.cumsum(np.asarray(jax.random.normal(jax.random.key(0), (3, 500))), axis=1)
+    series = series - 0.9 * np.roll(series, 1, axis=1)
+    done = subprocess.run([sys.executable, "-c", PYMBAR], input=json.dumps(series.tolist()), capture_output=True,
+                          text=True, check=True)  # fmt: skip
+    wanted = json.loads(done.stdout.splitlines()[-1])
+    found = [reweighting.statistical_inefficiency(s) for s in (series[:1], series)]
+    np.testing.assert_allclose(found, wanted, rtol=1e-10)
 
 
 def test_sets_that_no_longer_help_are_dropped():

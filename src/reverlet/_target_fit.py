@@ -125,6 +125,8 @@ class TargetFit(eqx.Module, Generic[M]):
         return "\n\n".join(parts)
 
 
+_PATIENCE = 3
+"""How many steps of an optimizer, which has momentum, must be within their noise one after the other."""
 _ATTEMPTS = 3
 """How often samples are drawn that drift."""
 MOST_PARAMETERS = 100
@@ -147,6 +149,8 @@ class _Carry(eqx.Module):
     chains: tuple[Chains, ...]
     wanted: np.ndarray
     """How many samples are drawn at a time at every point."""
+    quiet: np.ndarray
+    """In how many updates one after the other the step was within its noise."""
 
 
 def fit_targets(
@@ -184,7 +188,7 @@ def fit_targets(
     A fit ends, or draws twice as many samples up to `most_samples`, when its step is smaller than its own noise. With
     `GaussNewton` that is where the undamped step over its standard error, which comes from the errors of targets and
     gradients, is less than one as a root mean square over parameters; with Optax where the change of the loss along
-    the step is less than its standard error, which ends a fit of very many parameters late.
+    the step is less than its standard error in three updates running, which ends a fit of very many parameters late.
 
     **Arguments:**
 
@@ -223,7 +227,7 @@ def fit_targets(
     draw = _Draw(wanted.points, samplers, pools, equilibration, least)
     task = _Task(wanted, moved, pools, loss, tuple(priors), draw, most)
     own = _multiples(num_samples, starts)
-    carry = _Carry((None,) * (max(pools) + 1), tuple(map(Chains, starts)), own)
+    carry = _Carry((None,) * (max(pools) + 1), tuple(map(Chains, starts)), own, np.zeros((), int))
     if isinstance(step, GaussNewton):
         optimizer, update = step.transformation, functools.partial(_newton_update, task, step)
     else:
@@ -301,15 +305,15 @@ class _Draw(eqx.Module):
             grown, chains[q] = self._drawn(q, model, pool, chains[q], n, jax.random.fold_in(key, q))
             pools[g] = grown.reachable().without_idle(others, most=3 * len(others))
             drawn[q] = n
-        return _Carry(tuple(pools), tuple(chains), carry.wanted), drawn
+        return _Carry(tuple(pools), tuple(chains), carry.wanted, carry.quiet), drawn
 
     def _drawn(self, q, model, pool, chains, n, key):
         point, system = self.points[q], self.points[q].system(model)
         for attempt in range(_ATTEMPTS):
             own = jax.random.fold_in(key, attempt)
             if self.equilibration:
-                _, chains = _sample(self.samplers[q], system, chains, len(chains) * self.equilibration, own)
-            samples, chains = _sample(self.samplers[q], system, chains, n, own)
+                _, chains = self.samplers[q].sample(system, chains, len(chains) * self.equilibration, key=own)
+            samples, chains = self.samplers[q].sample(system, chains, n, key=own)
             _require_ensemble(samples, point, q)
             grown = SamplePool(point.system, model, samples) if pool is None else pool.add(model, samples)
             verdict = self.verdict(q, grown)
@@ -339,20 +343,6 @@ class _Draw(eqx.Module):
 
 
 @eqx.filter_jit
-def _compiled_sample(sampler, system, chains, n, key):
-    return sampler.sample(system, chains, n, key=key)
-
-
-def _sample(sampler, system, chains, n, key):
-    from_jax = hasattr(sampler, "advance")  # others, such as OpenMM's, run outside of JAX
-    return (_compiled_sample if from_jax else _plain_sample)(sampler, system, chains, n, key)
-
-
-def _plain_sample(sampler, system, chains, n, key):
-    return sampler.sample(system, chains, n, key=key)
-
-
-@eqx.filter_jit
 def _values_at(point, joint, moved, parameters, samples, weights):
     """What is measured with known weights: no energy is evaluated."""
     system = point.system(moved.to_model(parameters))
@@ -371,7 +361,7 @@ def _newton_update(task: _Task, newton: GaussNewton, parameters, optimizer_state
     value = task.cost(found.residuals, priors)
     curvature = Curvature.of(found, task.loss, priors, prior_jacobian)
     ratio = curvature.step_over_noise(found)
-    carry, ended = _lengthened(task, carry, ratio)
+    carry, ended = _lengthened(task, carry, ratio, 1)
     report = _report(task.wanted, (value, task.wanted.values(found.values), task.draw.fitness(carry.pools),
                                    carry, task.pools, drawn, ratio, ended))  # fmt: skip
     damping, taken = float(optimizer_state[0]), jnp.asarray(flat)
@@ -403,7 +393,7 @@ def _tried(task, carry, parameters, samples, value):
         measured.append(_values_at(point, joint, task.moved, parameters, samples[q], w))
     residuals = np.asarray(task.wanted.residuals(measured), float)
     cost = task.cost(residuals, np.asarray(prior_residuals(task.priors, model), float))
-    return _Carry(pools, carry.chains, carry.wanted) if cost < value else None
+    return _Carry(pools, carry.chains, carry.wanted, carry.quiet) if cost < value else None
 
 
 def _optax_update(task: _Task, optimizer, parameters, optimizer_state, carry, key):
@@ -418,7 +408,7 @@ def _optax_update(task: _Task, optimizer, parameters, optimizer_state, carry, ke
         by_pool[g] = (own, part + by_pool[g][1] if g in by_pool else part)
     noise = np.sqrt(sum(float(own.error_of_sum(part)) ** 2 for own, part in by_pool.values()))
     ratio = abs(float(change)) / max(noise, np.finfo(float).tiny)
-    carry, ended = _lengthened(task, carry, ratio)
+    carry, ended = _lengthened(task, carry, ratio, _PATIENCE)
     report = _report(task.wanted, (float(value), task.wanted.values(measured), task.draw.fitness(carry.pools),
                                    carry, task.pools, drawn, ratio, ended))  # fmt: skip
     fine = Fine.of(task.moved, value, gradient, after, (optimizer_state, None), (state, None))
@@ -473,13 +463,14 @@ def _descent(wanted, moved, loss, priors, optimizer, parameters, optimizer_state
     return value, measured, gradient, after, state, change, [part(q) for q in range(len(measurements))]
 
 
-def _lengthened(task, carry, ratio):
-    """More samples where the step is within its noise and there may be more; else the end."""
-    if ratio >= 1:
-        return carry, False
-    if np.all(2 * carry.wanted > task.most):
-        return carry, True
-    return _Carry(carry.pools, carry.chains, np.where(2 * carry.wanted <= task.most, 2, 1) * carry.wanted), False
+def _lengthened(task, carry, ratio, patience):
+    """More samples where the step stays within its noise and there may be more; else the end."""
+    quiet = carry.quiet + 1 if ratio < 1 else np.zeros((), int)
+    wanted, ended = carry.wanted, False
+    if quiet >= patience:
+        longer = 2 * wanted <= task.most
+        ended, quiet, wanted = not np.any(longer), np.zeros((), int), np.where(longer, 2, 1) * wanted
+    return _Carry(carry.pools, carry.chains, wanted, np.asarray(quiet)), ended
 
 
 def _report(wanted, found):
@@ -622,4 +613,4 @@ def _grown(names, points, model, starts, pools, carry):
         size = none.positions.dtype
         empty = Samples(none, jnp.zeros(0, size), jnp.zeros(0, jnp.int32), points[q].ensemble)
         made.append(blank(points[q].system, model, [empty] * (max(found) + 1)))
-    return _Carry(tuple(made), carry.chains, carry.wanted)
+    return _Carry(tuple(made), carry.chains, carry.wanted, carry.quiet)
