@@ -291,6 +291,9 @@ OBSERVABLES = {
     "TotalEnergy": rv.TotalEnergy(),
     "Pressure": rv.Pressure(),
     "Stress": rv.Stress(),
+    "Density": rv.Density(),
+    "HeatCapacity": rv.HeatCapacity(),
+    "FreeEnergyDifference": rv.FreeEnergyDifference(ensemble=rv.NVT(0.9 * TEMPERATURE)),
     "Viscosity": rv.Viscosity(0.01),
     "ThermalConductivity": rv.ThermalConductivity(0.01),
     "Conductivity": rv.Conductivity(0.01, dipole=_CHARGES),
@@ -302,6 +305,8 @@ OBSERVABLES = {
 WITH_A_TEMPERATURE = {
     *(
         "finite size",
+        "HeatCapacity",
+        "FreeEnergyDifference",
         "Viscosity",
         "ThermalConductivity",
         "Conductivity",

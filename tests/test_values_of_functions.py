@@ -108,8 +108,6 @@ NEITHER = {  # public, but in none of the tables
     " ParameterizedForceField",
     "made by the fit": "Fitness PoolVerdict Prediction SampleSet SensitivityTable SeriesVerdict TargetFit TargetUpdate",
     "refused in test_target_fits": "SamplePool fit_targets pool_verdict sensitivities statistical_inefficiency",
-    "of flags, names and systems; refused in test_thermodynamics": "Enthalpy HeatCapacity HeatOfVaporization"
-    " FreeEnergyDifference PhaseFreeEnergyDifference",
     "of kinds of atoms; refused in test_structure": "TetrahedralOrder",
     "refused in test_training": "AdaptedPotential Labels.concatenate read_labels write_labels",
     "of trees; refused where they are tested": "linearize mbar",
