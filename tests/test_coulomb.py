@@ -474,7 +474,6 @@ PAIR = np.array([[0, 1]])
             "names atom 2",
         ),
         (lambda: rv.qspcfw(0, BOX), ValueError, "`num_molecules` is 0"),
-        (lambda: rv.qspcfw(1, rv.OpenBox()), ValueError, "`OpenBox`"),
         (lambda: rv.qspcfw(1, BOX, cutoff=0.9), ValueError, "half the smallest height"),
     ],
 )
