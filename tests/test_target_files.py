@@ -153,16 +153,29 @@ def test_a_heat_of_vaporization_makes_a_state_point_of_its_gas(tmp_path):
 
 ONES = {"density": "g/cm^3", "enthalpy": "kJ/mol", "heat_capacity": "J/mol/K", "thermal_expansion": "1/K",
         "isothermal_compressibility": "1/bar", "dielectric_constant": "", "pressure": "bar",
-        "self_diffusion": "m^2/s", "elastic_constants": "GPa"}  # fmt: skip
+        "self_diffusion": "m^2/s", "tetrahedral_order": "", "elastic_constants": "GPa"}  # fmt: skip
 
 
 def test_every_property_has_its_observable(tmp_path):
     names = ["Density", "Enthalpy", "HeatCapacity", "ThermalExpansion", "IsothermalCompressibility",
-             "DielectricConstant", "Pressure", "SelfDiffusion", "CubicElasticConstants"]  # fmt: skip
+             "DielectricConstant", "Pressure", "SelfDiffusion", "TetrahedralOrder",
+             "CubicElasticConstants"]  # fmt: skip
     rows = [{"property": f'"{kind}"', "unit": f'"{unit}"', "uncertainty_unit": None} for kind, unit in ONES.items()]
     rows[-1]["value"] = "[1.0, 2.0, 3.0]"
     (point,) = read(tmp_path, toml(*rows)).state_points(PHASES)
     assert [type(t.observable).__name__ for t in point.targets] == names
+    np.testing.assert_allclose(point.targets[0].value / point.targets[0].scale, 0.997, rtol=1e-6)
+
+
+def test_angles_go_into_bins(tmp_path):
+    """Per degree in the file, per radian in the observable; sin θ/2 of an ideal gas."""
+    degrees = np.linspace(0.0, 180.0, 181)
+    density = np.sin(np.radians(degrees)) / 2 * np.pi / 180
+    curve = {"property": '"adf"', "axis": str(degrees.tolist()), "axis_unit": '"deg"', "value": str(density.tolist()),
+             "unit": '"1/deg"', "uncertainty": "0.001", "uncertainty_unit": None}  # fmt: skip
+    adf = rv.ADF(0.4, 30)
+    (point,) = read(tmp_path, toml(curve)).state_points(PHASES, observable=lambda record: adf)
+    np.testing.assert_allclose(point.targets[0].value, np.sin(adf.centers) / 2, atol=1e-3)  # of bins of 6 degrees
 
 
 def test_wrong_state_points_are_refused(tmp_path):

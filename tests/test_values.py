@@ -118,7 +118,7 @@ GOOD = {  # every public class and function with values: arguments that are fine
     rv.Joint: {"observables": (rv.VACF(),)},
     rv.SquaredDistance: {"observable": rv.VACF(), "target": 1.0, "scale": 1.0},
     rv.Target: {"observable": rv.VACF(), "value": 1.0, "error": 0.1, "unit": "nm", "citation": "here",
-                "name": "D"},
+                "name": "D", "scale": 1.0},
     rv.StatePoint: {"system": lambda model: model, "ensemble": rv.NVT(300.0),
                     "targets": (rv.Target(rv.VACF(), 1.0, 0.1),), "name": "liquid"},
     rv.reweighting.HuberLoss: {"threshold": 1.3},

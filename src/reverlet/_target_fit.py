@@ -1,5 +1,6 @@
 """A model fitted to many targets at many state points, by reweighting."""
 
+import dataclasses
 import functools
 import os
 import re
@@ -24,7 +25,7 @@ from ._per_parameter import Pick
 from ._pool_verdict import FEWEST, PoolVerdict, pool_verdict, require_good
 from ._pools import SamplePool, blank
 from ._residuals import AbstractLoss, LogPrior, Prior, SquaredLoss, prior_residuals
-from ._sampler import AbstractSampler, Chains, Samples
+from ._sampler import AbstractSampler, CellMoves, Chains, Samples
 from ._sensitivity import (
     Linearized,
     SensitivityTable,
@@ -68,6 +69,8 @@ class Prediction(eqx.Module):
 
     name: str
     unit: str
+    scale: float
+    """How much the unit is in internal ones, in which all numbers are; printed ones are in the unit."""
     target: np.ndarray
     uncertainty: np.ndarray
     value: np.ndarray
@@ -111,8 +114,9 @@ class TargetFit(eqx.Module, Generic[M]):
         for p in self.predictions:
             if p.target.size == 1:
                 away = (p.value - p.target) / p.uncertainty
-                cells = (one(p.target), one(p.uncertainty), one(p.value), f"{float(p.error):.2g}",
-                         f"{float(p.predicted_error):.2g}", f"{float(away):+.2f}", p.unit)  # fmt: skip
+                cells = (*(one(x / p.scale) for x in (p.target, p.uncertainty, p.value)),
+                         *(f"{float(x / p.scale):.2g}" for x in (p.error, p.predicted_error)),
+                         f"{float(away):+.2f}", p.unit)  # fmt: skip
             else:
                 away = np.sqrt(np.mean(((p.value - p.target) / p.uncertainty) ** 2))
                 cells = (f"{p.target.size} entries", "", "", "", "", f"{away:.2f} (rms)", p.unit)
@@ -526,7 +530,9 @@ def _result(task: _Task, state: FitState, key: PRNGKeyArray) -> TargetFit:
         errors = predicted = nothing
     split = lambda x: [part.reshape(s.shape) * s for part, s in zip(np.split(x, lengths), scale, strict=True)]
     predictions = tuple(
-        Prediction(name, t.unit, *map(np.asarray, (t.value, jnp.broadcast_to(t.error, t.value.shape), v, e, b)))
+        Prediction(
+            name, t.unit, t.scale, *map(np.asarray, (t.value, jnp.broadcast_to(t.error, t.value.shape), v, e, b))
+        )
         for name, t, v, e, b in zip(
             task.wanted.names, targets, task.wanted.values(measured), split(errors), split(predicted), strict=True
         )
@@ -613,4 +619,15 @@ def _grown(names, points, model, starts, pools, carry):
         size = none.positions.dtype
         empty = Samples(none, jnp.zeros(0, size), jnp.zeros(0, jnp.int32), points[q].ensemble)
         made.append(blank(points[q].system, model, [empty] * (max(found) + 1)))
-    return _Carry(tuple(made), carry.chains, carry.wanted, carry.quiet)
+    chains = tuple(_with_cell(names, q, own) for q, own in enumerate(carry.chains))
+    return _Carry(tuple(made), chains, carry.wanted, carry.quiet)
+
+
+def _with_cell(names, q, chains):
+    """Chains whose cells have moved, where those of a checkpoint have."""
+    place = f"['carry'].chains[{q}].cell."
+    if f"{place}tried" not in names:
+        return chains
+    none = jnp.zeros(len(chains), jnp.int32)
+    size = none.astype(chains.states.positions.dtype) if f"{place}size" in names else None
+    return dataclasses.replace(chains, cell=CellMoves(none, none, none, size))

@@ -12,7 +12,7 @@ from ._batches import Batch
 from ._dynamics import Dynamics
 from ._ensemble import AbstractEnsemble
 from ._expectation import Estimate, expectation
-from ._fields import AbstractChecked, Parameter, finite, function, instance, positive
+from ._fields import AbstractChecked, Parameter, checked, finite, function, instance, positive, positive_number
 from ._observable import AbstractObservable, AbstractPhaseDifference, SquaredDistance
 from ._sampler import Samples
 from ._system import System
@@ -23,16 +23,18 @@ class Target(AbstractChecked):
 
     **Arguments:** `observable`, what reduces to it, or a difference of two phases, which only a fit of many state
     points can measure (`rv.reweighting`); `value`, of that shape, in internal units; `error`, its standard error: a
-    scalar or of that shape, in which distances are counted; `unit`, in which people read it, as a string; `citation`,
-    where it was measured; `name`, by which it is told, by default that of the class of the observable.
+    scalar or of that shape, in which distances are counted; `unit`, in which people read it, as a string, and `scale`,
+    how much that is in internal units, by which tables divide; `citation`, where it was measured; `name`, by which it
+    is told, by default that of the class of the observable.
 
-    **Errors:** `ValueError` for values that are not finite, and errors that are not positive.
+    **Errors:** `ValueError` for values that are not finite, and errors and scales that are not positive.
     """
 
     observable: AbstractObservable | AbstractPhaseDifference
     value: Parameter = finite("the unit of the observable")
     error: Parameter = positive("the unit of the value")
     unit: str = eqx.field(static=True, default="", kw_only=True)
+    scale: float = checked(positive_number("internal units"), static=True, default=1.0, kw_only=True)
     citation: str = eqx.field(static=True, default="", kw_only=True)
     name: str = eqx.field(static=True, default="", kw_only=True)
 

@@ -9,6 +9,7 @@ import numpy as np
 from .._ensemble import NPT, NVT
 from .._misc import require_callable, require_instance
 from .._observable import (
+    ADF,
     RDF,
     AbstractObservable,
     AbstractPhaseDifference,
@@ -23,6 +24,7 @@ from .._observable import (
     Pressure,
     SelfDiffusion,
     Stress,
+    TetrahedralOrder,
     ThermalExpansion,
 )
 from .._system import System
@@ -55,6 +57,8 @@ def observable_of(target: TargetRecord) -> AbstractObservable | AbstractPhaseDif
         return _BY_DEFAULT[target.kind]()
     if target.kind == "heat_of_vaporization":
         return HeatOfVaporization(gas=target.gas_conditions)
+    if target.kind == "tetrahedral_order":
+        return TetrahedralOrder(*target.elements)
     if target.kind == "elastic_constants" and np.shape(target.value.value) in _ELASTIC:
         return _ELASTIC[np.shape(target.value.value)]()
     if target.kind == "rdf" and target.axis is not None:
@@ -138,7 +142,11 @@ def _system_of(name: str, phases: tuple[Phase, ...]) -> Callable[[Any], System]:
 def _target(record: TargetRecord, observable: AbstractObservable | AbstractPhaseDifference) -> Target:
     value = record.value.value
     error = np.broadcast_to(record.uncertainty.value, np.shape(value))
-    if isinstance(observable, RDF) and record.axis is not None:  # into its bins
-        error = np.interp(np.asarray(observable.centers), record.axis.value, error)
-        value = observable.smeared(record.axis.value, value)
-    return Target(observable, value, error / record.weight**0.5, unit=record.value.unit, citation=record.citation)
+    if isinstance(observable, RDF | ADF) and record.axis is not None:  # into its bins
+        axis, centers = record.axis.value, np.asarray(observable.centers)
+        error = np.interp(centers, axis, error)
+        smeared = isinstance(observable, RDF)
+        value = observable.smeared(axis, value) if smeared else np.interp(centers, axis, value)
+    unit = record.value.unit
+    scale = float(Quantity(1, unit).value)
+    return Target(observable, value, error / record.weight**0.5, unit=unit, scale=scale, citation=record.citation)

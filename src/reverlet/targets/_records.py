@@ -34,7 +34,7 @@ PROPERTIES = {
     "coordination_number": Property("no unit", elements=2),
     "tetrahedral_order": Property("no unit", elements=1),
     "rdf": Property("no unit", "length", elements=2),
-    "adf": Property("no unit", "angle", elements=3),
+    "adf": Property("inverse angle", "angle", elements=3),
 }
 """Every property that a file may name."""
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import units
 
-Numbers = float | Sequence["Numbers"]
+Numbers = float | int | Sequence["Numbers"]
 """A number, or rows of numbers, as a record keeps them."""
 
 _ATMOSPHERE = 101325 * units.PASCAL  # by definition
@@ -38,6 +38,7 @@ UNITS: dict[str, dict[str, float]] = {
     "pressure": _PRESSURES,
     "length": {"nm": 1.0, "angstrom": units.ANGSTROM, "pm": 1e-3},
     "angle": {"rad": 1.0, "deg": math.pi / 180},
+    "inverse angle": {"1/rad": 1.0, "1/deg": 180 / math.pi},
     "density": {"g/cm^3": _DENSITY, "g/mL": _DENSITY, "kg/L": _DENSITY, "kg/m^3": 1e-3 * _DENSITY},
     "molar energy": _ENERGIES,
     "molar heat capacity": {f"{unit}/K": size for unit, size in _ENERGIES.items()},
@@ -90,7 +91,7 @@ class Quantity:
     @property
     def value(self) -> np.ndarray:
         """In reverlet's units: nm, ps, u, kJ/mol, e, K."""
-        return np.asarray(self.number, float) * UNITS[self.dimension][self.unit]
+        return np.asarray(np.asarray(self.number, float) * UNITS[self.dimension][self.unit])
 
     @classmethod
     def parse(cls, text: str, dimension: str) -> "Quantity":
