@@ -116,8 +116,8 @@ NEITHER = {  # public, but in none of the tables
     "rules of fields, which all of test_values is about": "Indices Parameter Rule checked count finite finite_number"
     " function indices instance optional positive positive_number positive_or_zero positive_scalar positive_whole",
 }
-SPACES = [rv, rv.controls, rv.export, rv.fields, rv.flows, rv.io, rv.openmm, rv.reweighting, rv.spectra, rv.statistics,
-          rv.targets, rv.training]  # fmt: skip
+SPACES = [rv, rv.controls, rv.export, rv.fields, rv.flows, rv.io, rv.openmm, rv.reweighting, rv.scattering, rv.spectra,
+          rv.statistics, rv.targets, rv.training]  # fmt: skip
 
 
 def public():

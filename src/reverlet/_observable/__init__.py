@@ -24,6 +24,7 @@ from ._green_kubo import (
 from ._joint import Joint as Joint, SquaredDistance as SquaredDistance
 from ._mechanics import Pressure as Pressure, Stress as Stress
 from ._phases import AbstractPhaseDifference as AbstractPhaseDifference
+from ._profile import DensityProfile as DensityProfile
 from ._quantum import (
     AbstractQuantumCorrection as AbstractQuantumCorrection,
     HarmonicQuantumCorrection as HarmonicQuantumCorrection,
@@ -31,6 +32,13 @@ from ._quantum import (
     NoQuantumCorrection as NoQuantumCorrection,
     SchofieldQuantumCorrection as SchofieldQuantumCorrection,
     StandardQuantumCorrection as StandardQuantumCorrection,
+)
+from ._scattering import (
+    AbstractScattering as AbstractScattering,
+    Neutrons as Neutrons,
+    Nuclei as Nuclei,
+    StructureFactor as StructureFactor,
+    XRays as XRays,
 )
 from ._spectroscopy import (
     InfraredSpectrum as InfraredSpectrum,
