@@ -122,7 +122,8 @@ class StructureFactor(AbstractObservable):
         with jax.ensure_compile_time_eval():
             vectors, reciprocal = np.asarray(box.vectors, float), np.asarray(reciprocal_vectors(box), float)
         lengths = np.linalg.norm(vectors, axis=1)
-        waves = tuple(max(1, int(1.05 * k_max * length / (2 * np.pi))) for length in lengths)
+        along = lambda length: max(1, int(1.05 * k_max * length / (2 * np.pi)))
+        waves = along(lengths[0]), along(lengths[1]), along(lengths[2])
         smallest = float(np.min(np.linalg.norm(_half_of(waves) @ reciprocal, axis=1))) * 2 * np.pi
         if smallest >= k_max:
             raise ValueError(
