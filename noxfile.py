@@ -127,8 +127,15 @@ def experiments(session: nox.Session) -> None:
         command = (python, "-m", "experiments", name, "--preset", "smoke", "--out", str(folder / name))
         return subprocess.run(command, env=environment, capture_output=True, text=True)
 
-    # the longest first
-    names = ["water_ir", "lj_diffusion", "argon_isobar", "gradient_horizon", "pretrain_water", "reversal_error"]
+    names = [  # the longest first
+        "water_ir",
+        "lj_diffusion",
+        "argon_isobar",
+        "gradient_horizon",
+        "pretrain_water",
+        "double_well",
+        "reversal_error",
+    ]
     with ThreadPoolExecutor(2) as pool:
         runs = dict(zip(names, pool.map(run, names), strict=True))
     for name, done in runs.items():

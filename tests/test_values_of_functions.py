@@ -106,7 +106,10 @@ NEITHER = {  # public, but in none of the tables
     "of files of targets; refused in test_target_files": "ForceBalanceData Phase Quantity Quantity.parse TargetFile"
     " TargetRecord observable_of read_forcebalance read_parameterized write_forcebalance BoundForceField"
     " ParameterizedForceField",
-    "made by the fit": "Fitness PoolVerdict Prediction SampleSet SensitivityTable SeriesVerdict TargetFit TargetUpdate",
+    "made by the fit": "Inversion InversionUpdate RelativeEntropyStep"
+    " Fitness PoolVerdict Prediction SampleSet SensitivityTable SeriesVerdict TargetFit TargetUpdate",
+    "of systems and curves; refused in test_coarse_graining": "boltzmann_inversion iterative_boltzmann_inversion"
+    " relative_entropy_step",
     "refused in test_target_fits": "SamplePool fit_targets pool_verdict sensitivities statistical_inefficiency",
     "of kinds of atoms; refused in test_structure": "TetrahedralOrder",
     "refused in test_training": "AdaptedPotential Labels.concatenate read_labels write_labels",
@@ -116,8 +119,8 @@ NEITHER = {  # public, but in none of the tables
     "rules of fields, which all of test_values is about": "Indices Parameter Rule checked count finite finite_number"
     " function indices instance optional positive positive_number positive_or_zero positive_scalar positive_whole",
 }
-SPACES = [rv, rv.controls, rv.export, rv.fields, rv.flows, rv.io, rv.openmm, rv.reweighting, rv.scattering, rv.spectra,
-          rv.statistics, rv.targets, rv.training]  # fmt: skip
+SPACES = [rv, rv.coarse_graining, rv.controls, rv.export, rv.fields, rv.flows, rv.io, rv.openmm, rv.reweighting,
+          rv.scattering, rv.spectra, rv.splines, rv.statistics, rv.targets, rv.training]  # fmt: skip
 
 
 def public():

@@ -3,6 +3,7 @@
 from diffrax import ForwardMode as ForwardMode
 
 from . import (
+    coarse_graining as coarse_graining,
     controls as controls,
     export as export,
     fields as fields,
