@@ -49,7 +49,9 @@ class Redrawn:
 
 def effective_samples(system: rv.System, samples: rv.Samples) -> Float[Array, ""]:
     """1/Σw² of samples of one ensemble for a system of the same ensemble with other parameters."""
-    u = jax.lax.map(lambda state: samples.ensemble.reduced_energy(system, state), samples.states, batch_size=64)
+    ensemble = samples.ensemble
+    assert ensemble is not None  # as those of samplers have
+    u = jax.lax.map(lambda state: ensemble.reduced_energy(system, state), samples.states, batch_size=64)
     return rv.statistics.effective_sample_size(jax.nn.softmax(-u - samples.log_density))
 
 
@@ -73,7 +75,8 @@ def descended(
 
     def loss_fn(model, carry, key):
         fixed = jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, model)
-        samples, chains, used, counting = redrawn.used_again(system_of(fixed), *carry, key)
+        samples, chains, used = carry
+        samples, chains, used, counting = redrawn.used_again(system_of(fixed), samples, chains, used, key)
         value, report = loss(model, samples)
         drawn = used == 1
         return value, ((samples, chains, used), {"report": report, "effective_samples": counting, "drawn": drawn})

@@ -1,4 +1,4 @@
-"""The experiment `double_well`: its profile against quadrature, its gradients against finite differences, its run."""
+"""The experiment `double_well`: its gradients against finite differences, its run."""
 
 import gc
 import json
@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import central_difference
-from scipy.stats import norm
 
 import reverlet as rv
 
@@ -16,17 +15,6 @@ pytest.importorskip("tyro")
 pytest.importorskip("matplotlib")
 from experiments import double_well
 from experiments.__main__ import main
-
-
-def test_profile():
-    """Smeared by the Gaussian, across the boundary, with a mean of one."""
-    x = np.array([[0.003, 0.2, 0.7], [1.4567, 0, 0], [-0.25, 0, 0]])
-    state = rv.State(jnp.asarray(x), jnp.zeros((3, 3)), rv.OpenBox())
-    found = double_well.Profile(20).record(None, state, state)
-    edges = np.arange(21)[:, None] / 20
-    below = sum(norm.cdf((edges - x[:, 0] % 1 - k) * 20) for k in (-1, 0, 1))
-    np.testing.assert_allclose(found, 20 * np.diff(below, axis=0).mean(axis=1), atol=1e-6)
-    np.testing.assert_allclose(jnp.mean(found), 1, atol=1e-8)
 
 
 def test_gradient_through_the_simulation():

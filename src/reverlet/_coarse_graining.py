@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import equinox as eqx
 import jax
@@ -65,8 +66,10 @@ class _Problem(eqx.Module):
 
 
 def _table(potential: AbstractPotential) -> TabulatedPair:
-    require_instance("potential", potential, TabulatedPair | Sum)
-    return potential.part(TabulatedPair) if isinstance(potential, Sum) else potential
+    if isinstance(potential, Sum):
+        return potential.part(TabulatedPair)
+    require_instance("potential", potential, TabulatedPair)
+    return cast(TabulatedPair, potential)
 
 
 def boltzmann_inversion(
