@@ -62,7 +62,7 @@ def combined(
 ) -> Samples:
     """The samples of several states, one state's after another's, with the density of their mixture: from their reduced
     energies u (samples, states), and the free energies that `solve` finds."""
-    log_density, shares = _mixture(u, counts, f)
+    log_density, shares = mixture(u, counts, f)
     origin = np.repeat(np.arange(len(counts)), counts)
     errors = _free_energy_errors(shares, counts, chain, origin)
     weights = shares / counts  # those of each state's own mean
@@ -143,7 +143,8 @@ def _chunks(u, counts, f):
         yield (np.log(total) + top)[:, 0], shares / total
 
 
-def _mixture(u, counts, f):
+def mixture(u: np.ndarray, counts: np.ndarray, f: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """ln Σ_k N_k exp(f_k - u_ik) of every sample, and the shares of the states in it."""
     parts = list(_chunks(u, counts, f))
     return np.concatenate([log for log, _ in parts]), np.concatenate([shares for _, shares in parts])
 

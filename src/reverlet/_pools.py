@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 from ._checkpoint import CheckpointError, read, save, stored_like, tree_in
 from ._ensemble import AbstractEnsemble
 from ._fields import AbstractChecked, function
-from ._mbar import combined, energies_of, reached, refuse_other_samples, require_alike, solve
+from ._mbar import combined, energies_of, mixture, reached, refuse_other_samples, require_alike, solve
 from ._misc import require_instance
 from ._sampler import Samples
 from ._system import System
@@ -137,7 +137,7 @@ class SamplePool(AbstractChecked):
     def weights(self, ensemble: AbstractEnsemble) -> np.ndarray:
         """Of all samples in an ensemble of the model of `at`; they sum to one."""
         boxes = jax.tree.map(lambda *x: jnp.concatenate(x), *(s.samples.states.box for s in self.sets))
-        log = -_reduced(ensemble, self.energies[:, -1], boxes) - self._log_density()
+        log = -_reduced(ensemble, self.energies[:, -1], boxes) - mixture(self._u(), self.counts, self.free_energies)[0]
         w = np.exp(log - np.max(log))
         return w / np.sum(w)
 
@@ -153,7 +153,7 @@ class SamplePool(AbstractChecked):
     def reachable(self) -> "SamplePool":
         """The pool without the sets that do not overlap with the last one, directly or through others."""
         counts = self.counts
-        shares = _shares(self._u(), counts, self.free_energies)
+        _, shares = mixture(self._u(), counts, self.free_energies)
         overlap = (shares.T @ shares / counts).T
         found = reached(overlap, counts, len(counts) - 1)
         return self.keep([k in found for k in range(len(counts))])
@@ -223,12 +223,6 @@ class SamplePool(AbstractChecked):
     def _solved(self):
         return self._with(self.models, self.sets, self.energies, solve(self._u(), self.counts))
 
-    def _log_density(self):
-        u, counts = self._u(), self.counts
-        exponent = self.free_energies + np.log(counts) - u
-        top = np.max(exponent, axis=1)
-        return np.log(np.sum(np.exp(exponent - top[:, None]), axis=1)) + top
-
     def _check(self, samples):
         if samples.pool is not None or samples.ensemble is None:
             raise ValueError(
@@ -272,12 +266,6 @@ class SampleSet(eqx.Module):
 def _reduced(ensemble, energies, boxes) -> np.ndarray:
     with jax.enable_x64(True):
         return np.asarray(jax.vmap(ensemble.reduced)(jnp.asarray(energies), boxes))
-
-
-def _shares(u, counts, f):
-    exponent = f + np.log(counts) - u
-    p = np.exp(exponent - np.max(exponent, axis=1, keepdims=True))
-    return p / np.sum(p, axis=1, keepdims=True)
 
 
 def _at_temperature(samples: Samples, ensemble: AbstractEnsemble) -> Samples:

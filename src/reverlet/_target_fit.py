@@ -5,7 +5,7 @@ import functools
 import os
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -22,119 +22,28 @@ from ._fit import Fine, FitState, Moved, descend, step as optimizer_step
 from ._gauss_newton import Curvature, GaussNewton
 from ._misc import require_callable, require_count, require_instance, require_key
 from ._per_parameter import Pick
-from ._pool_verdict import FEWEST, PoolVerdict, pool_verdict, require_good
-from ._pools import SamplePool, blank
+from ._pools import blank
 from ._residuals import AbstractLoss, LogPrior, Prior, SquaredLoss, prior_residuals
 from ._sampler import AbstractSampler, CellMoves, Chains, Samples
 from ._sensitivity import (
     Linearized,
-    SensitivityTable,
     Wanted,
     linearized,
     parameter_names,
     parameter_values,
-    point_name,
     sensitivity_table,
-    table,
 )
 from ._state import State
 from ._statistics import infinitesimal_jackknife
+from ._target_draws import Carry, Draw
+from ._target_report import MOST_DERIVATIVES, Prediction, TargetFit, TargetUpdate
 from ._targets import StatePoint
 
 M = TypeVar("M", bound=PyTree)
 
 
-class TargetUpdate(eqx.Module):
-    """The report of every update; leaves lead with `updates`."""
-
-    loss: np.ndarray
-    """Of the parameters before it."""
-    values: tuple[np.ndarray, ...]
-    """What the observables of all targets were."""
-    effective_samples: np.ndarray
-    """Kish's, of every state point."""
-    effective_samples_by_entropy: np.ndarray
-    samples: np.ndarray
-    """How many there were in the pool of every state point."""
-    drawn: np.ndarray
-    """How many of them were drawn in this update."""
-    step_over_noise: np.ndarray
-    """The size of the step over that of its own error; see `fit_targets`."""
-    ended: np.ndarray
-    """Whether it was the last, since its step was less than its noise."""
-
-
-class Prediction(eqx.Module):
-    """What a fitted model makes of a target."""
-
-    name: str
-    unit: str
-    scale: float
-    """How much the unit is in internal ones, in which all numbers are; printed ones are in the unit."""
-    target: np.ndarray
-    uncertainty: np.ndarray
-    value: np.ndarray
-    error: np.ndarray
-    """Of the estimate, by the samples."""
-    predicted_error: np.ndarray
-    """By the covariance of the parameters; NaN where that is not known."""
-
-
-class TargetFit(eqx.Module, Generic[M]):
-    """What `fit_targets` returns; printed, tables of targets and parameters."""
-
-    model: M
-    state: FitState[M]
-    """`state.history` is `TargetUpdate`."""
-    predictions: tuple[Prediction, ...]
-    """Of all targets."""
-    parameters: tuple[str, ...]
-    """Names of all that was moved."""
-    values: np.ndarray
-    """Theirs."""
-    covariance: np.ndarray | None
-    """Of the parameters, in their units: by uncertainties of the targets, priors, and errors of the estimates. `None`
-    with an optimizer of Optax and more than `MOST_PARAMETERS`."""
-    sensitivities: SensitivityTable | None
-    verdicts: tuple[PoolVerdict, ...]
-    """Of all state points, of the samples drawn last."""
-    samples: tuple[Samples, ...]
-    """Those behind it, of every state point."""
-
-    @property
-    def errors(self) -> np.ndarray:
-        """Of the parameters."""
-        if self.covariance is None:
-            return np.full(len(self.values), np.nan)
-        return np.sqrt(np.maximum(np.diag(self.covariance), 0))
-
-    def __str__(self):
-        one = lambda x: f"{float(x):.5g}"
-        rows = []
-        for p in self.predictions:
-            if p.target.size == 1:
-                away = (p.value - p.target) / p.uncertainty
-                cells = (*(one(x / p.scale) for x in (p.target, p.uncertainty, p.value)),
-                         *(f"{float(x / p.scale):.2g}" for x in (p.error, p.predicted_error)),
-                         f"{float(away):+.2f}", p.unit)  # fmt: skip
-            else:
-                away = np.sqrt(np.mean(((p.value - p.target) / p.uncertainty) ** 2))
-                cells = (f"{p.target.size} entries", "", "", "", "", f"{away:.2f} (rms)", p.unit)
-            rows.append((p.name, *cells))
-        head = ("target", "wanted", "±", "found", "± samples", "± parameters", "in uncertainties", "unit")
-        own = [(n, one(v), one(e)) for n, v, e in zip(self.parameters, self.values, self.errors, strict=True)]
-        parts = [table(head, rows)]
-        if len(own) <= MOST_PARAMETERS:
-            parts.append(table(("parameter", "value", "±"), own))
-        return "\n\n".join(parts)
-
-
 _PATIENCE = 3
 """How many steps of an optimizer, which has momentum, must be within their noise one after the other."""
-_ATTEMPTS = 3
-"""How often samples are drawn that drift."""
-MOST_PARAMETERS = 100
-"""Of which a covariance is made after a fit by Optax: it takes a derivative along each."""
 
 
 class _Settings(AbstractChecked):
@@ -146,15 +55,6 @@ class _Settings(AbstractChecked):
     priors: Any
     numbers: Any
     step: Any
-
-
-class _Carry(eqx.Module):
-    pools: tuple[SamplePool | None, ...]
-    chains: tuple[Chains, ...]
-    wanted: np.ndarray
-    """How many samples are drawn at a time at every point."""
-    quiet: np.ndarray
-    """In how many updates one after the other the step was within its noise."""
 
 
 def fit_targets(
@@ -228,10 +128,10 @@ def fit_targets(
     if most < num_samples:
         raise ValueError(f"`most_samples` is {most}; wanted at least `num_samples`, which is {num_samples}.")
     pools = _groups(wanted.points, model, starts) if share else tuple(range(len(starts)))
-    draw = _Draw(wanted.points, samplers, pools, equilibration, least)
+    draw = Draw(wanted.points, samplers, pools, equilibration, least)
     task = _Task(wanted, moved, pools, loss, tuple(priors), draw, most)
     own = _multiples(num_samples, starts)
-    carry = _Carry((None,) * (max(pools) + 1), tuple(map(Chains, starts)), own, np.zeros((), int))
+    carry = Carry((None,) * (max(pools) + 1), tuple(map(Chains, starts)), own, np.zeros((), int))
     if isinstance(step, GaussNewton):
         optimizer, update = step.transformation, functools.partial(_newton_update, task, step)
     else:
@@ -270,7 +170,7 @@ class _Task(eqx.Module):
     pools: tuple[int, ...]
     loss: AbstractLoss
     priors: tuple
-    draw: "_Draw"
+    draw: Draw
     most: int
 
     def prior(self, flat: np.ndarray, unravel) -> tuple[np.ndarray, np.ndarray]:
@@ -282,68 +182,6 @@ class _Task(eqx.Module):
     def cost(self, residuals, priors) -> float:
         """The loss."""
         return float(np.sum(np.asarray(self.loss.cost(jnp.asarray(residuals) ** 2), float)) + np.sum(priors**2))
-
-
-class _Draw(eqx.Module):
-    """How pools are kept worth something."""
-
-    points: tuple[StatePoint, ...]
-    samplers: tuple[AbstractSampler, ...]
-    pools: tuple[int, ...]
-    equilibration: int
-    least: float
-
-    def ready(self, model: PyTree, carry: _Carry, key: PRNGKeyArray) -> tuple[_Carry, np.ndarray]:
-        """Pools that are worth something for a model, and how many samples were drawn."""
-        pools, chains, drawn = list(carry.pools), list(carry.chains), np.zeros(len(self.points), int)
-        for g, pool in enumerate(pools):
-            pools[g] = None if pool is None else pool.at(model)
-        for q, point in enumerate(self.points):
-            g, n = self.pools[q], int(carry.wanted[q])
-            pool = pools[g]
-            if pool is not None and pool.fitness(point.ensemble).effective_samples >= self.least * n:
-                continue
-            others = [p.ensemble for k, p in enumerate(self.points) if self.pools[k] == g]
-            if pool is not None and max(pool.fitness(e).effective_samples for e in others) < FEWEST:
-                pool = None  # nothing of it helps
-            grown, chains[q] = self._drawn(q, model, pool, chains[q], n, jax.random.fold_in(key, q))
-            pools[g] = grown.reachable().without_idle(others, most=3 * len(others))
-            drawn[q] = n
-        return _Carry(tuple(pools), tuple(chains), carry.wanted, carry.quiet), drawn
-
-    def _drawn(self, q, model, pool, chains, n, key):
-        point, system = self.points[q], self.points[q].system(model)
-        for attempt in range(_ATTEMPTS):
-            own = jax.random.fold_in(key, attempt)
-            if self.equilibration:
-                _, chains = self.samplers[q].sample(system, chains, len(chains) * self.equilibration, key=own)
-            samples, chains = self.samplers[q].sample(system, chains, n, key=own)
-            _require_ensemble(samples, point, q)
-            grown = SamplePool(point.system, model, samples) if pool is None else pool.add(model, samples)
-            verdict = self.verdict(q, grown)
-            if verdict.is_equilibrated or attempt == _ATTEMPTS - 1:
-                require_good([verdict])
-                return grown, chains
-        raise AssertionError
-
-    def verdict(self, q: int, pool: SamplePool) -> PoolVerdict:
-        """On the samples that were drawn last at a point, or in its pool."""
-        point, ends = self.points[q], np.cumsum(pool.counts)
-        own = [k for k, s in enumerate(pool.sets) if eqx.tree_equal(s.samples.ensemble, point.ensemble)]
-        k = own[-1] if own else len(pool.sets) - 1
-        energies = pool.energies[ends[k] - pool.counts[k] : ends[k], pool.sets[k].model]
-        count = pool.fitness(point.ensemble).effective_samples
-        return pool_verdict(
-            pool.sets[k].samples, energies, name=point.name or f"number {q}", effective_samples=count, of=len(pool)
-        )
-
-    def fitness(self, pools):
-        """Of every point."""
-        return [pools[g].fitness(p.ensemble) for g, p in zip(self.pools, self.points, strict=True)]
-
-    def samples(self, pools) -> tuple[Samples, ...]:
-        """Of every point."""
-        return tuple(pools[g].samples(p.ensemble) for g, p in zip(self.pools, self.points, strict=True))
 
 
 @eqx.filter_jit
@@ -397,7 +235,7 @@ def _tried(task, carry, parameters, samples, value):
         measured.append(_values_at(point, joint, task.moved, parameters, samples[q], w))
     residuals = np.asarray(task.wanted.residuals(measured), float)
     cost = task.cost(residuals, np.asarray(prior_residuals(task.priors, model), float))
-    return _Carry(pools, carry.chains, carry.wanted, carry.quiet) if cost < value else None
+    return Carry(pools, carry.chains, carry.wanted, carry.quiet) if cost < value else None
 
 
 def _optax_update(task: _Task, optimizer, parameters, optimizer_state, carry, key):
@@ -474,7 +312,7 @@ def _lengthened(task, carry, ratio, patience):
     if quiet >= patience:
         longer = 2 * wanted <= task.most
         ended, quiet, wanted = not np.any(longer), np.zeros((), int), np.where(longer, 2, 1) * wanted
-    return _Carry(carry.pools, carry.chains, wanted, np.asarray(quiet)), ended
+    return Carry(carry.pools, carry.chains, wanted, np.asarray(quiet)), ended
 
 
 def _report(wanted, found):
@@ -512,7 +350,7 @@ def _result(task: _Task, state: FitState, key: PRNGKeyArray) -> TargetFit:
     scale = [np.asarray(t.error, float) * np.ones(t.value.shape) * t.value.size**0.5 for t in targets]
     lengths = np.cumsum([s.size for s in scale])[:-1]
     nothing = np.full(sum(s.size for s in scale), np.nan)
-    if flat.size <= MOST_PARAMETERS:
+    if flat.size * nothing.size <= MOST_DERIVATIVES:
         found = linearized(task.wanted, task.moved, state.parameters, samples, task.pools)
         priors, prior_jacobian = task.prior(np.asarray(flat), unravel)
         moved_covariance = Curvature.of(found, task.loss, priors, prior_jacobian).covariance(found)
@@ -548,14 +386,6 @@ def _refuse_idle(parameters, found: Linearized, prior_jacobian):
         raise ValueError(
             f"The parameters {', '.join(names)} change no target and have no prior; wanted targets that depend on"
             " them, a `Prior`, or `trainable` without them."
-        )
-
-
-def _require_ensemble(samples, point, q):
-    if samples.ensemble is None or not eqx.tree_equal(samples.ensemble, point.ensemble):
-        raise ValueError(
-            f"The sampler of {point_name(point, q)} draws from {samples.ensemble}, and the state point is at"
-            f" {point.ensemble}; wanted the same."
         )
 
 
@@ -620,7 +450,7 @@ def _grown(names, points, model, starts, pools, carry):
         empty = Samples(none, jnp.zeros(0, size), jnp.zeros(0, jnp.int32), points[q].ensemble)
         made.append(blank(points[q].system, model, [empty] * (max(found) + 1)))
     chains = tuple(_with_cell(names, q, own) for q, own in enumerate(carry.chains))
-    return _Carry(tuple(made), chains, carry.wanted, carry.quiet)
+    return Carry(tuple(made), chains, carry.wanted, carry.quiet)
 
 
 def _with_cell(names, q, chains):

@@ -18,9 +18,5 @@ from ._residuals import (
     SquaredLoss as SquaredLoss,
 )
 from ._sensitivity import SensitivityTable as SensitivityTable, sensitivities as sensitivities
-from ._target_fit import (
-    Prediction as Prediction,
-    TargetFit as TargetFit,
-    TargetUpdate as TargetUpdate,
-    fit_targets as fit_targets,
-)
+from ._target_fit import fit_targets as fit_targets
+from ._target_report import Prediction as Prediction, TargetFit as TargetFit, TargetUpdate as TargetUpdate
