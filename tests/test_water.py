@@ -97,8 +97,6 @@ def test_bad_input(without_type_checks):
         rv.WaterModel(0.4, jnp.ones(2), 0.6, 1.0, 0.1, 1.0, 1.9)
     with pytest.raises(ValueError, match="wanted a whole number, at least 1"):
         rv.qspcfw(0, BOX)
-    with pytest.raises(ValueError, match="OpenBox"):
-        rv.qspcfw(2, rv.OpenBox())
     with pytest.raises(ValueError, match="half the smallest height"):
         rv.qspcfw(2, BOX, cutoff=0.7)
     with pytest.raises(ValueError, match="There are 0 parts of type `MorseBond` among HarmonicBond, HarmonicAngle"):

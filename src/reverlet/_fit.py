@@ -398,7 +398,7 @@ def _saved(state: FitState) -> dict[str, PyTree]:
     return {name: getattr(state, name) for name in ("parameters", "optimizer_state", "carry", "history")}
 
 
-def _load(path: Path, like: FitState, report, here: Fingerprint, accept_changes: bool, grow) -> FitState:
+def _load(path: Path, like: FitState, report, here: Fingerprint, accept_changes: bool, grow=None) -> FitState:
     """The fit saved at `path`; `like` has its structure, `report` that of one update's report."""
     header, blocks = read(path)
     try:
