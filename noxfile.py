@@ -131,6 +131,7 @@ def experiments(session: nox.Session) -> None:
         "water_ir",
         "lj_diffusion",
         "argon_isobar",
+        "water_density",
         "gradient_horizon",
         "pretrain_water",
         "double_well",

@@ -15,7 +15,8 @@ def draw(folder: Path) -> list[Path]:
     """Draws both figures into the folder of a run; returns their files."""
     summary = read_json(folder / "summary.json")
     history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    return save_figures(folder, {"isobar": lambda: _isobar(summary), "updates": lambda: _updates(history)})
+    liquids = len(summary["points"]["temperature"])
+    return save_figures(folder, {"isobar": lambda: _isobar(summary), "updates": lambda: updates(history, liquids)})
 
 
 def _isobar(summary):
@@ -41,15 +42,15 @@ def _isobar(summary):
     return figure
 
 
-def _updates(history):
-    """The loss, and how many samples counted."""
+def updates(history, liquids):
+    """The loss, and how many samples counted of that many liquids, which come first."""
     figure, (loss, samples) = plt.subplots(1, 2, figsize=(6.6, 2.6))
     update = [line["update"] for line in history]
     loss.semilogy(update, [line["loss"] for line in history], "o-", color=PATH, ms=3, lw=1)
     loss.set(xlabel="update", ylabel="loss", title="(a) loss of the parameters before the update")
     drawn = np.array([line["drawn"] for line in history])
     counted = np.array([line["effective_samples"] for line in history])
-    liquid = counted[:, : (counted.shape[1] + 1) // 2]
+    liquid = counted[:, :liquids]
     samples.plot(update, liquid, "o-", color=THERMODYNAMIC, ms=3, lw=0.8)
     again = np.any(drawn > 0, axis=1)
     samples.plot(np.array(update)[again], liquid[again].max(axis=1), "k^", ms=5, label="samples drawn")

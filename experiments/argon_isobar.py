@@ -24,9 +24,10 @@ from . import _run
 from ._argon import crystal
 from ._errors import BadInput, refusing
 from ._fields import above_zero, at_least, check_fields
-from ._folder import Folder, History, digest, free_folder, write_json
+from ._folder import Folder, digest, free_folder, write_json
 from ._goals import Goal, at_most, judged, told
 from ._isobar_figures import draw
+from ._target_fits import fitted, predicted
 
 DATA = Path(__file__).parent / "reference/argon_isobar/data.csv"
 GRAM = rv.units.GRAM_PER_CUBIC_CENTIMETER
@@ -138,24 +139,24 @@ def run(command: Command) -> None:
     melted = isobar.melted(folder, isobar.potential(config.sigma, config.epsilon))
     start = isobar.potential(config.sigma, config.epsilon)
     before = folder.json_stage("before.json", lambda: isobar.measured(start, melted, 1))
-    fitted = fit(isobar, start, melted, folder)
-    after = folder.json_stage("after.json", lambda: isobar.measured(fitted.model, melted, 2))
-    (folder / "fit.txt").write_text(f"{fitted}\n\n{fitted.sensitivities}\n")
+    found = fit(isobar, start, melted, folder)
+    after = folder.json_stage("after.json", lambda: isobar.measured(found.model, melted, 2))
+    (folder / "fit.txt").write_text(f"{found}\n\n{found.sensitivities}\n")
 
     summary: dict[str, Any] = {
         "atoms": config.atoms,
         "points": isobar.described(),
         "before": {"sigma": config.sigma, "epsilon": config.epsilon, **before},
         "after": {
-            "sigma": float(fitted.model.sigma),
-            "epsilon": float(fitted.model.epsilon),
-            "sigma_error": float(fitted.errors[0]),
-            "epsilon_error": float(fitted.errors[1]),
+            "sigma": float(found.model.sigma),
+            "epsilon": float(found.model.epsilon),
+            "sigma_error": float(found.errors[0]),
+            "epsilon_error": float(found.errors[1]),
             **after,
         },
-        "fit": [_prediction(p) for p in fitted.predictions],
-        "updates": len(fitted.state.history.loss),
-        "ended": bool(fitted.state.history.ended[-1]),
+        "fit": predicted(found),
+        "updates": len(found.state.history.loss),
+        "ended": bool(found.state.history.ended[-1]),
         "seconds": time.perf_counter() - started,
     }
     summary["goals"] = judged(goals(summary), config.preset)
@@ -275,53 +276,21 @@ def _measure(observable, system, samples):
 
 
 def fit(isobar: Isobar, start: rv.LennardJones, melted: rv.State, folder: Folder) -> reweighting.TargetFit:
-    """σ and ε by Gauss–Newton, with a checkpoint and a line of the history for every update."""
+    """σ and ε."""
     c = isobar.config
-    file = History(folder / "history.jsonl")
-    bar = tqdm(total=c.updates, desc="update", unit="")
-
-    def note(state: rv.FitState) -> None:
-        file.tick(state.step)
-        file.write(_lines(state.history))
-        bar.update(state.step - bar.n)
-
-    with bar:
-        fitted = reweighting.fit_targets(
-            start,
-            isobar.points,
-            isobar.sampler,
-            isobar.starts(melted),
-            num_updates=c.updates,
-            num_samples=c.samples,
-            equilibration=c.equilibration,
-            least=_LEAST,
-            positive=lambda potential: (potential.sigma, potential.epsilon),
-            callback=note,
-            checkpoint=folder.checkpoint,
-            resume="auto",
-            key=isobar.key(3),
-        )
-    file.write(_lines(fitted.state.history))
-    return fitted
-
-
-def _lines(history: reweighting.TargetUpdate) -> list[dict[str, Any]]:
-    return [
-        {
-            "update": k + 1,
-            "loss": float(history.loss[k]),
-            "effective_samples": history.effective_samples[k].tolist(),
-            "drawn": history.drawn[k].tolist(),
-            "step_over_noise": float(history.step_over_noise[k]),
-        }
-        for k in range(len(history.loss))
-    ]
-
-
-def _prediction(p: reweighting.Prediction) -> dict[str, Any]:
-    """In the unit of the target."""
-    numbers = ("target", "uncertainty", "value", "error", "predicted_error")
-    return {"name": p.name, "unit": p.unit, **{name: float(getattr(p, name)) / p.scale for name in numbers}}
+    return fitted(
+        start,
+        isobar.points,
+        isobar.sampler,
+        isobar.starts(melted),
+        folder,
+        updates=c.updates,
+        samples=c.samples,
+        equilibration=c.equilibration,
+        least=_LEAST,
+        parameters=("sigma", "epsilon"),
+        key=isobar.key(3),
+    )
 
 
 def deviation(summary: dict[str, Any], when: str, kind: str) -> float:
