@@ -248,10 +248,11 @@ class Isobar:
         def liquid(model: rv.WaterModel) -> rv.System:
             return model.system(config.waters, box, cutoff=config.cutoff, accuracy=_ACCURACY, tail=True)
 
+        waters = liquid(rv.WaterModel.qspcfw()).topology
+
         def gas(model: rv.WaterModel) -> rv.System:
-            alone = model.system(config.waters, rv.OpenBox())
-            within = alone.potential.part(rv.HarmonicBond) + alone.potential.part(rv.HarmonicAngle)
-            return rv.System(alone.topology, within)
+            bonds = rv.HarmonicBond(waters.bonds, model.stiffness, model.length)
+            return rv.System(waters, bonds + rv.HarmonicAngle(waters.angles, model.angle_stiffness, model.angle))
 
         phases = [targets.Phase("liquid", liquid)]
         phases += [targets.Phase(name, gas) for name in sorted({r.gas for r in file.targets} - {""})]
@@ -299,7 +300,7 @@ class Isobar:
             draw = lambda key, system=system, t=t: rv.maxwell_boltzmann(system.topology, t, key=key)
             keys = jax.random.split(jax.random.fold_in(self.key(4), k), self.config.chains)
             velocities = jax.vmap(draw)(keys).astype(liquid.positions.dtype)
-            box = liquid.box if point.targets else rv.OpenBox()
+            box = liquid.box if point.targets else rv.OpenBox()  # pyright: ignore[reportCallIssue]
             state = rv.State(liquid.positions, liquid.velocities, box).repeat(self.config.chains)
             if known is not None and point.targets:
                 where = lambda s: (s.positions, s.box.lengths)
@@ -328,6 +329,7 @@ class Isobar:
             scale = np.array([GRAM, 1.0, 1.0])[-len(found[0]) :]
             rows.append([np.pad(np.array(x) / scale, (3 - len(x), 0), constant_values=np.nan) for x in found])
             if point.targets:
+                assert isinstance(chains.states.box, rv.OrthorhombicBox)  # as it was
                 ends.append((np.asarray(chains.states.positions), np.asarray(chains.states.box.lengths)))
         value, error = (np.array(x, float) for x in zip(*rows, strict=True))
         positions, lengths = map(np.stack, zip(*ends, strict=True))

@@ -39,22 +39,20 @@ def test_bad_input(capsys, tmp_path):
 def test_targets_that_come_with_the_project():
     """Against the equations that they are cited from."""
     for record in TARGETS.targets:
-        t = float(record.temperature.value) - 273.15
+        t, found = float(record.temperature.value) - 273.15, np.asarray(record.value.number)
         if record.kind == "density":  # Kell 1975, kg/m³
             a = (999.83952, 16.945176, -7.9870401e-3, -46.170461e-6, 105.56302e-9, -280.54253e-12)
             wanted = np.polyval(a[::-1], t) / (1 + 16.879850e-3 * t) / 1000
-            assert float(record.value.number) == pytest.approx(wanted, abs=6e-6)
+            assert found == pytest.approx(wanted, abs=6e-6)
         elif record.kind == "dielectric_constant":  # Malmberg and Maryott 1956
-            assert float(record.value.number) == pytest.approx(
-                np.polyval((-1.410e-6, 9.398e-4, -0.40008, 87.740), t), abs=6e-3
-            )
+            assert found == pytest.approx(np.polyval((-1.410e-6, 9.398e-4, -0.40008, 87.740), t), abs=6e-3)
         else:  # enthalpies of formation of gas and liquid, CODATA
-            assert float(record.value.number) == pytest.approx(285.830 - 241.826, abs=6e-3)
+            assert found == pytest.approx(285.830 - 241.826, abs=6e-3)
     isobar = water_density.Isobar.of(water_density.PRESETS["smoke"])
     assert [point.name for point in isobar.points[-2:]] == ["liquid 358.15 K 1 bar", "gas 298.15 K"]
     liquid, gas = (isobar.points[k].system(rv.WaterModel.qspcfw()) for k in (0, -1))
     assert liquid.topology.num_atoms == gas.topology.num_atoms == 24
-    steps = [sampler.num_steps for sampler in isobar.samplers]
+    steps = [s.num_steps for s in isobar.samplers if isinstance(s, rv.openmm.OpenMMSampler)]
     assert steps[0] > steps[1] == steps[2]
 
 
@@ -62,7 +60,7 @@ def test_mirrored_dielectric_constant():
     """Of many samples it is the other; of few the other is too small by what the mean of M happens to be."""
     moments = jnp.asarray(np.random.default_rng(0).normal(size=(4000, 1, 3)))
     few, many = (
-        [o.reduce(None, x, jnp.full(len(x), 1 / len(x)), rv.NVT(300.0))
+        [o.reduce(jnp.zeros(1), x, jnp.full(len(x), 1 / len(x)), rv.NVT(300.0))
          for o in (water_density.MirroredDielectricConstant(), rv.DielectricConstant())]
         for x in (moments[:10], moments)
     )  # fmt: skip
