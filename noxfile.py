@@ -134,6 +134,7 @@ def experiments(session: nox.Session) -> None:
         "water_density",
         "gradient_horizon",
         "pretrain_water",
+        "diamond",
         "double_well",
         "reversal_error",
     ]

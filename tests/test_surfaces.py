@@ -250,6 +250,17 @@ def test_adjoint(name):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9 * np.abs(b).max())
 
 
+def test_stillinger_weber_at_its_cutoff():
+    """In single precision a distance may round to the cutoff and its square to less."""
+    potential = rv.StillingerWeber(200.0, 0.14, cutoff=0.252)
+    away = np.random.default_rng(0).normal(size=(20000, 3))
+    away = jnp.asarray(away * (0.252 / np.linalg.norm(away, axis=1, keepdims=True)), jnp.float32)
+    pair = lambda x: potential.energy(jnp.stack([jnp.zeros_like(x), x]), rv.OpenBox())
+    energies, slopes = jax.jit(jax.vmap(jax.value_and_grad(pair)))(away)
+    np.testing.assert_array_equal(energies, 0)
+    np.testing.assert_array_equal(slopes, 0)
+
+
 def test_atoms_at_one_place():
     state = argon_state()
     together = state.positions.at[1].set(state.positions[0])

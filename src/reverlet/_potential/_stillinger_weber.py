@@ -54,12 +54,13 @@ class StillingerWeber(AbstractGraphPotential):
     def atom_energies(self, edges):
         d = [edges.d[..., k] for k in range(3)]
         r = jnp.sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2])
-        # at the cutoff, where no neighbor is, the exponents would be infinite
-        gap = jnp.where(edges.mask, r - self.cutoff, -self.cutoff)
+        # at the cutoff the exponents would be infinite, and just below it exponentials are zero in any precision
+        near = edges.mask & (r < self.cutoff - 1e-4 * self.sigma)
+        gap = jnp.where(near, r - self.cutoff, -self.cutoff)
         ratio = self.sigma / r
         pair = jnp.exp(self.sigma / gap) * (self.repulsion * ratio**4 - 1)
-        pairs = 0.5 * self.pair_strength * jnp.sum(jnp.where(edges.mask, pair, 0), axis=1)
-        g = jnp.where(edges.mask, jnp.exp(self.decay * self.sigma / gap), 0)
+        pairs = 0.5 * self.pair_strength * jnp.sum(jnp.where(near, pair, 0), axis=1)
+        g = jnp.where(near, jnp.exp(self.decay * self.sigma / gap), 0)
         u = [x / r for x in d]
         gu = [g * x for x in u]
         total = lambda x: jnp.sum(x, axis=1)
