@@ -1,4 +1,14 @@
+import atexit
 import gc
+import os
+import tempfile
+
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # What one process compiled, the others load: workers, the programs that tests start, and the same worker after it
+    # forgot its programs. Set before JAX is imported; only the first process comes here, and the folder ends with it.
+    compiled = tempfile.TemporaryDirectory(prefix="compiled-", ignore_cleanup_errors=True)
+    atexit.register(compiled.cleanup)
+    os.environ |= {"JAX_COMPILATION_CACHE_DIR": compiled.name, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 
 import jax
 import jaxtyping
@@ -38,6 +48,13 @@ def pytest_xdist_make_scheduler(config, log):
             return nodeid if file in APART else file
 
     return ByFile(config, log)
+
+
+def pytest_collection_finish():
+    """Tracing makes many objects that live, and Python's collector would look through them again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 20)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -41,7 +41,10 @@ def test_blocks_run(page, tmp_path):
     # a process of its own: pages choose their precision, and the suite's settings must not help them
     left_out = ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS") if page.name in AS_USERS_DO else ()
     environment = {"JAX_PLATFORMS": "cpu", **{k: v for k, v in os.environ.items() if k not in left_out}}
-    program = "import sys; exec(compile(sys.stdin.read(), sys.argv[1], 'exec'), {'__name__': '__main__'})"
+    program = (
+        "import gc, sys; gc.set_threshold(200_000, 20, 20)\n"  # as in conftest.py
+        "exec(compile(sys.stdin.read(), sys.argv[1], 'exec'), {'__name__': '__main__'})"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program, str(page)],
         input=runnable(page),
