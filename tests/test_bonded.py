@@ -63,27 +63,34 @@ def test_invariances(name, seed):
     np.testing.assert_allclose(jnp.sum(jnp.cross(x, forces(potential, x, rv.OpenBox())), axis=0), 0, atol=1e-12 * size)
 
 
+@eqx.filter_jit
+def derivatives(potential, x, box, w, along):
+    """Of the forces along w; of their work along w by parameters, along `along`; and the stress."""
+    parameters, rest = eqx.partition(potential, eqx.is_inexact_array)
+    push = jax.jvp(lambda x: potential.forces(x, box), (x,), (w,))[1]
+    slopes = jax.grad(lambda p: jnp.sum(eqx.combine(p, rest).forces(x, box) * w))(parameters)
+    products = jax.tree.map(lambda slope, a: jnp.sum(slope * a), slopes, along)
+    return push, sum(jax.tree.leaves(products)), potential.stress(x, box)
+
+
 @pytest.mark.parametrize("name", BONDED)
 def test_derivatives_against_finite_differences(name):
     potential, x, box = BONDED[name], chain(), SKEWED
-    w = random_like(x, 1)
+    w, strain = random_like(x, 1), random_like(jnp.zeros((3, 3)), 2)
+    parameters, rest = eqx.partition(potential, eqx.is_inexact_array)
+    along = jax.tree.map(lambda p: 0.5 * p + 0.1, parameters)
+    push, slope, stress = derivatives(potential, x, box, w, along)
     # truncation: step² times a third derivative; 1e-14 * 1e6 of the slope at most
     numeric = central_difference(lambda x: energy(potential, x, box), x, w, 1e-7)
     np.testing.assert_allclose(-jnp.sum(forces(potential, x, box) * w), numeric, rtol=1e-6)
     numeric = central_difference(lambda x: forces(potential, x, box), x, w, 1e-7)
-    push = jax.jit(lambda x: jax.jvp(lambda x: potential.forces(x, box), (x,), (w,))[1])
-    np.testing.assert_allclose(push(x), numeric, rtol=1e-6, atol=1e-6 * np.abs(numeric).max())
+    np.testing.assert_allclose(push, numeric, rtol=1e-6, atol=1e-6 * np.abs(numeric).max())
     # parameters, through the force; a step of 1e-6 of each
-    parameters, rest = eqx.partition(potential, eqx.is_inexact_array)
-    work = jax.jit(lambda p: jnp.sum(eqx.combine(p, rest).forces(x, box) * w))
-    along = jax.tree.map(lambda p: 0.5 * p + 0.1, parameters)
-    got = sum(jnp.sum(a * b) for a, b in zip(*map(jax.tree.leaves, (jax.grad(work)(parameters), along)), strict=True))
-    np.testing.assert_allclose(got, central_difference(work, parameters, along, 1e-6), rtol=1e-6)
-    # strain
-    strained = jax.jit(lambda s: potential.energy(x @ (jnp.eye(3) + s).T, box.deform(jnp.eye(3) + s)))
-    strain = random_like(jnp.zeros((3, 3)), 2)
-    numeric = central_difference(strained, jnp.zeros((3, 3)), strain, 1e-7)
-    np.testing.assert_allclose(jnp.sum(potential.stress(x, box) * strain) * box.volume, numeric, rtol=1e-6)
+    work = lambda p: jnp.sum(forces(eqx.combine(p, rest), x, box) * w)
+    np.testing.assert_allclose(slope, central_difference(work, parameters, along, 1e-6), rtol=1e-6)
+    deformed = lambda s: energy(potential, x @ (jnp.eye(3) + s).T, box.deform(jnp.eye(3) + s))
+    numeric = central_difference(deformed, jnp.zeros((3, 3)), strain, 1e-7)
+    np.testing.assert_allclose(jnp.sum(stress * strain) * box.volume, numeric, rtol=1e-6)
 
 
 def in_openmm(force, x, box):

@@ -21,7 +21,7 @@ PROGRAM = ROOT / "tests" / "devices_program.py"
 @contextlib.contextmanager
 def running(*command, devices=1):
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")])
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     # compiled quickly rather than well: most of the time of so small a run is compiling
     quick = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     environment = {**os.environ, **quick, "PYTHONPATH": path, "XLA_FLAGS": flags}
