@@ -36,22 +36,36 @@ def test_pages_with_code_are_found():
     assert {"README.md", "getting-started.md", "reversible-adjoint.md"} <= {page.name for page in WITH_CODE}
 
 
+@pytest.fixture(scope="module")
+def pages_program():
+    """Forks a process for each page: half of the time of most of them would be imports."""
+    # not this process, which has threads: pages choose their precision, and the suite's settings must not help them
+    command, environment = [sys.executable, ROOT / "tests/pages_program.py"], {"JAX_PLATFORMS": "cpu", **os.environ}
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+    ) as process:
+        yield process
+        process.stdin.close()
+
+
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_blocks_run(page, tmp_path):
-    # a process of its own: pages choose their precision, and the suite's settings must not help them
-    left_out = ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS") if page.name in AS_USERS_DO else ()
-    environment = {"JAX_PLATFORMS": "cpu", **{k: v for k, v in os.environ.items() if k not in left_out}}
-    program = (
-        "import gc, sys; gc.set_threshold(200_000, 20, 20)\n"  # as in conftest.py
-        "exec(compile(sys.stdin.read(), sys.argv[1], 'exec'), {'__name__': '__main__'})"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(page)],
-        input=runnable(page),
-        cwd=tmp_path,
-        env=environment,
-        text=True,
-        encoding="utf-8",
-        capture_output=True,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+def test_blocks_run(page, tmp_path, request):
+    program, folder, printed = tmp_path / "program.py", tmp_path / "folder", tmp_path / "printed"
+    folder.mkdir()
+    program.write_text(runnable(page), "utf-8")
+    if page.name in AS_USERS_DO:
+        environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS")}
+        with open(printed, "w") as output:
+            done = subprocess.run(
+                [sys.executable, program],
+                cwd=folder,
+                env={"JAX_PLATFORMS": "cpu", **environment},
+                stdout=output,
+                stderr=output,
+            )
+        status = done.returncode
+    else:
+        process = request.getfixturevalue("pages_program")
+        print(program, page, folder, printed, sep="\t", file=process.stdin, flush=True)
+        status = int(process.stdout.readline())
+    assert status == 0, printed.read_text("utf-8")[-4000:]
