@@ -103,6 +103,7 @@ def test_expectation_in_parts():
     samples = rv.Samples.of(SYSTEM, rv.NVT(300.0), start)
     k = jnp.array(251.0)  # not as drawn, so that the weights differ
 
+    @eqx.filter_jit
     def estimate(k, batch):
         system = eqx.tree_at(lambda s: s.potential.k, SYSTEM, k)
         dynamics = rv.Dynamics(dt=DT, num_steps=STEPS, save_every=3, batch=batch)
@@ -111,7 +112,7 @@ def test_expectation_in_parts():
 
     got, wanted = estimate(k, 3), estimate(k, None)
     assert_trees_close(got, wanted, rtol=1e-11)
-    slope = jax.grad(lambda k: estimate(k, 3)[0].value)(k)
+    slope = jax.jit(jax.grad(lambda k: estimate(k, 3)[0].value))(k)
     np.testing.assert_allclose(slope, got[1][1].total.potential.k, rtol=1e-10)
 
 

@@ -1,5 +1,6 @@
 """Viscosity and thermal conductivity: their fluxes by independent formulas, their integrals by a closed form."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,6 +38,14 @@ def state_of(seed, dtype=None):
     return argon_state(seed=seed, dtype=dtype)
 
 
+@jax.jit
+def slopes_of_pairs(r):
+    return jax.grad(lambda r: jnp.sum(jax.vmap(pair_of)(r)))(r)
+
+
+viscous_flux = jax.jit(lambda s: rv.Viscosity(1.0).record(SYSTEM, s, s))
+
+
 @given(SEEDS)
 @very_few
 def test_viscous_flux_by_forces_and_pairs(seed):
@@ -47,13 +56,13 @@ def test_viscous_flux_by_forces_and_pairs(seed):
     i, j = np.triu_indices(len(x), 1)
     d = x[i] - x[j]
     d = d - lengths * jnp.round(d / lengths)
-    slope = jax.grad(lambda r: jnp.sum(jax.vmap(lambda a: pair_of(a))(r)))(jnp.sqrt(jnp.sum(d**2, axis=1)))
+    slope = slopes_of_pairs(jnp.sqrt(jnp.sum(d**2, axis=1)))
     force = -(slope / jnp.sqrt(jnp.sum(d**2, axis=1)))[:, None] * d
     v = v - jnp.sum(m[:, None] * v, axis=0) / jnp.sum(m)
     pressure = (np.einsum("i,ia,ib->ab", m, v, v) + np.einsum("ia,ib->ab", d, force)) / state.box.volume
     traceless = pressure - np.trace(pressure) / 3 * np.eye(3)
     wanted = traceless * np.sqrt(float(state.box.volume) / 10)
-    got = jax.jit(lambda s: rv.Viscosity(1.0).record(SYSTEM, s, s))(state)
+    got = viscous_flux(state)
     # rounding, of a virial that is a sum of large terms of both signs
     np.testing.assert_allclose(got, wanted, atol=1e-11 * np.abs(pressure).max(), rtol=1e-10)
     assert abs(np.trace(got)) < 1e-12 * np.abs(got).max()
@@ -64,6 +73,18 @@ def pair_of(r):
     return pair_sum(jnp.stack([jnp.zeros(3), jnp.stack([r, 0.0 * r, 0.0 * r])]), None, SIGMA, EPSILON, CUTOFF, 0.4)
 
 
+current = eqx.filter_jit(heat_current)
+forces_in_the_open = jax.jit(lambda x: SWITCHED.forces(x, rv.OpenBox()))
+
+
+@jax.jit
+def moment_of_energy(x, v, m):
+    i, j = np.triu_indices(len(x), 1)
+    u = jax.vmap(pair_of)(jnp.sqrt(jnp.sum((x[i] - x[j]) ** 2, axis=1)))
+    e = jnp.zeros(len(x)).at[i].add(0.5 * u).at[j].add(0.5 * u) + 0.5 * m[:, 0] * jnp.sum(v**2, axis=1)
+    return jnp.sum(e[:, None] * x, axis=0)
+
+
 @given(SEEDS)
 @very_few
 def test_heat_current_is_how_the_center_of_energy_moves(seed):
@@ -72,18 +93,13 @@ def test_heat_current_is_how_the_center_of_energy_moves(seed):
     topology = SYSTEM.topology
     v = rv.maxwell_boltzmann(topology, 300.0, key=jax.random.key(seed))
     system, box = SYSTEM, rv.OpenBox()
-    force = SWITCHED.forces(x, box)
-    m = topology.masses[:, None]
-    i, j = np.triu_indices(len(x), 1)
+    m, force = topology.masses[:, None], forces_in_the_open(x)
 
     def moment(t):  # to first order in t the motion is exact, and a central difference sees no more
-        xt, vt = x + t * v, v + t * force / m
-        u = jax.vmap(pair_of)(jnp.sqrt(jnp.sum((xt[i] - xt[j]) ** 2, axis=1)))
-        e = jnp.zeros(len(x)).at[i].add(0.5 * u).at[j].add(0.5 * u) + 0.5 * m[:, 0] * jnp.sum(vt**2, axis=1)
-        return jnp.sum(e[:, None] * xt, axis=0)
+        return moment_of_energy(x + t * v, v + t * force / m, m)
 
     wanted = central_difference(moment, jnp.asarray(0.0), 1.0, 1e-5)
-    got = heat_current(system, rv.State(x, v, box))
+    got = current(system, rv.State(x, v, box))
     # a step of 1e-5 ps moves atoms by 1e-6 of σ: an error of its square, and rounding 1e-16/1e-5 of the moment
     np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-6 * float(jnp.max(jnp.abs(wanted))))
 
@@ -92,7 +108,8 @@ def test_heat_current_is_how_the_center_of_energy_moves(seed):
 def test_flux_in_a_moving_frame_wrapped_with_lists_and_in_single_precision(observable):
     state = argon_state(3)
     topology = argon_topology(3)
-    record = lambda system, s: np.asarray(jax.jit(lambda s: observable.record(system, s, s))(s))
+    compiled = eqx.filter_jit(lambda system, s: observable.record(system, s, s))
+    record = lambda system, s: np.asarray(compiled(system, s))
     plain = record(rv.System(topology, SWITCHED), state)
     scale = np.abs(plain).max()
     moving = rv.State(state.positions, state.velocities + jnp.array([1.0, -2.0, 3.0]), state.box)
