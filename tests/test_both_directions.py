@@ -117,7 +117,6 @@ def test_gradient():
     forward = dataclasses.replace(BOTH, adjoint=rv.ForwardMode())
     along = jax.jit(lambda p: jax.jvp(lambda p: diffusion(p, forward), (p,), (tangent,))[1])(SWITCHED)
     np.testing.assert_allclose(along, 0.3 * got.sigma - 0.7 * got.epsilon, rtol=1e-9)
-    assert got.sigma != slope(SWITCHED, ONE).sigma
 
 
 def test_default_record_in_single_precision():
