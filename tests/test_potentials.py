@@ -354,7 +354,13 @@ DERIVATIVES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", DERIVATIVES)
+# the same orders as others have, by rules that those go through as well
+_SLOW = ("gradient of gradient", "hessian, reverse over reverse", "third, gradient of jvp of jvp")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in _SLOW else name for name in DERIVATIVES]
+)
 def test_derivatives(name):
     derive = DERIVATIVES[name]
     got, wanted = jax.jit(derive(ours))(*POINT), jax.jit(derive(plain))(*POINT)
