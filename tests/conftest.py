@@ -57,28 +57,12 @@ def pytest_collection_finish():
     gc.set_threshold(200_000, 20, 20)
 
 
-MOST_MAPS = 15_000
-
-
-def memory_maps():
-    """How many this process has; more than enough where nobody says."""
-    try:
-        with open("/proc/self/maps", "rb") as file:
-            return sum(1 for _ in file)
-    except OSError:
-        return MOST_MAPS + 1
-
-
 @pytest.fixture(autouse=True, scope="module")
 def forget_compiled_programs():
-    """Each takes some memory maps, of which Linux gives a process 65,530: beyond that the compiler dies.
-
-    Only when there are many, since small operations are the same in all files.
-    """
+    """Each takes some memory maps, of which Linux gives a process 65,530: beyond that the compiler dies."""
     yield
-    if memory_maps() > MOST_MAPS:
-        jax.clear_caches()
-        gc.collect()
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture
