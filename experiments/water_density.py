@@ -83,17 +83,17 @@ class Config:
     """Time steps between samples; more where it is colder than 298.15 K."""
     longer: Annotated[int, at_least(1, 2)] = 2
     """How many times more where there is a dielectric constant, which needs the most."""
-    settling: Annotated[int, at_least(1, 20)] = 20
+    settling: Annotated[int, at_least(1, 16)] = 16
     """Samples of every chain that are thrown away first of all."""
-    samples: Annotated[int, at_least(8, 144)] = 144
+    samples: Annotated[int, at_least(8, 112)] = 112
     """Of every temperature whenever the fit draws new ones, a multiple of the chains."""
     equilibration: Annotated[int, at_least(1, 6)] = 6
     """Samples of every chain that are thrown away before."""
-    updates: Annotated[int, at_least(1, 3)] = 3
+    updates: Annotated[int, at_least(1, 2)] = 2
     """Steps at most; the fit ends when they are within their noise."""
-    before: Annotated[int, at_least(8, 48)] = 48
+    before: Annotated[int, at_least(8, 64)] = 64
     """Samples of every temperature that the water at the start is measured with."""
-    check: Annotated[int, at_least(8, 160)] = 160
+    check: Annotated[int, at_least(8, 144)] = 144
     """And the fitted one."""
 
     def __post_init__(self):
@@ -277,7 +277,10 @@ class Isobar:
             if any(isinstance(target.observable, MirroredDielectricConstant) for target in point.targets):
                 steps *= c.longer
             pressure = point.ensemble.pressure if isinstance(point.ensemble, rv.NPT) else None
-            made.append(rv.openmm.OpenMMSampler(t, 1.0, dt=c.dt, num_steps=max(1, round(steps)), pressure=pressure))
+            # so much friction, and so many moves of the volume, since energy and volume forget faster that way
+            made.append(
+                rv.openmm.OpenMMSampler(t, 5.0, dt=c.dt, num_steps=max(1, round(steps)), pressure=pressure, every=10)
+            )
         return made
 
     def key(self, stage: int) -> Any:

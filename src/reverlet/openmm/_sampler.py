@@ -24,8 +24,8 @@ class OpenMMSampler(AbstractMarkovSampler):
     """Langevin dynamics run by OpenMM, at constant volume or constant pressure, of what `to_system` can express.
 
     By its `LangevinMiddleIntegrator`, whose velocities are those half a step before the positions they come with: for
-    trajectories draw new ones with `maxwell_boltzmann`. With a `pressure`, a `MonteCarloBarostat` scales the box, all
-    directions alike, every 25 steps; each sample has a box of its own, and molecules may come back as other images.
+    trajectories draw new ones with `maxwell_boltzmann`. With a `pressure`, a `MonteCarloBarostat` tries to scale the box,
+    all directions alike, `every` so many steps; each sample has a box of its own, and molecules may come back as other images.
 
     The energies of the samples are those of our own potential, so that they can be reweighted. OpenMM's forces differ
     from ours by what mesh and precision cost there: `Ewald` and `P3M` are its PME with their accuracy.
@@ -36,7 +36,8 @@ class OpenMMSampler(AbstractMarkovSampler):
 
     **Arguments:** `temperature` (K), `friction` (1/ps), `dt` (ps), `num_steps` between two samples of a chain;
     `pressure` (kJ/mol/nm³, such as `1 * units.BAR`); `platform`, the name of one, by default what OpenMM takes for
-    the fastest.
+    the fastest; `every` how many steps the volume is tried, 25 as OpenMM does it by itself: of small boxes it changes
+    faster with fewer, which cost a fifth more time at 10.
 
     **Errors:** `ValueError` for numbers that are not positive and for a platform that there is not; when sampling, as
     of `to_system`, for a pressure in an open box, and inside `jax.jit`.
@@ -50,6 +51,7 @@ class OpenMMSampler(AbstractMarkovSampler):
     num_steps: int = checked(count(), static=True, kw_only=True)
     pressure: OptionalParameter = checked(optional(finite("kJ/mol/nm³")), default=None, kw_only=True)
     platform: str | None = eqx.field(static=True, default=None, kw_only=True)
+    every: int = checked(count(), static=True, default=25, kw_only=True)
 
     def __check_init__(self):
         if self.platform is not None:
@@ -100,8 +102,8 @@ class OpenMMSampler(AbstractMarkovSampler):
         simulated = to_system(system, state.box)
         temperature = float(self.temperature)
         if self.pressure is not None:
-            # as often as usual, but at least once a round: every call begins to count anew
-            frequency = min(25, self.num_steps)
+            # at least once a round: every call begins to count anew
+            frequency = min(self.every, self.num_steps)
             barostat = openmm.MonteCarloBarostat(float(self.pressure) / units.BAR, temperature, frequency)
             barostat.setRandomNumberSeed(seeds[1])
             simulated.addForce(barostat)
