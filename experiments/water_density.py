@@ -85,9 +85,9 @@ class Config:
     """How many times more where there is a dielectric constant, which needs the most."""
     settling: Annotated[int, at_least(1, 16)] = 16
     """Samples of every chain that are thrown away first of all."""
-    samples: Annotated[int, at_least(8, 112)] = 112
+    samples: Annotated[int, at_least(8, 160)] = 160
     """Of every temperature whenever the fit draws new ones, a multiple of the chains."""
-    equilibration: Annotated[int, at_least(1, 6)] = 6
+    equilibration: Annotated[int, at_least(1, 8)] = 8
     """Samples of every chain that are thrown away before."""
     updates: Annotated[int, at_least(1, 2)] = 2
     """Steps at most; the fit ends when they are within their noise."""

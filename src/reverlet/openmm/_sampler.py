@@ -24,8 +24,9 @@ class OpenMMSampler(AbstractMarkovSampler):
     """Langevin dynamics run by OpenMM, at constant volume or constant pressure, of what `to_system` can express.
 
     By its `LangevinMiddleIntegrator`, whose velocities are those half a step before the positions they come with: for
-    trajectories draw new ones with `maxwell_boltzmann`. With a `pressure`, a `MonteCarloBarostat` tries to scale the box,
-    all directions alike, `every` so many steps; each sample has a box of its own, and molecules may come back as other images.
+    trajectories draw new ones with `maxwell_boltzmann`. With a `pressure`, a `MonteCarloBarostat` tries `every` so many
+    steps to scale the box, all directions alike; each sample has a box of its own, and molecules may come back as other
+    images.
 
     The energies of the samples are those of our own potential, so that they can be reweighted. OpenMM's forces differ
     from ours by what mesh and precision cost there: `Ewald` and `P3M` are its PME with their accuracy.
@@ -36,8 +37,7 @@ class OpenMMSampler(AbstractMarkovSampler):
 
     **Arguments:** `temperature` (K), `friction` (1/ps), `dt` (ps), `num_steps` between two samples of a chain;
     `pressure` (kJ/mol/nm³, such as `1 * units.BAR`); `platform`, the name of one, by default what OpenMM takes for
-    the fastest; `every` how many steps the volume is tried, 25 as OpenMM does it by itself: of small boxes it changes
-    faster with fewer, which cost a fifth more time at 10.
+    the fastest; `every` how many steps the volume is tried, by default 25 as OpenMM does.
 
     **Errors:** `ValueError` for numbers that are not positive and for a platform that there is not; when sampling, as
     of `to_system`, for a pressure in an open box, and inside `jax.jit`.
