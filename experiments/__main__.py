@@ -13,6 +13,7 @@ EXPERIMENTS = {
     "reversal_error": "how far back a trajectory can be walked, in floating point and on a lattice",
     "water_density": "fit a flexible water to its densities at five temperatures, and more, by reweighting",
     "water_ir": "recover a force field of water from its infrared spectrum",
+    "water_refine": "refine a neural potential of water by its infrared spectrum and its pressure",
     "slurm": "submit another experiment to SLURM, on many nodes",
 }
 

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import equinox as eqx
 import jax
@@ -121,8 +121,10 @@ class AbstractCommand:
 def open_folder(name: str, command: AbstractCommand) -> Folder:
     """The output folder of a run of the experiment `name`."""
     config = command.config
-    described = {**dataclasses.asdict(config), "structure": config.structure and str(config.structure)}
-    described["structure_sha256"] = config.structure and digest(config.structure)
+    described = dataclasses.asdict(config)
+    for field, value in dataclasses.asdict(config).items():
+        if isinstance(value, Path):
+            described |= {field: str(value), f"{field}_sha256": digest(value)}
     out = command.out or free_folder(Path("results") / name)
     if command.accept_changes and not command.resume:
         raise BadInput("--accept-changes is given without --resume; wanted a run to go on with.")
@@ -130,7 +132,7 @@ def open_folder(name: str, command: AbstractCommand) -> Folder:
         raise BadInput(
             f"The fit in {out} has ended; wanted one to go on with by other rates. Leave --accept-changes out."
         )
-    rates = [k for k in described if k.endswith("_rate") or k == "momentum"] if command.accept_changes else []
+    rates = [k for k in described if k.endswith("rate") or k == "momentum"] if command.accept_changes else []
     return Folder(out, {"experiment": name, **described}, resume=command.resume, changeable=rates)
 
 
@@ -271,44 +273,88 @@ def fit(
 
     schedule = lambda rate: optax.cosine_decay_schedule(rate, config.updates, config.final_rate)
     optimizer = rv.per_parameter(lambda rate: optax.adam(schedule(rate), b1=config.momentum), rates)
-    # where updates leave it: elsewhere, it would compile the update twice
-    placed = lambda params: on_all(optimizer.init(params), sampling.mesh)
+    files = Files(checkpoint, history, accept_changes)
+    return descend(loss_fn, target, config, sampling.mesh, optimizer, model, chains, key, files, positive=positive)
 
-    file = History(history)
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """Where a fit goes on from, if there is something, and what it writes after every update."""
+
+    checkpoint: Path
+    history: Path
+    accept_changes: bool = False
+
+
+class Told(Protocol):
+    """What a fit says of its updates."""
+
+    def lines(self, history: Any) -> list[dict[str, Any]]:
+        """The history of a fit as one record per update."""
+        ...
+
+    def show(self, line: dict[str, Any]) -> str:
+        """What stands beside the progress bar after an update."""
+        ...
+
+    def check(self, state: rv.FitState) -> None:
+        """Raises `SimulationError` for parameters that no update can go on from."""
+        ...
+
+
+def descend(
+    loss_fn: Callable[..., Any],
+    told_by: Told,
+    config: AbstractConfig,
+    mesh: jax.sharding.Mesh | None,
+    optimizer: optax.GradientTransformation,
+    model: Any,
+    carry: Any,
+    key: PRNGKeyArray,
+    files: Files,
+    *,
+    positive: Callable[[Any], Any] | None = None,
+    trainable: Any = None,
+) -> rv.FitState:
+    """As of `rv.fit`, with a checkpoint, a line of the history and a step of a progress bar for every update."""
+    # where updates leave it: elsewhere, it would compile the update twice
+    placed = lambda params: on_all(optimizer.init(params), mesh)
+    file = History(files.history)
     bar = tqdm(total=config.updates, desc="update", unit="", file=sys.stderr, disable=not leads())
 
     def note(state: rv.FitState) -> None:
         file.tick(state.step)
-        written = target.lines(state.history)
+        written = told_by.lines(state.history)
         file.write(written)
         if leads():
             bar.initial = bar.initial or state.step - 1
-        bar.set_postfix_str(target.show(written[-1]), refresh=False)
+        bar.set_postfix_str(told_by.show(written[-1]), refresh=False)
         bar.update(state.step - bar.n)
         try:
-            target.check(state)
+            told_by.check(state)
         except rv.SimulationError:
             file.write(written[:-1])
             if leads():
                 try:  # in one step, so that a kill leaves one of them
-                    os.replace(checkpoint.with_name(f"{checkpoint.name}.previous"), checkpoint)
+                    os.replace(files.checkpoint.with_name(f"{files.checkpoint.name}.previous"), files.checkpoint)
                 except FileNotFoundError:  # of the first update
-                    checkpoint.unlink()
+                    files.checkpoint.unlink()
             raise
 
     with bar:
         fitted = rv.fit(
             loss_fn,
-            on_all(model, sampling.mesh),
+            on_all(model, mesh),
             optax.GradientTransformation(placed, optimizer.update),
             num_steps=config.updates,
             key=key,
-            carry=on_all(chains, sampling.mesh),
+            carry=on_all(carry, mesh),
             positive=positive,
+            trainable=trainable,
             callback=note,
-            checkpoint=checkpoint,
+            checkpoint=files.checkpoint,
             resume="auto",
-            accept_changes=accept_changes,
+            accept_changes=files.accept_changes,
         )
-    file.write(target.lines(fitted.history))
+    file.write(told_by.lines(fitted.history))
     return fitted

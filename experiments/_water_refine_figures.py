@@ -1,0 +1,126 @@
+"""The figures of `water_refine`, from the files of its folder: `python -m experiments._water_refine_figures DIR`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from ._figures import DYNAMICAL, PATH, TARGET, THERMODYNAMIC, save_figures
+from ._folder import read_arrays, read_json
+
+ABSORPTION = r"$n\alpha$ / $10^3$ cm$^{-1}$"
+COLORS = {"target": TARGET, "before": THERMODYNAMIC, "after": PATH}
+NAMES = {"ir": "spectrum", "density": "pressure"}
+
+
+class Run:
+    """The files of a run."""
+
+    def __init__(self, folder: Path):
+        self.config: dict[str, Any] = read_json(folder / "config.json")["config"]
+        self.summary: dict[str, Any] = read_json(folder / "summary.json")
+        self.history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+        files = {"target": "reference", "before": "before", "after": "final"}
+        self.arrays = {name: read_arrays(folder / f"{file}.npz") for name, file in files.items()}
+
+    @property
+    def what(self) -> str:
+        return f"{self.summary['waters']} H$_2$O, {self.config['temperature']:g} K"
+
+    @property
+    def aim(self) -> str:
+        return "target" if self.summary["known"] else "experiment"
+
+
+def draw(folder: Path) -> list[Path]:
+    """Draws all figures into the folder of a run; returns their files."""
+    run = Run(folder)
+    figures = {"spectra": draw_spectra, "updates": draw_updates, "structure": draw_structure, "moved": draw_moved}
+    return save_figures(folder, {name: lambda f=function: f(run) for name, function in figures.items()})
+
+
+def draw_spectra(run: Run):
+    """Spectra before, after, and the target: cut as in the loss, and not."""
+    figure, panels = plt.subplots(2, 1, figsize=(6.4, 6.2), sharex=True)
+    length = run.config["validation"]
+    titles = {
+        "low": f"cut at {run.config['correlation']:g} ps, as fitted",
+        "full": f"correlation to {length:g} ps, Gaussian window of {1e3 * length / 3:.0f} fs, not fitted",
+    }
+    for axes, (kind, title) in zip(panels, titles.items(), strict=True):
+        away = run.summary["spectra"][kind]
+        axes.axhline(0, color="0.7", lw=0.6, zorder=0)
+        for name, color in COLORS.items():
+            arrays = run.arrays[name]
+            nu, chains = arrays["wavenumbers"], 1e-3 * arrays[kind].astype(float).mean(0)
+            mean = chains.mean(0)
+            known = name == "target"
+            label = run.aim if known else f"{name}: relative L2 {away[name]['relative_l2']:.3f}"
+            axes.plot(nu, mean, color=color, lw=2.6 if known else 1.0, label=label, alpha=0.6 if known else 1)
+            if len(chains) > 1:
+                error = 2 * chains.std(0, ddof=1) / np.sqrt(len(chains))
+                axes.fill_between(nu, mean - error, mean + error, color=color, alpha=0.2, lw=0)
+        axes.set(ylabel=ABSORPTION, title=f"{run.what}: {title}", xlim=(0, run.config["highest"]))
+        axes.legend(loc="upper left", bbox_to_anchor=(0.15, 1))
+    panels[1].set_xlabel("wavenumber / cm$^{-1}$   (bands: ± 2 standard errors)")
+    return figure
+
+
+def draw_updates(run: Run):
+    """Losses, and how far the gradients stand out of their noise, along the fit."""
+    names = run.config["targets"].split(",")
+    updates = np.array([line["update"] for line in run.history])
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.6))
+    for name, color in zip(names, (DYNAMICAL, THERMODYNAMIC), strict=False):
+        left.plot(updates, [line[name] for line in run.history], "o-", ms=3, lw=0.8, color=color, label=NAMES[name])
+        held_out = [run.summary["losses_held_out"][when][name] for when in ("before", "after")]
+        left.plot([0, updates[-1] + 1], held_out, "*", ms=10, color=color)
+        ratio = [line["norms"][name] / line["noises"][name] for line in run.history]
+        right.plot(updates, ratio, "o-", ms=3, lw=0.8, color=color, label=f"{NAMES[name]}: size over noise")
+    if len(names) == 2:
+        right.plot(updates, [line["cosine"] for line in run.history], "s", ms=3, color=PATH, label="cosine of both")
+    left.axhline(0, color="0.5", lw=0.8)
+    first = max(max(line[name] for name in names) for line in run.history)
+    left.set_yscale("symlog", linthresh=10 ** np.ceil(np.log10(max(3e-3 * first, 1e-9))))
+    left.set(xlabel="update", ylabel="loss", title=f"{run.what}: losses without the bias of noise\n(stars: held out)")
+    right.axhline(0, color="0.5", lw=0.8)
+    right.set(xlabel="update", title="gradients by all parameters")
+    for axes in (left, right):
+        axes.legend()
+    return figure
+
+
+def draw_structure(run: Run):
+    """Radial distribution functions, which were not fitted."""
+    figure, panels = plt.subplots(1, 3, figsize=(9.6, 3.2))
+    for axes, pair in zip(panels, ("OO", "OH", "HH"), strict=True):
+        for name, color in COLORS.items():
+            arrays = run.arrays[name]
+            if f"g_{pair}" not in arrays:
+                continue
+            chains = arrays[f"g_{pair}"].astype(float).mean(0)
+            r, mean, error = 10 * arrays["r"], chains.mean(0), 2 * chains.std(0, ddof=1) / np.sqrt(len(chains))
+            axes.plot(r, mean, color=color, lw=1, label=run.aim if name == "target" else name)
+            axes.fill_between(r, mean - error, mean + error, color=color, alpha=0.2, lw=0)
+        axes.axhline(1, color="0.7", lw=0.6, zorder=0)
+        axes.set(xlabel="r / Å", ylabel=f"$g_\\mathrm{{{pair}}}$", xlim=(0.7 if pair != "OO" else 2, None), ylim=(0, 4))
+        axes.set_title(f"{run.what}: not fitted")
+    panels[0].legend()
+    return figure
+
+
+def draw_moved(run: Run):
+    """Which weights moved."""
+    moved = run.summary["moved"]
+    figure, axes = plt.subplots(figsize=(5.6, 0.22 * len(moved) + 1))
+    axes.barh(list(moved)[::-1], 100 * np.array(list(moved.values()))[::-1], color=DYNAMICAL)
+    axes.set(xlabel="change, % of the size at the start (root mean squares)", title="which parameters moved")
+    return figure
+
+
+if __name__ == "__main__":
+    for file in draw(Path(sys.argv[1])):
+        print(file)

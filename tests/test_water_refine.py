@@ -1,0 +1,161 @@
+"""The experiment that refines a neural surface of water: its losses, their gradients, and what it refuses."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import central_difference, random_like
+
+import reverlet as rv
+
+pytest.importorskip("tyro")
+pytest.importorskip("matplotlib")
+from experiments import water_refine
+from experiments.__main__ import main
+from experiments._chains import Chains
+from experiments._errors import BadInput
+from experiments._measured_spectrum import measured
+from experiments._neural_water import Grids, NeuralWater, all_whole
+from experiments._refine_targets import Aim, cosine, pressure_part, size_and_noise, spectrum_part
+
+CHAINS, FRAMES = 2, 2
+
+
+@pytest.fixture(scope="module")
+def liquid():
+    """Eight waters on a small network, and what an update measures."""
+    box = rv.OrthorhombicBox(jnp.full(3, 0.62))
+    topology = rv.qspcfw(8, box, cutoff=0.3).topology
+    corners = 0.31 * jnp.stack(jnp.meshgrid(*[jnp.arange(2)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
+    shape = jnp.array([[0.0, 0.0, 0.0], [0.1, 0.0, 0.0], [-0.0375, 0.0927, 0.0]])
+    x = (corners + shape).reshape(-1, 3)
+    keys = jax.random.split(jax.random.key(0), 5)
+    network = rv.EANN.fresh(topology, key=keys[0], cutoff=0.3, num_radial=3, hidden=(4, 4))
+    moment = rv.DeepDipole.fresh(
+        topology, x, box, elements=["O", "H"], charges=[-2.0, 1.0], centers=["O"], cutoff=0.3, neurons=(2, 4), axis=2,
+        hidden=(4,), key=keys[1],
+    )  # fmt: skip
+    sampling = Chains(topology, 298.15, 1.0, 0.0005, 0.002)
+    water = NeuralWater(sampling, box, moment, Grids(4, 4000.0, 100.0, 0.1, 0.1, FRAMES))
+    shaken = jax.vmap(lambda k: rv.State(x + 0.002 * jax.random.normal(k, x.shape), jnp.zeros_like(x), box))
+    chains = sampling.with_new_velocities(shaken(jax.random.split(keys[2], CHAINS)), keys[3])
+    frames, starts, ends = water.draw(network, chains, keys[4])
+    assert len(frames) == CHAINS * FRAMES
+    np.testing.assert_array_equal(starts.states.positions, ends.positions)
+    return water, network, frames, starts
+
+
+def product(by_chain, direction):
+    """A gradient of contributions along a direction."""
+    pairs = zip(jax.tree.leaves(by_chain), jax.tree.leaves(direction), strict=True)
+    return float(sum(jnp.sum(jnp.sum(g, axis=0) * d) for g, d in pairs))
+
+
+@pytest.mark.slow
+def test_gradient_of_the_spectral_loss_is_that_of_differences(liquid):
+    """Through trajectories of 0.1 ps in both directions, by all parameters of the network."""
+    water, network, _, starts = liquid
+    nu = np.asarray(water.low.wavenumbers)
+    distance = Aim(1e3 * np.exp(-(((nu - 1500) / 500) ** 2)), 10.0, 0.0, 1000.0).distance(water)
+    part = eqx.filter_jit(lambda n: spectrum_part(distance, water, water.system(n), starts, "dynamical"))(network)
+    arrays, fixed = eqx.partition(network, eqx.is_inexact_array)
+
+    @jax.jit
+    def loss(arrays):  # the weights stay those of the surface that the samples are of
+        system = water.system(eqx.combine(arrays, fixed))
+        run = water.short.run_many(system, starts.states, distance.record)
+        return distance.reduce(run.times, run.records, jnp.full(CHAINS, 1 / CHAINS), water.ensemble)
+
+    assert float(part.loss) == pytest.approx(float(loss(arrays)), rel=1e-9)
+    for seed in range(2):
+        direction = random_like(arrays, seed)
+        found = product(part.by_chain, direction)
+        assert found == pytest.approx(float(central_difference(loss, arrays, direction, 1e-5)), rel=1e-4)
+
+
+def test_gradient_of_the_pressure_is_that_of_the_reweighted_mean(liquid):
+    water, network, frames, _ = liquid
+    # so far off that the scatter between chains does not matter
+    aim = Aim(np.ones(1), 1.0, -1e9, 1e9)
+    part = eqx.filter_jit(lambda n: pressure_part(aim, water.system(n), frames, CHAINS))(network)
+    arrays, fixed = eqx.partition(network, eqx.is_inexact_array)
+
+    @jax.jit
+    def mean(arrays):
+        return rv.expectation(rv.Pressure(), water.system(eqx.combine(arrays, fixed)), frames).value
+
+    direction = random_like(arrays, 3)
+    wanted = 2 * float(central_difference(mean, arrays, direction, 1e-5)) / rv.units.BAR / 1e9
+    assert product(part.by_chain, direction) == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize("chains", [3, 8])
+def test_losses_have_no_bias_of_noise(chains):
+    rng = np.random.default_rng(0)
+    nu = np.arange(0, 2000.0, 500.0)
+    aim = Aim(np.ones(4), 10.0, 100.0, 50.0)
+    found = []
+    for _ in range(4000):
+        noise = rng.normal(size=(1, chains, 5))
+        found.append(aim.losses({"wavenumbers": nu, "low": 1.5 + noise[..., :4], "pressure": 200 + 50 * noise[..., 4]}))
+    for name, wanted in (("ir", 0.25), ("density", 4.0)):
+        values = np.array([f[name] for f in found])
+        assert abs(values.mean() - wanted) < 4 * values.std() / np.sqrt(len(values))
+
+
+def test_size_noise_and_angle_of_gradients():
+    rows = jnp.array([[3.0, 0.0], [1.0, 0.0]])
+    size, noise, flat = size_and_noise({"w": rows})
+    assert float(size) == 4
+    assert float(noise) == pytest.approx(2.0)  # the scatter of a sum of two: sqrt(2) times that of one
+    assert float(cosine(flat, jnp.array([1.0, 1.0]))) == pytest.approx(np.sqrt(0.5))
+
+
+def test_a_molecule_that_comes_apart(liquid):
+    water, _, _, starts = liquid
+    topology, x = water.sampling.topology, starts.states.positions[0]
+    assert all_whole(topology, water.box, x)
+    assert all_whole(topology, water.box, x.at[1].add(water.box.lengths))  # an image is as good
+    assert not all_whole(topology, water.box, x.at[1].add(0.1))
+
+
+def test_a_spectrum_of_another_quantity(tmp_path):
+    file = tmp_path / "spectrum.txt"
+    own = measured(None, "n_alpha")
+    write = lambda y: np.savetxt(file, np.stack([own.wavenumbers, y], axis=1))
+    write(own.intensities / (2 * np.pi * own.wavenumbers))
+    np.testing.assert_allclose(measured(file, "epsilon2").intensities, own.intensities, rtol=1e-12)
+    with pytest.raises(BadInput, match="--quantity epsilon2"):
+        measured(file, "n_alpha")
+    write(own.intensities)
+    np.testing.assert_allclose(measured(file, "n_alpha").intensities, own.intensities)
+    with pytest.raises(BadInput, match="--quantity n_alpha"):
+        measured(file, "epsilon2")
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--potential", "nowhere.npz"), "--potential is nowhere.npz, which is not there"),
+        (("--dipole", "nowhere.npz"), "--dipole is nowhere.npz, which is not there"),
+        (("--perturbation", "0"), "--perturbation is 0.0; wanted a number above zero"),
+        (("--interval", "0.0033"), "--interval is 0.0033; wanted a multiple of --frames time steps"),
+    ],
+)
+def test_refusals(flags, says, tmp_path, capsys):
+    preset = "self" if "--perturbation" in flags else "smoke"
+    assert main(["water_refine", "--preset", preset, *flags, "--out", str(tmp_path / "run")]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_surface_of_a_run_is_read_again(tmp_path, liquid):
+    water, network, _, _ = liquid
+    water_refine.write_surface(tmp_path / "eann.npz", network)
+    again = rv.EANN.from_npz(tmp_path / "eann.npz", water.sampling.topology, cutoff=0.3)
+    assert max(water_refine.how_far(network, again).values()) < 1e-6
+    off = water_refine.perturbed(network, 0.1, jax.random.key(0))
+    changed = {name for name, size in water_refine.how_far(network, off).items() if size > 0}
+    assert changed
+    assert all(name.startswith(("layers[1]", "last")) for name in changed)
