@@ -20,8 +20,8 @@ nox.options.sessions = ["lint", "types", "docs", "tests"]
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 
-# Half of the time of the tests is compiling, and most of what is compiled runs for milliseconds. The experiments, the
-# documentation and all other sessions are compiled as users' programs are.
+# Half of the time of the tests is compiling, and most of what is compiled runs for milliseconds. The documentation and
+# all other sessions but that of the experiments are compiled as users' programs are.
 COMPILED_QUICKLY = {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
@@ -120,7 +120,8 @@ def experiments(session: nox.Session) -> None:
     python = shutil.which("python", path=session.bin)
     folder = Path(tempfile.mkdtemp(dir=session.create_tmp()))
     # compiled quickly rather than well: most of the time of so small a run is compiling
-    quick = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    quick = {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3", **cache, **COMPILED_QUICKLY}
     environment = {name: value for name, value in {**session.env, **quick}.items() if value is not None}
 
     def run(name: str) -> subprocess.CompletedProcess:
@@ -128,6 +129,7 @@ def experiments(session: nox.Session) -> None:
         return subprocess.run(command, env=environment, capture_output=True, text=True)
 
     names = [  # the longest first
+        "water_refine",
         "water_ir",
         "lj_diffusion",
         "argon_isobar",

@@ -68,9 +68,8 @@ def spectrum_part(
 ) -> Part:
     """Of the spectrum along trajectories from one sample of every chain; `gradient`, total or dynamical."""
     estimate, found = rv.expectation_gradients(distance, system, starts, dynamics=water.short, keep_samples=True)
-    by_chain = found.dynamical_samples.potential
-    if gradient == "total":
-        by_chain = jax.tree.map(jnp.add, by_chain, found.thermodynamic_samples.potential)
+    dynamical, thermodynamic = _of_samples(found)
+    by_chain = jax.tree.map(jnp.add, dynamical, thermodynamic) if gradient == "total" else dynamical
     return Part(estimate.value, by_chain)
 
 
@@ -80,12 +79,20 @@ def pressure_part(aim: Aim, system: rv.System, frames: rv.Samples, chains: int) 
     estimate, found = rv.expectation_gradients(rv.Pressure(), system, frames, keep_samples=True)
     of_chains = lambda x: x.reshape(-1, chains, *x.shape[1:])
     add = lambda a, b: jnp.sum(of_chains(a + b), axis=0)
-    slopes = jax.tree.map(add, found.dynamical_samples.potential, found.thermodynamic_samples.potential)
+    slopes = jax.tree.map(add, *_of_samples(found))
     away = (jnp.mean(of_chains(estimate.records[:, 0]), axis=0) / rv.units.BAR - aim.pressure) / aim.pressure_scale
     others = (jnp.sum(away) - away) / (chains - 1)
     factor = 2 * others / (rv.units.BAR * aim.pressure_scale)
     by_chain = jax.tree.map(lambda s: factor.reshape(-1, *[1] * (s.ndim - 1)) * s, slopes)
     return Part(jnp.mean(away * others), by_chain)
+
+
+def _of_samples(found: rv.Gradients) -> tuple[PyTree, PyTree]:
+    """What every sample contributes to both parts, by the parameters of the potential."""
+    dynamical, thermodynamic = found.dynamical_samples, found.thermodynamic_samples
+    assert dynamical is not None
+    assert thermodynamic is not None
+    return dynamical.potential, thermodynamic.potential
 
 
 def size_and_noise(by_chain: PyTree) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, " parameters"]]:
