@@ -134,6 +134,7 @@ def experiments(session: nox.Session) -> None:
         "lj_diffusion",
         "argon_isobar",
         "water_density",
+        "cg_water",
         "gradient_horizon",
         "pretrain_water",
         "diamond",
