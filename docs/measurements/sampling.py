@@ -15,7 +15,7 @@ import numpy as np
 import reverlet as rv
 from reverlet.units import BAR, GRAM_PER_CUBIC_CENTIMETER
 
-WATERS, CUTOFF, TEMPERATURE, DT, EVERY, CHAINS = 64, 0.55, 298.15, 0.0005, 200, 2
+WATERS, CUTOFF, TEMPERATURE, DT, EVERY, CHAINS = 64, 0.55, 298.15, 0.001, 100, 2
 
 
 def liquid() -> tuple[rv.System, rv.State]:
