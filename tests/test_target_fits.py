@@ -14,6 +14,8 @@ from test_pools import PRESSURE, drawn
 
 import reverlet as rv
 from reverlet import reweighting
+from reverlet._gauss_newton import Curvature
+from reverlet._sensitivity import Linearized
 
 K, T = 250.0, (300.0, 360.0)
 TOPOLOGY = rv.Topology.from_elements(["Ar"])
@@ -307,6 +309,20 @@ def test_what_is_refused():
     other = rv.Samples(other.states, other.log_density, other.chain, rv.NPT(T[0], 1.0))
     with pytest.raises(ValueError, match=r"NPT and NVT|NVT and NPT"):
         pool.add(k, other)
+
+
+def test_a_step_is_judged_in_all_directions():
+    """Of two parameters whose sum is known and whose difference is not, a sum that is off is no noise, although the
+    noise of each of them is larger than the step."""
+    n = 64
+    samples = gaussian_samples(0, n, K, T[0])
+    jacobian = np.array([[1.0, 1.0], [0.01, -0.01]])
+    deviations = np.random.default_rng(0).normal(size=(n, 2)) / np.sqrt(n)  # their sum has a standard deviation of one
+    for off, least, most in ((5.0, 3.0, 4.0), (0.0, 0.0, 1e-6)):
+        group = (samples, deviations, np.zeros((n, 2, 2)))
+        found = Linearized(np.array([off, 0.0]), jacobian, (group,), ())
+        curvature = Curvature.of(found, reweighting.SquaredLoss(), np.zeros(1), np.zeros((1, 2)))
+        assert least <= curvature.step_over_noise(found) <= most
 
 
 def test_statistical_inefficiency_of_an_autoregression():

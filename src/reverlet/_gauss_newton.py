@@ -67,12 +67,19 @@ class Curvature(eqx.Module):
         return lambda r, j: r @ weighted + np.einsum("sep,e->sp", j, pull)
 
     def step_over_noise(self, found: Linearized) -> float:
-        """The undamped step over its standard error, that of residuals and of the jacobian propagated, as a root mean
-        square over parameters. A thousandth of what a parameter is uncertain by counts as noise too."""
+        """The undamped step in units of its noise, that of residuals and of the jacobian propagated: √(δᵀ C⁻¹ δ / p),
+        with the covariance C of the noise of p parameters.
+
+        One on average where there is nothing but noise, and large where any combination of parameters is known to be
+        off, however badly each of them is known. A thousandth of what targets tell counts as noise too.
+        """
         inverse, parts = np.linalg.pinv(self.hessian, hermitian=True), self.gradient_parts(found)
-        noise = found.error(lambda r, j: parts(r, j) @ inverse)
-        noise = np.sqrt(noise**2 + 1e-6 * np.diag(inverse))
-        return float(np.sqrt(np.mean((self.step(0.0) / noise) ** 2)))
+        noise = found.covariance(lambda r, j: parts(r, j) @ inverse) + 1e-6 * inverse
+        step = self.step(0.0)
+        scale = np.sqrt(np.diag(noise))  # parameters have units
+        scaled = step / scale
+        known = np.linalg.lstsq(noise / np.outer(scale, scale), scaled, rcond=None)[0]
+        return float(np.sqrt(max(0.0, scaled @ known) / len(step)))
 
     def covariance(self, found: Linearized) -> np.ndarray:
         """Of the parameters at the minimum: by the uncertainties of the targets and the priors, and by the errors of
