@@ -22,7 +22,12 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 # Half of the time of the tests is compiling, and most of what is compiled runs for milliseconds. The documentation and
 # all other sessions but that of the experiments are compiled as users' programs are.
-COMPILED_QUICKLY = {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+# Programs that come from a cache say so on the standard error, page after page, unless they are told not to.
+COMPILED_QUICKLY = {
+    "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
 
 
 def group(name: str) -> tuple[str, ...]:
@@ -121,7 +126,7 @@ def experiments(session: nox.Session) -> None:
     folder = Path(tempfile.mkdtemp(dir=session.create_tmp()))
     # compiled quickly rather than well: most of the time of so small a run is compiling
     cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    quick = {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3", **cache, **COMPILED_QUICKLY}
+    quick = {"JAX_PLATFORMS": "cpu", **cache, **COMPILED_QUICKLY}
     environment = {name: value for name, value in {**session.env, **quick}.items() if value is not None}
 
     def run(name: str) -> subprocess.CompletedProcess:

@@ -9,6 +9,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     compiled = tempfile.TemporaryDirectory(prefix="compiled-", ignore_cleanup_errors=True)
     atexit.register(compiled.cleanup)
     os.environ |= {"JAX_COMPILATION_CACHE_DIR": compiled.name, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    # else every program that is loaded says so, and a process whose standard error nobody reads stops when it is full
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 import jax
 import jaxtyping

@@ -51,6 +51,7 @@ def test_killed_twice_in_a_row(tmp_path, whole):
     for seconds in (0.01, 0.05):
         process, before = start(path), changed()
         while changed() == before:
+            assert process.poll() is None, process.communicate()
             time.sleep(0.001)
         kill_after(process, seconds)
     assert checkpoint.read(path)[0]["step"] < UPDATES
