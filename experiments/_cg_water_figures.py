@@ -60,14 +60,8 @@ def _errors(fitted, inversion, summary):
         for name, history in (("fitted", fitted), ("inversion", inversion)):
             label, style = STYLES[name]
             if kind in history[0]:
-                axes.plot(
-                    [line["update"] for line in history],
-                    [line[kind] for line in history],
-                    "o-",
-                    ms=2,
-                    label=label,
-                    **style,
-                )
+                x, y = ([line[key] for line in history] for key in ("update", kind))
+                axes.plot(x, y, "o-", ms=2, label=label, **style)
         for name, (label, style) in STYLES.items():
             error = summary[name].get(f"{kind}_error", 0)
             axes.errorbar(most + 1.5, summary[name][kind], 2 * error, fmt="D", ms=5, capsize=2, mfc="none",
@@ -78,7 +72,7 @@ def _errors(fitted, inversion, summary):
         axes.axhline(2e-3, color="0.7", lw=0.8, ls=":")
         axes.set_yscale("log")
     panels[2].axhspan(summary["pressure"] - 100, summary["pressure"] + 100, color=TARGET, alpha=0.2, lw=0)
-    panels[2].set_yscale("symlog", linthresh=200)
+    panels[2].set_ylim(-600, 1500)  # what is beyond are the first steps
     panels[0].legend(fontsize=6)
     return figure
 
