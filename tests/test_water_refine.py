@@ -71,7 +71,7 @@ def test_gradient_of_the_spectral_loss_is_that_of_differences(liquid):
     for seed in range(2):
         direction = random_like(arrays, seed)
         found = product(part.by_chain, direction)
-        assert found == pytest.approx(float(central_difference(loss, arrays, direction, 1e-5)), rel=1e-4)
+        assert found == pytest.approx(float(central_difference(loss, arrays, direction, 1e-7)), rel=1e-4)
 
 
 def test_gradient_of_the_pressure_is_that_of_the_reweighted_mean(liquid):
