@@ -35,7 +35,7 @@ def _elasticity(summary, history):
     panels = [*axes[0], axes[1, 0]]
     values, errors = column("constants"), column("constants_error")
     for k, (panel, name, letter) in enumerate(zip(panels, ("c₁₁", "c₁₂", "c₄₄"), "abc", strict=True)):
-        shown(panel, values, errors, k, DYNAMICAL, "of the samples of an update")
+        shown(panel, values, errors, k, DYNAMICAL, "of the samples of an update, ± error")
         wanted = summary["targets"]["constants"][k]
         panel.axhline(wanted, color=TARGET, lw=1, label="target, ± 5 %")
         panel.axhspan(0.95 * wanted, 1.05 * wanted, color=TARGET, alpha=0.15, lw=0)
@@ -56,7 +56,7 @@ def _elasticity(summary, history):
             panel.errorbar(x, v, 2 * e, fmt="D", color=THERMODYNAMIC, ms=3, capsize=2, zorder=5)
     panel.axhline(0, color=TARGET, lw=1)
     panel.axhspan(-1, 1, color=TARGET, alpha=0.15, lw=0)
-    panel.set(title="(d) stress, target 0 ± 1 GPa", ylabel="stress / GPa")
+    panel.set(title="(d) stress; σ₁₁, σ₂₂ and σ₃₃ all but coincide", ylabel="stress / GPa")
     panel.legend(ncols=2, loc="best")
     for panel in axes[1]:
         panel.set(xlabel="update")
@@ -68,14 +68,12 @@ def _updates(history):
     figure, (loss, samples) = plt.subplots(1, 2, figsize=(6.6, 2.6))
     update = np.array([line["update"] for line in history])
     loss.semilogy(update, [line["loss"] for line in history], color=PATH, lw=1)
-    loss.axhline(1, color="0.6", lw=0.8, ls="--", label="5 % and 1 GPa")
     loss.set(xlabel="update", ylabel="loss", title="(a) loss before the update")
-    loss.legend()
     counted, drawn = (np.array([line[name] for line in history]) for name in ("effective_samples", "drawn"))
     samples.plot(update, counted, color=THERMODYNAMIC, lw=0.8)
     samples.plot(update[drawn], counted[drawn], "o", color=THERMODYNAMIC, ms=2.5, label="then drawn anew")
     samples.set(xlabel="update", ylabel="1/Σw²", title="(b) samples that count", ylim=(0, None))
-    samples.legend()
+    samples.legend(loc="lower right")
     return figure
 
 
