@@ -103,14 +103,12 @@ class NeuralWater:
         **Returns:** `frames` samples of every chain, one after another; the last of every chain, with fresh velocities;
         and where the chains stopped.
         """
-        keys, n = jax.random.split(key), len(chains.positions)
+        keys, n, topology = jax.random.split(key), len(chains.positions), self.sampling.topology
         steps = max(1, round(self.sampling.interval / self.grids.frames / self.sampling.dt))
         sampler = dataclasses.replace(self.sampling.sampler(), num_steps=steps)
         samples, ends = sampler.sample(self.system(potential), chains, n * self.grids.frames, key=keys[0])
-        topology = self.sampling.topology
-        return samples.with_velocities(topology, key=keys[1]), samples[-n:].with_velocities(topology, key=keys[1]), (
-            ends.states
-        )  # fmt: skip
+        frames = samples.with_velocities(topology, key=keys[1])
+        return frames, frames[-n:], ends.states
 
     def evaluate(
         self, potential: rv.AbstractPotential, chains: rv.State, samples: int, key: PRNGKeyArray, label: str

@@ -232,11 +232,15 @@ class AbstractTarget(eqx.Module):
 
     def lines(self, history: Any) -> list[dict[str, Any]]:
         """The history of a fit as one record per update."""
-        if history is None:
-            return []
-        pick = lambda k: jax.tree.map(lambda h: float(h[k]), history)
-        lines = (pick(k) for k in range(len(history["loss"])))
-        return [{"update": k + 1, **{name: line[name] for name in self.columns}} for k, line in enumerate(lines)]
+        return [{name: line[name] for name in ("update", *self.columns)} for line in lines_of(history)]
+
+
+def lines_of(history: Any) -> list[dict[str, Any]]:
+    """All that a history of numbers has, as one record per update."""
+    if history is None:
+        return []
+    pick = lambda k: jax.tree.map(lambda h: float(h[k]), history)
+    return [{"update": k + 1, **pick(k)} for k in range(len(history["loss"]))]
 
 
 def fit(

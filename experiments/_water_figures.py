@@ -38,6 +38,9 @@ class Run:
         }
         self.check = read_arrays(folder / "check.npz") if "gradient_check" in self.summary else {}
 
+    aim = "target"
+    """What the target is called."""
+
     @property
     def what(self) -> str:
         return f"{self.summary['waters']} H$_2$O, {self.config['temperature']:g} K"
@@ -104,7 +107,7 @@ def draw_loss(run: Run):
     return figure
 
 
-def draw_spectra(run: Run):
+def draw_spectra(run: Any):
     """Spectra before, after, and the target: cut as in the loss, and not."""
     figure, panels = plt.subplots(2, 1, figsize=(6.4, 6.2), sharex=True)
     length = run.config["validation"]
@@ -119,14 +122,20 @@ def draw_spectra(run: Run):
             arrays = run.spectra[name]
             nu, curves = arrays["wavenumbers"], 1e-3 * arrays[kind].astype(float)
             chains = curves.mean(0)
-            mean, error = chains.mean(0), 2 * chains.std(0, ddof=1) / np.sqrt(len(chains))
-            label = name if name == "target" else f"{name}: relative L2 {away[name]['relative_l2']:.3f}"
-            axes.plot(nu, mean, color=color, lw=width, label=label, alpha=0.6 if name == "target" else 1)
-            axes.fill_between(nu, mean - error, mean + error, color=color, alpha=0.2, lw=0)
+            label = run.aim if name == "target" else f"{name}: relative L2 {away[name]['relative_l2']:.3f}"
+            axes.plot(nu, chains.mean(0), color=color, lw=width, label=label, alpha=0.6 if name == "target" else 1)
+            if len(chains) > 1:  # an experiment has none
+                fill_errors(axes, nu, chains, color)
         axes.set(ylabel=ABSORPTION, title=f"{run.what}: {title}", xlim=(0, min(4500, run.config["highest"])))
         axes.legend(loc="upper left", bbox_to_anchor=(0.2, 1))
     panels[1].set_xlabel("wavenumber / cm$^{-1}$   (bands: ± 2 standard errors)")
     return figure
+
+
+def fill_errors(axes: Any, x: np.ndarray, chains: np.ndarray, color: str) -> None:
+    """A band of two standard errors about the mean over chains."""
+    mean, error = chains.mean(0), 2 * chains.std(0, ddof=1) / np.sqrt(len(chains))
+    axes.fill_between(x, mean - error, mean + error, color=color, alpha=0.2, lw=0)
 
 
 def draw_gradients(run: Run):

@@ -10,8 +10,8 @@ import numpy as np
 
 from ._figures import DYNAMICAL, PATH, TARGET, THERMODYNAMIC, save_figures
 from ._folder import read_arrays, read_json
+from ._water_figures import draw_spectra, fill_errors
 
-ABSORPTION = r"$n\alpha$ / $10^3$ cm$^{-1}$"
 COLORS = {"target": TARGET, "before": THERMODYNAMIC, "after": PATH}
 NAMES = {"ir": "spectrum", "density": "pressure"}
 
@@ -24,7 +24,7 @@ class Run:
         self.summary: dict[str, Any] = read_json(folder / "summary.json")
         self.history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
         files = {"target": "reference", "before": "before", "after": "final"}
-        self.arrays = {name: read_arrays(folder / f"{file}.npz") for name, file in files.items()}
+        self.spectra = {name: read_arrays(folder / f"{file}.npz") for name, file in files.items()}
 
     @property
     def what(self) -> str:
@@ -40,33 +40,6 @@ def draw(folder: Path) -> list[Path]:
     run = Run(folder)
     figures = {"spectra": draw_spectra, "updates": draw_updates, "structure": draw_structure, "moved": draw_moved}
     return save_figures(folder, {name: lambda f=function: f(run) for name, function in figures.items()})
-
-
-def draw_spectra(run: Run):
-    """Spectra before, after, and the target: cut as in the loss, and not."""
-    figure, panels = plt.subplots(2, 1, figsize=(6.4, 6.2), sharex=True)
-    length = run.config["validation"]
-    titles = {
-        "low": f"cut at {run.config['correlation']:g} ps, as fitted",
-        "full": f"correlation to {length:g} ps, Gaussian window of {1e3 * length / 3:.0f} fs, not fitted",
-    }
-    for axes, (kind, title) in zip(panels, titles.items(), strict=True):
-        away = run.summary["spectra"][kind]
-        axes.axhline(0, color="0.7", lw=0.6, zorder=0)
-        for name, color in COLORS.items():
-            arrays = run.arrays[name]
-            nu, chains = arrays["wavenumbers"], 1e-3 * arrays[kind].astype(float).mean(0)
-            mean = chains.mean(0)
-            known = name == "target"
-            label = run.aim if known else f"{name}: relative L2 {away[name]['relative_l2']:.3f}"
-            axes.plot(nu, mean, color=color, lw=2.6 if known else 1.0, label=label, alpha=0.6 if known else 1)
-            if len(chains) > 1:
-                error = 2 * chains.std(0, ddof=1) / np.sqrt(len(chains))
-                axes.fill_between(nu, mean - error, mean + error, color=color, alpha=0.2, lw=0)
-        axes.set(ylabel=ABSORPTION, title=f"{run.what}: {title}", xlim=(0, run.config["highest"]))
-        axes.legend(loc="upper left", bbox_to_anchor=(0.15, 1))
-    panels[1].set_xlabel("wavenumber / cm$^{-1}$   (bands: ± 2 standard errors)")
-    return figure
 
 
 def draw_updates(run: Run):
@@ -98,13 +71,13 @@ def draw_structure(run: Run):
     figure, panels = plt.subplots(1, 3, figsize=(9.6, 3.2))
     for axes, pair in zip(panels, ("OO", "OH", "HH"), strict=True):
         for name, color in COLORS.items():
-            arrays = run.arrays[name]
+            arrays = run.spectra[name]
             if f"g_{pair}" not in arrays:
                 continue
             chains = arrays[f"g_{pair}"].astype(float).mean(0)
-            r, mean, error = 10 * arrays["r"], chains.mean(0), 2 * chains.std(0, ddof=1) / np.sqrt(len(chains))
-            axes.plot(r, mean, color=color, lw=1, label=run.aim if name == "target" else name)
-            axes.fill_between(r, mean - error, mean + error, color=color, alpha=0.2, lw=0)
+            r = 10 * arrays["r"]
+            axes.plot(r, chains.mean(0), color=color, lw=1, label=run.aim if name == "target" else name)
+            fill_errors(axes, r, chains, color)
         axes.axhline(1, color="0.7", lw=0.6, zorder=0)
         axes.set(xlabel="r / Å", ylabel=f"$g_\\mathrm{{{pair}}}$", xlim=(0.7 if pair != "OO" else 2, None), ylim=(0, 4))
         axes.set_title(f"{run.what}: not fitted")

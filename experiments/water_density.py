@@ -419,7 +419,7 @@ def goals(summary: dict[str, Any]) -> list[Goal]:
     rms, noise = deviation(summary, "after")
     each = [agrees(_told(row), row["after"], row["target"], row["after_error"]) for row in summary["targets"]]
     return [
-        at_most("deviation of densities after the fit, %", rms, max(1.0, 2 * noise), noise),
+        at_most("deviation of densities after the fit, %", rms, 1.0, noise),
         *each,
         at_most("our energies and OpenMM's apart, kT", summary["energies_apart"], 0.1),
         at_most("time of the whole run, minutes", summary["seconds"] / 60, 15),

@@ -6,7 +6,7 @@ dipole surface is held fixed. What is found is judged by samples that no update 
 by what was not fitted: diffusion and structure.
 
 `--preset self` starts from a surface whose last layers are perturbed, and aims at the spectrum and pressure of the
-surface itself: so one knows what a fit can reach. All others aim at experiment.
+surface itself: so one knows what a fit can reach. `quick` and `paper` aim at experiment.
 
 Where this differs from the original: instead of the density in a box that breathes, the pressure in one that does not,
 which needs no barostat; a loss without the bias of noise; chains that go on from update to update; and an exponential
@@ -241,8 +241,8 @@ def run(command: Command) -> None:
     chains = chains_of(folder.array_stage("start.npz", lambda: start_stage(config, water, state, keys[2])))
 
     def evaluated(potential, chains, samples, key, when):
-        chains = water.sampling.equilibrate(potential, chains, config.equilibration, key, f"equilibrating {when}")
         keys = jax.random.split(key)
+        chains = water.sampling.equilibrate(potential, chains, config.equilibration, keys[0], f"equilibrating {when}")
         return {**arrays_of(chains), **water.evaluate(potential, chains, samples, keys[1], when)}
 
     if reference is None:
@@ -261,7 +261,7 @@ def run(command: Command) -> None:
     if not _processes.leads():
         return
     write_surface(folder / "eann.npz", surface_after)
-    history = Updates().lines(fitted.history)
+    history = _refine.lines_of(fitted.history)
     moved = how_far(start, surface_after)
     summary = summarize(config, aim, len(state.positions) // 3, history, moved, target, before, final)
     _refine.close(command, folder, told(config, summary), started)
@@ -346,10 +346,7 @@ class Updates:
     """What is told of the updates."""
 
     def lines(self, history: Any) -> list[dict[str, Any]]:
-        if history is None:
-            return []
-        pick = lambda k: jax.tree.map(lambda h: float(h[k]), history)
-        return [{"update": k + 1, **pick(k)} for k in range(len(history["loss"]))]
+        return _refine.lines_of(history)
 
     def show(self, line: dict[str, Any]) -> str:
         return ", ".join(f"{name} {line[name]:.3g}" for name in ("loss", "ir", "density") if name in line)
@@ -408,11 +405,8 @@ def fit(
     optimizer = optax.adam(schedule, b1=config.momentum)
     files = _refine.Files(folder.checkpoint, folder / "history.jsonl", folder.changed)
     carry = (chains, arrays(start))
-    trainable = list(config.trainable) or None
-    told_by, mesh = Updates(), water.sampling.mesh
-    return _refine.descend(
-        loss_fn, told_by, config, mesh, optimizer, start, carry, key, files, trainable=trainable
-    )  # fmt: skip
+    mesh, trainable = water.sampling.mesh, list(config.trainable) or None
+    return _refine.descend(loss_fn, Updates(), config, mesh, optimizer, start, carry, key, files, trainable=trainable)
 
 
 def _gradient(parts: dict[str, Part]) -> Any:

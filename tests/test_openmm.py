@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import argon_state, argon_topology
 
 import reverlet as rv
 
@@ -632,6 +633,24 @@ def test_water_at_constant_pressure():
     written = rv.openmm.to_system(system, box)
     wanted = sum(in_openmm(written, x, force)[0] for force in range(3))
     np.testing.assert_allclose(found, wanted, rtol=1e-3)  # `accuracy` 1e-4 of parts that cancel
+
+
+@pytest.mark.parametrize(("every", "num_steps", "tried"), [(4, 12, 4), (30, 12, 12)])
+def test_how_often_the_volume_is_tried(every, num_steps, tried, monkeypatch):
+    """At least once a round: every call begins to count anew."""
+    frequencies, barostat = [], openmm.MonteCarloBarostat
+
+    def made(pressure, temperature, frequency):
+        frequencies.append(frequency)
+        return barostat(pressure, temperature, frequency)
+
+    monkeypatch.setattr(openmm, "MonteCarloBarostat", made)
+    system, state = rv.System(argon_topology(), rv.LennardJones(0.34, 1.0, cutoff=0.4)), argon_state()
+    sampler = rv.openmm.OpenMMSampler(
+        94.4, 5.0, dt=0.002, num_steps=num_steps, pressure=1 * rv.units.BAR, platform="Reference", every=every
+    )
+    sampler.sample(system, state.repeat(1), 1, key=jax.random.key(0))
+    assert set(frequencies) == {tried}
 
 
 def test_explosions_are_told():

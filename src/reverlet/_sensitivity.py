@@ -167,14 +167,18 @@ class Linearized(eqx.Module):
         return np.sqrt(np.sum(squares, axis=0))
 
     def covariance(self, of: Any) -> np.ndarray:
-        """The covariance of a vector."""
-        size = of(*self.groups[0][1:]).shape[1]
-        a, b = np.triu_indices(size, 1)
-        pairs = lambda r, j: (lambda x: np.concatenate([x, x[:, a] + x[:, b], x[:, a] - x[:, b]], axis=1))(of(r, j))
-        squares = self.error(pairs) ** 2
-        found = np.diag(squares[:size])
-        found[a, b] = found[b, a] = (squares[size : size + len(a)] - squares[size + len(a) :]) / 4
-        return found
+        """The covariance of a vector, from the errors of sums and differences of its entries: row by row, in the memory
+        of the vector."""
+        vectors = [(samples, of(r, j)) for samples, r, j in self.groups]
+        squares = lambda take: np.sum(
+            [np.asarray(s.error_of_sum(jnp.asarray(take(x))), float) ** 2 for s, x in vectors], 0
+        )
+        size = vectors[0][1].shape[1]
+        rows = [
+            squares(lambda x, k=k: x + x[:, k, None]) - squares(lambda x, k=k: x - x[:, k, None]) for k in range(size)
+        ]
+        found = np.reshape(rows, (size, size)) / 4
+        return (found + found.T) / 2
 
 
 def linearized(
