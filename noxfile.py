@@ -136,6 +136,7 @@ def experiments(session: nox.Session) -> None:
     names = [  # the longest first
         "water_refine",
         "water_ir",
+        "validate_water",
         "lj_diffusion",
         "argon_isobar",
         "water_density",

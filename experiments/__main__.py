@@ -12,6 +12,7 @@ EXPERIMENTS = {
     "lj_diffusion": "refine a Lennard-Jones potential until the liquid diffuses as it should",
     "pretrain_water": "train a neural potential and a dipole surface of water on labels",
     "reversal_error": "how far back a trajectory can be walked, in floating point and on a lattice",
+    "validate_water": "measure what a neural surface makes of liquid water, beside experiment",
     "water_density": "fit a flexible water to its densities at five temperatures, and more, by reweighting",
     "water_ir": "recover a force field of water from its infrared spectrum",
     "water_refine": "refine a neural potential of water by its infrared spectrum and its pressure",
