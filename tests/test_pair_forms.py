@@ -18,11 +18,25 @@ MORSE = rv.Morse(matrix(0.9, 0.6, 0.5), matrix(16.0, 15.0, 14.0), matrix(0.38, 0
                  species=SPECIES)  # fmt: skip
 BUCKINGHAM = rv.Buckingham(matrix(6e5, 5e5, 4e5), matrix(36.0, 36.5, 37.0), matrix(3.7e-3, 3e-3, 0.0), core=0.2,
                            cutoff=CUTOFF, species=SPECIES)  # fmt: skip
+OF_SPECIES = {"cutoff": CUTOFF, "species": SPECIES}
+SOFT = rv.pairs.InversePower(matrix(0.338, 0.32, 0.3), matrix(0.9, 0.7, 0.5), matrix(12.0, 10.5, 9.0), **OF_SPECIES)
+YUKAWA = rv.pairs.Yukawa(matrix(90.0, -20.0, 50.0), matrix(5.0, 6.0, 7.0), **OF_SPECIES)
+CORES = rv.pairs.GaussianCore(matrix(0.338, 0.32, 0.3), matrix(0.9, 0.7, 0.5), **OF_SPECIES)
+DOUBLE = rv.pairs.DoubleExponential(matrix(0.38, 0.36, 0.34), matrix(0.9, 0.7, 0.5), matrix(16.8, 15.0, 14.0),
+                                    matrix(4.4, 5.0, 6.0), **OF_SPECIES)  # fmt: skip
+PHI_MORSE = rv.pairs.GeneralizedMorse(matrix(0.38, 0.36, 0.34), matrix(0.9, 0.7, 0.5), matrix(4.5, 5.5, 6.5),
+                                      matrix(1.52, 0.44, -2.45), **OF_SPECIES)  # fmt: skip
 FORMS = {
+    "soft": (SOFT, "e*(s/r)^n", ("s", "e", "n")),
+    "yukawa": (YUKAWA, "A*exp(-k*r)/r", ("A", "k")),
+    "cores": (CORES, "e*exp(-(r/s)^2)", ("s", "e")),
+    "double": (DOUBLE, "e*(b*exp(a)/(a-b)*exp(-a*r/l)-a*exp(b)/(a-b)*exp(-b*r/l))", ("l", "e", "a", "b")),
+    "phi-morse": (PHI_MORSE, "e*(exp(2*x)-2*exp(x)-A)/(1+A);x=a*(1-(r/l)^p)/p;A=step(-p)*(exp(2*a/p)-2*exp(a/p))",
+                  ("l", "e", "a", "p")),
     "mie": (MIE, "n/(n-m)*(n/m)^(m/(n-m))*e*((s/r)^n-(s/r)^m)", ("s", "e", "n", "m")),
     "morse": (MORSE, "D*((1-exp(-a*(r-r0)))^2-1)", ("D", "a", "r0")),
     "buckingham": (BUCKINGHAM, "A*exp(-b*r)-C/r^6", ("A", "b", "C")),
-}
+}  # fmt: skip
 BONDED = np.concatenate([[[k, k + 1], [k, k + 2], [k + 2, k + 1]] for k in range(0, 27, 3)])  # triples, as of molecules
 energy = eqx.filter_jit(lambda potential, x, box: potential.energy(x, box))
 forces = eqx.filter_jit(lambda potential, x, box: potential.forces(x, box))
@@ -123,6 +137,29 @@ def test_closed_forms():
     np.testing.assert_allclose(jax.grad(lambda r: u(steep, r))(bottom), 0, atol=1e-11)
     np.testing.assert_allclose(u(morse, 0.38), -0.9, rtol=1e-14)
     np.testing.assert_allclose(jax.grad(jax.grad(lambda r: u(morse, r)))(0.38), 2 * 0.9 * 16.0**2, rtol=1e-12)
+
+
+def test_wells_against_each_other():
+    """Each has its depth at its distance, and is another one's special case."""
+    r = jnp.linspace(0.3, 0.9, 7)
+    of = lambda potential: jax.vmap(lambda r: u(potential, r))(r)
+    close = lambda a, b, rtol: np.testing.assert_allclose(of(a), of(b), rtol=rtol, atol=1e-14)
+    morse = rv.Morse(0.9, 12.0, 0.38, cutoff=1.0)
+    close(rv.pairs.GeneralizedMorse(0.38, 0.9, 12.0 * 0.38, 1.0, cutoff=1.0), morse, 1e-11)
+    close(rv.pairs.DoubleExponential(0.38, 0.9, 24.0 * 0.38, 12.0 * 0.38, cutoff=1.0), morse, 1e-11)
+    # the exponents 12 and 6, whose minimum is at 2^{1/6} σ; the first power of φ is left
+    mie = rv.Mie(0.38 / 2 ** (1 / 6), 0.9, 12.0, 6.0, cutoff=1.0)
+    close(rv.pairs.GeneralizedMorse(0.38, 0.9, 6.0, 1e-9, cutoff=1.0), mie, 1e-7)
+    close(rv.pairs.GeneralizedMorse(0.38, 0.9, 6.0, -1e-9, cutoff=1.0), mie, 1e-7)
+    for phi in (1.52, 0.44, -0.45, -8.0):
+        well = rv.pairs.GeneralizedMorse(0.38, 0.9, 5.5, phi, cutoff=1.0)
+        np.testing.assert_allclose(u(well, 0.38), -0.9, rtol=1e-12)
+        np.testing.assert_allclose(jax.grad(lambda r, well=well: u(well, r))(0.38), 0, atol=1e-11)
+        assert abs(u(well, 1e9)) < 1e-4
+    # soft spheres of two powers are Lennard-Jones
+    powers = [4 * rv.pairs.InversePower(0.34, 0.9, n, cutoff=CUTOFF) for n in (12.0, 6.0)]
+    lj = rv.LennardJones(0.34, 0.9, cutoff=CUTOFF)
+    np.testing.assert_allclose(energy(powers[0] - powers[1], X, BOX), energy(lj, X, BOX), rtol=1e-12)
 
 
 def test_the_core_of_buckingham():

@@ -101,6 +101,7 @@ NEITHER = {  # public, but in none of the tables
     "of networks, and of weights in files; refused in test_surfaces, test_files_of_weights": "DeepDipole"
     " read_deep_dipole read_deep_polarizability"
     " DeepDipole.from_frozen DeepDipole.from_npz DeepPolarizability EANN EANN.from_npz EANN.from_pickle MessagePassing"
+    " NeuralPair"
     " JaxMDPotential JaxMDPotential.allocate",
     "of files, which test_files and test_file_mutations do worse to": "read read_structure stream reporting write",
     "of files of targets; refused in test_target_files": "ForceBalanceData Phase Quantity Quantity.parse TargetFile"
@@ -119,8 +120,8 @@ NEITHER = {  # public, but in none of the tables
     "rules of fields, which all of test_values is about": "Indices Parameter Rule checked count finite finite_number"
     " function indices instance optional positive positive_number positive_or_zero positive_scalar positive_whole",
 }
-SPACES = [rv, rv.coarse_graining, rv.controls, rv.export, rv.fields, rv.flows, rv.io, rv.openmm, rv.reweighting,
-          rv.scattering, rv.spectra, rv.splines, rv.statistics, rv.targets, rv.training]  # fmt: skip
+SPACES = [rv, rv.coarse_graining, rv.controls, rv.export, rv.fields, rv.flows, rv.io, rv.openmm, rv.pairs,
+          rv.reweighting, rv.scattering, rv.spectra, rv.splines, rv.statistics, rv.targets, rv.training]  # fmt: skip
 
 
 def public():

@@ -10,6 +10,7 @@ from . import (
     flows as flows,
     io as io,
     openmm as openmm,
+    pairs as pairs,
     reweighting as reweighting,
     scattering as scattering,
     spectra as spectra,

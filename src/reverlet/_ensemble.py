@@ -1,13 +1,17 @@
 import abc
 
+import jax
+import jax.numpy as jnp
 from equinox import AbstractVar
 from jaxtyping import Array, Float
 
 from . import units
 from ._box import AbstractBox, OpenBox
 from ._fields import AbstractChecked, Parameter, finite, positive
+from ._potential import TemperatureDependent, parts_of
 from ._state import State
 from ._system import System
+from ._verdict import raise_if
 
 
 class AbstractEnsemble(AbstractChecked):
@@ -21,8 +25,13 @@ class AbstractEnsemble(AbstractChecked):
         """u of a configuration with this potential energy (kJ/mol) in this box, without unit, up to a constant."""
 
     def reduced_energy(self, system: System, state: State) -> Float[Array, ""]:
-        """u of one configuration, without unit: U/kT, (U + pV)/kT; up to a constant that is the same for all."""
-        return self.reduced(system.potential_energy(state.positions, state.box), state.box)
+        """u of one configuration, without unit: U/kT, (U + pV)/kT; up to a constant that is the same for all.
+
+        **Errors:** `SimulationError` for a surface that is `TemperatureDependent` and of another temperature.
+        """
+        energy = system.potential_energy(state.positions, state.box)
+        energy = at_one_temperature(self, system, energy)
+        return self.reduced(energy, state.box)
 
     def thermal_energy(self, like: Float[Array, "..."]) -> Float[Array, ""]:
         """kT, kJ/mol, in the dtype of an array."""
@@ -86,3 +95,19 @@ def require_constant_pressure(ensemble: AbstractEnsemble | None, name: str) -> N
             " pressure)`, and samples of it."
         )
     return ensemble
+
+
+def at_one_temperature(ensemble: AbstractEnsemble, system: System, guard: Array) -> Array:
+    """`guard`, unless a surface of the system is of another temperature than the ensemble."""
+    for part in parts_of(system.potential, TemperatureDependent):
+        own, wanted = (jax.lax.stop_gradient(t) for t in (part.temperature, ensemble.temperature))
+        # room for temperatures rounded to float32
+        guard = raise_if(jnp.abs(own - wanted) > 1e-6 * wanted, _describe_temperatures, own, wanted, guard=guard)
+    return guard
+
+
+def _describe_temperatures(own, wanted):
+    return (
+        f"The potential has a `TemperatureDependent` part at {own:.6g} K, but the ensemble is at {wanted:.6g} K; wanted"
+        f" both the same: `rv.pairs.at_temperature(system, {wanted:.6g})`."
+    )

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._ensemble import AbstractEnsemble
+from ._ensemble import AbstractEnsemble, at_one_temperature
 from ._misc import is_concrete
 from ._sampler import Pool, Samples
 from ._state import State
@@ -169,7 +169,8 @@ def _reduced_energies(pool, states):
         if not found:
             known.append((system, energies))
         with jax.enable_x64(True):
-            columns.append(np.asarray(jax.vmap(samples.ensemble.reduced)(jnp.asarray(energies), states.box)))
+            energies = at_one_temperature(samples.ensemble, system, jnp.asarray(energies))
+            columns.append(np.asarray(jax.vmap(samples.ensemble.reduced)(energies, states.box)))
     return np.stack(columns, axis=1)
 
 

@@ -40,11 +40,20 @@ from ._jax_md import JaxMDPotential as JaxMDPotential
 from ._listed import Excluding as Excluding, ListedPairs as ListedPairs, Rescaling as Rescaling
 from ._many_body import AbstractGraphPotential as AbstractGraphPotential, AbstractManyBody as AbstractManyBody
 from ._message_passing import MessagePassing as MessagePassing
+from ._neural_pair import NeuralPair as NeuralPair
 from ._p3m import P3M as P3M
 from ._pair import AbstractPairPotential as AbstractPairPotential, heat_flow as heat_flow
+from ._simple_forms import (
+    DoubleExponential as DoubleExponential,
+    GaussianCore as GaussianCore,
+    GeneralizedMorse as GeneralizedMorse,
+    InversePower as InversePower,
+    Yukawa as Yukawa,
+)
 from ._stillinger_weber import StillingerWeber as StillingerWeber
 from ._tabulated import TabulatedPair as TabulatedPair
 from ._tail import TailCorrected as TailCorrected
+from ._temperature import TemperatureDependent as TemperatureDependent, at_temperature as at_temperature
 from ._terms import (
     AbstractAtomIndexed as AbstractAtomIndexed,
     parts_of as parts_of,
