@@ -104,6 +104,20 @@ def size_and_noise(by_chain: PyTree) -> tuple[Float[Array, ""], Float[Array, ""]
     return jnp.linalg.norm(gradient), noise, gradient
 
 
+def smallest_step(
+    losses: Float[Array, " losses"], gradients: Float[Array, "losses parameters"]
+) -> Float[Array, " parameters"]:
+    """The smallest change of the parameters that, to first order, takes every loss to zero: with r = √loss as residuals
+    and J their gradients, -J⁺r, the step of Gauss and Newton where there are fewer residuals than parameters. A loss
+    that noise makes negative has no say.
+
+    The noise of a gradient shortens the step: it adds to the size of J, and not to what the step does.
+    """
+    residuals = jnp.sqrt(jnp.maximum(losses, 0))
+    half = jnp.where(residuals > 0, 0.5 / jnp.where(residuals > 0, residuals, 1), 0)
+    return jnp.linalg.lstsq(half[:, None] * gradients, -residuals)[0]
+
+
 def cosine(a: Float[Array, " parameters"], b: Float[Array, " parameters"]) -> Float[Array, ""]:
     """Of the angle between two gradients."""
     return jnp.sum(a * b) / jnp.maximum(jnp.linalg.norm(a) * jnp.linalg.norm(b), jnp.finfo(a.dtype).tiny)

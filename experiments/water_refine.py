@@ -5,7 +5,7 @@ volume by reweighting; both losses are descended along together (Han & Yu 2025, 
 dipole surface is held fixed. What is found is judged by samples that no update saw, by the spectrum at long times, and
 by what was not fitted: diffusion and structure.
 
-`--preset self` starts from a surface whose last layers are perturbed, and aims at the spectrum and pressure of the
+`--preset self` starts from a surface whose last layer is perturbed, and aims at the spectrum and pressure of the
 surface itself: so one knows what a fit can reach. `quick` and `paper` aim at experiment.
 
 Where this differs from the original: instead of the density in a box that breathes, the pressure in one that does not,
@@ -24,7 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
-from jaxtyping import PRNGKeyArray
+from jax.flatten_util import ravel_pytree
+from jaxtyping import PRNGKeyArray, PyTree
 
 import reverlet as rv
 
@@ -35,7 +36,7 @@ from ._fields import Check, above_zero, at_least, not_negative, require
 from ._folder import Folder
 from ._measured_spectrum import Quantity, measured
 from ._neural_water import Grids, NeuralWater, all_whole, load_moment, load_surface
-from ._refine_targets import Aim, Part, cosine, pressure_part, size_and_noise, spectrum_part
+from ._refine_targets import Aim, cosine, pressure_part, size_and_noise, smallest_step, spectrum_part
 from ._water import cutoff_in, packed, read_structure
 from ._water_refine_summary import summarize, told
 from .pretrain_water import weights_of
@@ -73,10 +74,15 @@ class Config(_refine.AbstractConfig):
     pressure: float
     """The pressure to aim at, bar; in `self`, that of the surface is."""
     perturbation: Annotated[float, not_negative(0.15)]
-    """How much every number of the last layers is off at the start, relative (`self`). 0: not at all."""
+    """How much every number of the last layer is off at the start, relative (`self`). 0: not at all."""
 
+    method: Literal["smallest", "adam"]
+    """How the surface is stepped. smallest: by the least change that to first order takes every loss to zero; adam: by
+    Adam, along the sum of the gradients, as in the original."""
     rate: Annotated[float, above_zero(5e-5)]
-    """The learning rate of Adam."""
+    """The learning rate of Adam, or the part of the least change that is gone."""
+    longest: Annotated[float, above_zero(0.05)]
+    """The norm of an update of --method smallest is at most this."""
     trainable: tuple[str, ...]
     """What of the surface is fitted, by name, such as layers[1] last. Nothing: all parameters."""
     low_weight: Annotated[float, above_zero(10)]
@@ -131,15 +137,17 @@ SELF = Config(
     spectrum=None,
     quantity="n_alpha",
     pressure=1.0,
-    perturbation=0.15,
+    perturbation=0.3,
     gradient="dynamical",
-    updates=20,
-    rate=1e-4,
+    updates=10,
+    method="smallest",
+    rate=0.8,
+    longest=0.05,
     trainable=("layers[1]", "last"),
-    final_rate=0.1,
-    momentum=0.8,
-    average=4,
-    low_weight=10.0,
+    final_rate=0.3,
+    momentum=0.0,
+    average=3,
+    low_weight=1.0,
     pressure_scale=3000.0,
     trajectories=8,
     time_step=0.5,
@@ -153,7 +161,7 @@ SELF = Config(
     nvt=10.0,
     equilibration=1.0,
     validation=0.5,
-    reference_samples=16,
+    reference_samples=32,
     final_samples=16,
 )
 
@@ -166,6 +174,7 @@ PRESETS = {
         waters=64,
         perturbation=0.0,
         trainable=(),
+        low_weight=10.0,
     ),
     "paper": dataclasses.replace(
         SELF,
@@ -173,6 +182,8 @@ PRESETS = {
         waters=64,
         perturbation=0.0,
         trainable=(),
+        low_weight=10.0,
+        method="adam",
         rate=5e-5,
         final_rate=1.0,
         momentum=0.9,
@@ -284,13 +295,11 @@ def liquid(config: Config, state: rv.State, mesh: jax.sharding.Mesh | None) -> t
 
 
 def perturbed(surface: rv.EANN, size: float, key: PRNGKeyArray) -> rv.EANN:
-    """The surface with every number of the last hidden layer and the last one off by a normal deviate of this relative
-    size."""
-    picks = lambda model: (model.layers[-1], model.last)
-    leaves, tree = jax.tree.flatten(picks(surface))
+    """The surface with every number of its last layer off by a normal deviate of this relative size."""
+    leaves, tree = jax.tree.flatten(surface.last)
     keys = jax.random.split(key, len(leaves))
     moved = [x * (1 + size * jax.random.normal(k, x.shape, x.dtype)) for x, k in zip(leaves, keys, strict=True)]
-    return eqx.tree_at(picks, surface, jax.tree.unflatten(tree, moved))
+    return eqx.tree_at(lambda model: model.last, surface, jax.tree.unflatten(tree, moved))
 
 
 def how_far(start: rv.EANN, end: rv.EANN) -> dict[str, float]:
@@ -364,14 +373,14 @@ class Updates:
 def fit(
     config: Config, water: NeuralWater, aim: Aim, start: rv.EANN, chains: rv.State, folder: Folder, key: PRNGKeyArray
 ) -> rv.FitState:
-    """Steps the surface by Adam. The carry is the chains, and the exponential mean of the parameters.
+    """Steps the surface. The carry is the chains, and the exponential mean of the parameters.
 
     A chain in which a molecule came apart begins again where the fit began.
     """
     names, n = config.targets.split(","), config.trajectories
     distance = aim.distance(water)
     arrays = lambda model: eqx.filter(model, eqx.is_inexact_array)
-    first = chains
+    first, unravel = chains, ravel_pytree(arrays(start))[1]
 
     def loss_fn(model, carry, key):
         # all of this is measured, not traced: its derivative is put in by `linearize`
@@ -383,7 +392,7 @@ def fit(
             parts["ir"] = spectrum_part(distance, water, system, starts, config.gradient)
         if "density" in names:
             parts["density"] = pressure_part(aim, system, frames, n)
-        told_of = {name: size_and_noise(part.by_chain) for name, part in parts.items()}
+        told_of = {name: size_and_noise(only(config.trainable, part.by_chain)) for name, part in parts.items()}
         whole = jax.vmap(lambda x: all_whole(water.sampling.topology, water.box, x))(chains.positions)
         back = lambda now, then: jnp.where(whole.reshape(-1, *[1] * (now.ndim - 1)), now, then)
         chains = jax.tree.map(back, chains, first)
@@ -398,17 +407,22 @@ def fit(
         if len(parts) == 2:
             report["cosine"] = cosine(told_of["ir"][2], told_of["density"][2])
         mean = jax.tree.map(lambda m, x: m + (x - m) / config.average, mean, arrays(surface))
-        value = rv.linearize(report["loss"], _gradient(parts), model)
+        gradients = jnp.stack([t[2] for t in told_of.values()])
+        adam = config.method == "adam"
+        away = jnp.sum(gradients, axis=0) if adam else -smallest_step(jnp.stack([*losses.values()]), gradients)
+        value = rv.linearize(report["loss"], unravel(away), model)
         return value, ((chains, mean), report)
 
     schedule = optax.cosine_decay_schedule(config.rate, config.updates, config.final_rate)
-    optimizer = optax.adam(schedule, b1=config.momentum)
+    by_sizes = optax.chain(optax.sgd(schedule), optax.clip_by_global_norm(config.longest))
+    optimizer = optax.adam(schedule, b1=config.momentum) if config.method == "adam" else by_sizes
     files = _refine.Files(folder.checkpoint, folder / "history.jsonl", folder.changed)
     carry = (chains, arrays(start))
     mesh, trainable = water.sampling.mesh, list(config.trainable) or None
     return _refine.descend(loss_fn, Updates(), config, mesh, optimizer, start, carry, key, files, trainable=trainable)
 
 
-def _gradient(parts: dict[str, Part]) -> Any:
-    totals = [jax.tree.map(lambda x: jnp.sum(x, axis=0), part.by_chain) for part in parts.values()]
-    return jax.tree.map(lambda *x: sum(x[1:], x[0]), *totals)
+def only(names: tuple[str, ...], by_chain: PyTree) -> PyTree:
+    """Contributions to a gradient, with zeros where parameters are not of these names; all, where there are none."""
+    keep = lambda path, x: x if not names or jax.tree_util.keystr(path)[1:].startswith(names) else jnp.zeros_like(x)
+    return jax.tree_util.tree_map_with_path(keep, by_chain)

@@ -17,7 +17,7 @@ from experiments._chains import Chains
 from experiments._errors import BadInput
 from experiments._measured_spectrum import measured
 from experiments._neural_water import Grids, NeuralWater, all_whole
-from experiments._refine_targets import Aim, cosine, pressure_part, size_and_noise, spectrum_part
+from experiments._refine_targets import Aim, cosine, pressure_part, size_and_noise, smallest_step, spectrum_part
 
 CHAINS, FRAMES = 2, 2
 
@@ -112,6 +112,29 @@ def test_size_noise_and_angle_of_gradients():
     assert float(cosine(flat, jnp.array([1.0, 1.0]))) == pytest.approx(np.sqrt(0.5))
 
 
+def test_the_smallest_step_takes_losses_to_zero():
+    """Of residuals that are linear in the parameters, all of them in one step, which has no part that changes none."""
+    rng = np.random.default_rng(0)
+    rows, x, target = (jnp.asarray(rng.normal(size=s)) for s in ((2, 7), (7,), (2,)))
+    losses = lambda x: (rows @ x - target) ** 2
+    step = smallest_step(losses(x), jax.jacobian(losses)(x))
+    np.testing.assert_allclose(losses(x + step), 0, atol=1e-12)
+    within = jnp.linalg.lstsq(rows.T, step)[0]
+    np.testing.assert_allclose(rows.T @ within, step, atol=1e-12)
+    alone = smallest_step(jnp.array([losses(x)[0], -0.1]), jax.jacobian(losses)(x))
+    np.testing.assert_allclose(losses(x + alone)[0], 0, atol=1e-12)
+    np.testing.assert_allclose(alone, rows[0] * (rows[0] @ alone) / (rows[0] @ rows[0]), atol=1e-12)
+
+
+def test_what_is_not_fitted_has_no_gradient(liquid):
+    network = liquid[1]
+    kept = water_refine.only(("layers[1]", "last"), network)
+    moved = {name for name, size in water_refine.how_far(network, kept).items() if size > 0}
+    assert moved
+    assert not any(name.startswith(("layers[1]", "last")) for name in moved)
+    assert max(water_refine.how_far(network, water_refine.only((), network)).values()) == 0
+
+
 def test_a_molecule_that_comes_apart(liquid):
     water, _, _, starts = liquid
     topology, x = water.sampling.topology, starts.states.positions[0]
@@ -158,4 +181,4 @@ def test_the_surface_of_a_run_is_read_again(tmp_path, liquid):
     off = water_refine.perturbed(network, 0.1, jax.random.key(0))
     changed = {name for name, size in water_refine.how_far(network, off).items() if size > 0}
     assert changed
-    assert all(name.startswith(("layers[1]", "last")) for name in changed)
+    assert all(name.startswith("last") for name in changed)
