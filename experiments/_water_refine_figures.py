@@ -39,6 +39,8 @@ def draw(folder: Path) -> list[Path]:
     """Draws all figures into the folder of a run; returns their files."""
     run = Run(folder)
     figures = {"spectra": draw_spectra, "updates": draw_updates, "structure": draw_structure, "moved": draw_moved}
+    if len(run.summary["watched"]) > 1:
+        figures["watched"] = draw_watched
     return save_figures(folder, {name: lambda f=function: f(run) for name, function in figures.items()})
 
 
@@ -82,6 +84,23 @@ def draw_structure(run: Run):
         axes.set(xlabel="r / Å", ylabel=f"$g_\\mathrm{{{pair}}}$", xlim=(0.7 if pair != "OO" else 2, None), ylim=(0, 4))
         axes.set_title(f"{run.what}: not fitted")
     panels[0].legend()
+    return figure
+
+
+def draw_watched(run: Run):
+    """What happened to properties while the fit went on; diffusion was never fitted."""
+    figure, panels = plt.subplots(1, 2, figsize=(8.6, 3.4))
+    measured = {0: run.summary["measured"]["before"]}
+    measured |= {int(u): m for u, m in sorted(run.summary["watched"].items(), key=lambda item: int(item[0]))}
+    wanted = {"pressure": run.summary["target_pressure"], "diffusion": run.summary["wanted_diffusion"]}
+    labels = {"pressure": "pressure / bar", "diffusion": "D of this box / 10$^{-9}$ m$^2$/s"}
+    for axes, (name, label) in zip(panels, labels.items(), strict=True):
+        values, errors = ([m[name][key] for m in measured.values()] for key in ("value", "error"))
+        axes.errorbar(list(measured), values, np.array(errors), fmt="o-", ms=4, lw=0.8, capsize=2, color=PATH)
+        axes.axhline(wanted[name], color=TARGET, lw=2, zorder=0, label=run.aim)
+        axes.axvline(run.summary["chosen"], color="0.6", lw=0.8, ls=":", label="judged")
+        axes.set(xlabel="update", ylabel=label, title=f"{run.what} (bars: one standard error)")
+        axes.legend()
     return figure
 
 

@@ -30,7 +30,7 @@ def summarize(
     runs = {"before": before, "after": final}
     if "diffusion" in target:
         runs["target"] = target
-    measured = {name: _measured(arrays) for name, arrays in runs.items()}
+    measured = {name: measured_of(arrays) for name, arrays in runs.items()}
     losses = {name: aim.losses(arrays) for name, arrays in (("before", before), ("after", final))}
     for found in losses.values():
         found["total"] = sum(found[name] for name in config.targets.split(","))
@@ -61,7 +61,8 @@ def _away(curves: np.ndarray, target: np.ndarray) -> dict[str, float]:
     return distance(curves, both)
 
 
-def _measured(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+def measured_of(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Of an evaluation, with errors."""
     found = {name: mean_over_chains(arrays[name]) for name in ("pressure", "temperature")}
     value, error = mean_over_chains(arrays["diffusion"])
     found["diffusion"] = (DIFFUSION * value, DIFFUSION * error)

@@ -22,10 +22,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import tyro
-from jax.flatten_util import ravel_pytree
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray
 
 import reverlet as rv
 
@@ -33,12 +31,13 @@ from . import _processes, _refine, _run
 from ._chains import Chains, arrays_of, states_of
 from ._errors import BadInput, refusing
 from ._fields import Check, above_zero, at_least, not_negative, require
-from ._folder import Folder
 from ._measured_spectrum import Quantity, measured
-from ._neural_water import Grids, NeuralWater, all_whole, load_moment, load_surface
-from ._refine_targets import Aim, cosine, pressure_part, size_and_noise, smallest_step, spectrum_part
+from ._neural_water import Grids, NeuralWater, load_moment, load_surface
+from ._refine_targets import Aim
+from ._trials import several
 from ._water import cutoff_in, packed, read_structure
-from ._water_refine_summary import summarize, told
+from ._water_refine_fit import fit
+from ._water_refine_summary import DIFFUSION, measured_of, summarize, told
 from .pretrain_water import weights_of
 
 Targets = Literal["density,ir", "density", "ir"]
@@ -73,7 +72,7 @@ class Config(_refine.AbstractConfig):
     """What the second column is: n·α (1/cm) or ε″."""
     pressure: float
     """The pressure to aim at, bar; in `self`, that of the surface is."""
-    perturbation: Annotated[float, not_negative(0.15)]
+    perturbation: Annotated[float, not_negative(0.3)]
     """How much every number of the last layer is off at the start, relative (`self`). 0: not at all."""
 
     method: Literal["smallest", "adam"]
@@ -104,6 +103,12 @@ class Config(_refine.AbstractConfig):
     validation: Annotated[float, above_zero(0.5)]
     """Where correlation functions of the evaluations end, ps, in a Gaussian window of a third of it; their trajectories
     are twice as long."""
+    watch: Annotated[int, not_negative(10)]
+    """Every so many updates the surface is kept, and evaluated when the fit has ended: what happens to properties that
+    nothing is fitted to. 0: never."""
+    stop: Literal["last", "diffusion"]
+    """Which surface is judged: the last; or, of those that --watch keeps and the last, that with the diffusion
+    coefficient nearest the target's or experiment's, which nothing is fitted to (the rule of the original)."""
     average: Annotated[int, Check(lambda x: x >= 1, "1 or more", 5)]  # pyright: ignore[reportIncompatibleVariableOverride]
     """The parameters that are judged are an exponential mean over about so many updates."""
 
@@ -119,7 +124,11 @@ class Config(_refine.AbstractConfig):
         fine = abs(steps - round(steps)) < 1e-6 and round(steps) >= 1
         require(fine, "interval", self.interval, "a multiple of --frames time steps", self.frames * self.dt * 25)
         fine = self.perturbation > 0 if self.preset == "self" else True
-        require(fine, "perturbation", self.perturbation, "a number above zero, to start somewhere else", 0.15)
+        require(fine, "perturbation", self.perturbation, "a number above zero, to start somewhere else", 0.3)
+        if self.stop == "diffusion" and not self.watch:
+            raise BadInput(
+                "--stop diffusion came with --watch 0, which keeps no surface to choose from; wanted --watch 10."
+            )
 
 
 SELF = Config(
@@ -146,6 +155,8 @@ SELF = Config(
     trainable=("layers[1]", "last"),
     final_rate=0.3,
     momentum=0.0,
+    watch=0,
+    stop="last",
     average=3,
     low_weight=1.0,
     pressure_scale=3000.0,
@@ -188,6 +199,8 @@ PRESETS = {
         final_rate=1.0,
         momentum=0.9,
         updates=100,
+        watch=20,
+        stop="diffusion",
         average=20,
         trajectories=320,
         correlation=0.2,
@@ -204,6 +217,8 @@ PRESETS = {
         preset="smoke",
         waters=32,
         updates=2,
+        watch=1,
+        stop="diffusion",
         average=1,
         trajectories=2,
         correlation=0.004,
@@ -228,6 +243,8 @@ class Command(_refine.AbstractCommand):
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]
+    trials: Annotated[int, at_least(1, 5)] = 1
+    """So many runs, each with the next --seed and in a folder of its own in --out."""
 
 
 def main(arguments: list[str]) -> int:
@@ -237,6 +254,8 @@ def main(arguments: list[str]) -> int:
 
 def run(command: Command) -> None:
     """The whole experiment; ends with five lines on the standard output."""
+    if command.trials > 1:
+        return several("water_refine", command, run)
     started = time.perf_counter()
     config = command.config
     mesh = _processes.mesh_for(command, config.trajectories, cores=True)
@@ -264,17 +283,26 @@ def run(command: Command) -> None:
     aim = aim_of(config, target)
     before = folder.array_stage("before.npz", lambda: evaluated(start, chains, config.final_samples, keys[4], "before"))
     fitted = fit(config, water, aim, start, chains_of(before), folder, keys[5])
-    best, last = fitted.carry[1], fitted.carry[0]
-    surface_after = eqx.combine(best, start)
+    last, surface_after = fitted.carry.chains, eqx.combine(fitted.carry.mean, start)
     final = folder.array_stage(
         _refine.FINAL, lambda: evaluated(surface_after, last, config.final_samples, keys[6], "after")
     )
+    seen = [Seen(config.updates, surface_after, final)]
+    for update, arrays in fitted.carry.kept.surfaces().items():
+        if update < config.updates:
+            of, key = eqx.combine(arrays, start), jax.random.fold_in(keys[7], update)
+            compute = lambda of=of, key=key: evaluated(of, last, config.final_samples, key, "what was watched")
+            seen.append(Seen(update, of, folder.array_stage(f"watched-{update}.npz", compute)))
+    chosen = chosen_of(config, seen, target)
+    surface_after, final = chosen.surface, chosen.arrays
     if not _processes.leads():
         return
     write_surface(folder / "eann.npz", surface_after)
     history = _refine.lines_of(fitted.history)
     moved = how_far(start, surface_after)
     summary = summarize(config, aim, len(state.positions) // 3, history, moved, target, before, final)
+    summary |= {"chosen": chosen.update, "watched": {s.update: measured_of(s.arrays) for s in seen}}
+    summary["wanted_diffusion"] = DIFFUSION * wanted_diffusion(target)
     _refine.close(command, folder, told(config, summary), started)
 
 
@@ -348,81 +376,22 @@ def aim_of(config: Config, target: dict[str, np.ndarray]) -> Aim:
     return Aim(spectrum, config.low_weight, pressure, config.pressure_scale)
 
 
-# ---- the fit
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """A surface after an `update`, and what was measured of it."""
+
+    update: int
+    surface: rv.EANN
+    arrays: dict[str, np.ndarray]
 
 
-class Updates:
-    """What is told of the updates."""
-
-    def lines(self, history: Any) -> list[dict[str, Any]]:
-        return _refine.lines_of(history)
-
-    def show(self, line: dict[str, Any]) -> str:
-        return ", ".join(f"{name} {line[name]:.3g}" for name in ("loss", "ir", "density") if name in line)
-
-    def check(self, state: rv.FitState) -> None:
-        whole = float(state.history["whole"][-1])
-        if whole <= 0.5:
-            raise rv.SimulationError(
-                f"In update {state.step} of the fit, molecules came apart in {1 - whole:.0%} of the chains: a hydrogen"
-                " is farther than 0.15 nm from its oxygen. Wanted liquid water: a smaller --rate, a shorter --interval,"
-                " or a surface trained on more labels."
-            )
+def wanted_diffusion(target: dict[str, np.ndarray]) -> float:
+    """nm²/ps: the target's, or that of experiment (Holz, Heil, Sacco 2000, at 298.15 K)."""
+    return float(target["diffusion"].mean()) if "diffusion" in target else 2.299e-3
 
 
-def fit(
-    config: Config, water: NeuralWater, aim: Aim, start: rv.EANN, chains: rv.State, folder: Folder, key: PRNGKeyArray
-) -> rv.FitState:
-    """Steps the surface. The carry is the chains, and the exponential mean of the parameters.
-
-    A chain in which a molecule came apart begins again where the fit began.
-    """
-    names, n = config.targets.split(","), config.trajectories
-    distance = aim.distance(water)
-    arrays = lambda model: eqx.filter(model, eqx.is_inexact_array)
-    first, unravel = chains, ravel_pytree(arrays(start))[1]
-
-    def loss_fn(model, carry, key):
-        # all of this is measured, not traced: its derivative is put in by `linearize`
-        chains, mean = carry
-        surface = jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, model)
-        frames, starts, chains = water.draw(surface, chains, key)
-        system, parts = water.system(surface), {}
-        if "ir" in names:
-            parts["ir"] = spectrum_part(distance, water, system, starts, config.gradient)
-        if "density" in names:
-            parts["density"] = pressure_part(aim, system, frames, n)
-        told_of = {name: size_and_noise(only(config.trainable, part.by_chain)) for name, part in parts.items()}
-        whole = jax.vmap(lambda x: all_whole(water.sampling.topology, water.box, x))(chains.positions)
-        back = lambda now, then: jnp.where(whole.reshape(-1, *[1] * (now.ndim - 1)), now, then)
-        chains = jax.tree.map(back, chains, first)
-        losses = {name: part.loss for name, part in parts.items()}
-        report: dict[str, Any] = {
-            "loss": sum(losses.values()),
-            **losses,
-            "norms": {name: t[0] for name, t in told_of.items()},
-            "noises": {name: t[1] for name, t in told_of.items()},
-            "whole": jnp.mean(whole.astype(starts.states.positions.dtype)),
-        }
-        if len(parts) == 2:
-            report["cosine"] = cosine(told_of["ir"][2], told_of["density"][2])
-        mean = jax.tree.map(lambda m, x: m + (x - m) / config.average, mean, arrays(surface))
-        gradients = jnp.stack([t[2] for t in told_of.values()])
-        adam = config.method == "adam"
-        away = jnp.sum(gradients, axis=0) if adam else -smallest_step(jnp.stack([*losses.values()]), gradients)
-        value = rv.linearize(report["loss"], unravel(away), model)
-        return value, ((chains, mean), report)
-
-    schedule = optax.cosine_decay_schedule(config.rate, config.updates, config.final_rate)
-    by_sizes = optax.chain(optax.sgd(schedule), optax.clip_by_global_norm(config.longest))
-    optimizer = optax.adam(schedule, b1=config.momentum) if config.method == "adam" else by_sizes
-    files = _refine.Files(folder.checkpoint, folder / "history.jsonl", folder.changed)
-    carry = (chains, arrays(start))
-    mesh, trainable = water.sampling.mesh, list(config.trainable) or None
-    return _refine.descend(loss_fn, Updates(), config, mesh, optimizer, start, carry, key, files, trainable=trainable)
-
-
-def only(names: tuple[str, ...], by_chain: PyTree) -> PyTree:
-    """Contributions to a gradient, with zeros where parameters are not of these names; all, where there are none."""
-    keep = lambda path, x: x if not names or jax.tree_util.keystr(path)[1:].startswith(names) else jnp.zeros_like(x)
-    return jax.tree_util.tree_map_with_path(keep, by_chain)
+def chosen_of(config: Config, seen: list[Seen], target: dict[str, np.ndarray]) -> Seen:
+    """The last, which comes first, or that whose diffusion is nearest the target's or experiment's."""
+    if config.stop == "last":
+        return seen[0]
+    return min(seen, key=lambda s: abs(s.arrays["diffusion"].mean() - wanted_diffusion(target)))

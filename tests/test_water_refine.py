@@ -1,5 +1,8 @@
 """The experiment that refines a neural surface of water: its losses, their gradients, and what it refuses."""
 
+import dataclasses
+import json
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -18,6 +21,8 @@ from experiments._errors import BadInput
 from experiments._measured_spectrum import measured
 from experiments._neural_water import Grids, NeuralWater, all_whole
 from experiments._refine_targets import Aim, cosine, pressure_part, size_and_noise, smallest_step, spectrum_part
+from experiments._trials import several
+from experiments._water_refine_fit import Kept, only
 
 CHAINS, FRAMES = 2, 2
 
@@ -128,11 +133,49 @@ def test_the_smallest_step_takes_losses_to_zero():
 
 def test_what_is_not_fitted_has_no_gradient(liquid):
     network = liquid[1]
-    kept = water_refine.only(("layers[1]", "last"), network)
+    kept = only(("layers[1]", "last"), network)
     moved = {name for name, size in water_refine.how_far(network, kept).items() if size > 0}
     assert moved
     assert not any(name.startswith(("layers[1]", "last")) for name in moved)
-    assert max(water_refine.how_far(network, water_refine.only((), network)).values()) == 0
+    assert max(water_refine.how_far(network, only((), network)).values()) == 0
+
+
+def test_surfaces_that_are_kept():
+    """After every second of five updates; a checkpoint has the same."""
+    kept = Kept.places({"w": jnp.zeros(3)}, 2, 5)
+    for update in range(1, 6):
+        kept = eqx.filter_jit(lambda k, w: k.after({"w": w}))(kept, jnp.full(3, float(update)))
+    found = kept.surfaces()
+    assert {update: float(surface["w"][0]) for update, surface in found.items()} == {2: 2.0, 4: 4.0}
+    assert Kept.places({"w": jnp.zeros(3)}, 0, 5).after({"w": jnp.ones(3)}).surfaces() == {}
+
+
+def test_several_trials(tmp_path, capsys):
+    """Each with its seed and folder; what ended is left, what was stopped goes on, and what they came to is told."""
+    command = water_refine.Command(config=water_refine.PRESETS["smoke"], trials=3, out=tmp_path)
+    ran = []
+
+    def run(command):
+        ran.append((command.config.seed, command.resume, command.trials))
+        command.out.mkdir(exist_ok=True)
+        if command.config.seed == 1 and not command.resume:
+            raise KeyboardInterrupt
+        goal = {
+            "name": "loss",
+            "value": 2.0 + command.config.seed,
+            "wanted": "at least 3",
+            "met": command.config.seed > 0,
+        }
+        (command.out / "summary.json").write_text(json.dumps({"goals": [goal]}))
+
+    with pytest.raises(KeyboardInterrupt):
+        several("water_refine", command, run)
+    with pytest.raises(BadInput, match="not empty"):
+        several("water_refine", command, run)
+    several("water_refine", dataclasses.replace(command, resume=True), run)
+    assert ran == [(0, False, 1), (1, False, 1), (1, True, 1), (2, False, 1)]
+    assert "- loss: 2, 3, 4; mean 3, scatter 1; wanted at least 3, met by 2 of 3." in capsys.readouterr().out
+    assert json.loads((tmp_path / "trials.json").read_text())["folders"] == ["seed0", "seed1", "seed2"]
 
 
 def test_a_molecule_that_comes_apart(liquid):
@@ -163,6 +206,7 @@ def test_a_spectrum_of_another_quantity(tmp_path):
         (("--potential", "nowhere.npz"), "--potential is nowhere.npz, which is not there"),
         (("--dipole", "nowhere.npz"), "--dipole is nowhere.npz, which is not there"),
         (("--perturbation", "0"), "--perturbation is 0.0; wanted a number above zero"),
+        (("--watch", "0"), "--stop diffusion came with --watch 0"),
         (("--interval", "0.0033"), "--interval is 0.0033; wanted a multiple of --frames time steps"),
     ],
 )

@@ -1,0 +1,132 @@
+"""How `water_refine` steps its surface, and what it keeps of the way."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
+
+import reverlet as rv
+
+from . import _refine
+from ._folder import Folder
+from ._neural_water import NeuralWater, all_whole
+from ._refine_targets import Aim, Part, cosine, pressure_part, size_and_noise, smallest_step, spectrum_part
+
+
+class Kept(eqx.Module):
+    """Surfaces of every so many updates.
+
+    **Arguments:** `done`, how many updates there were; `stack`, arrays of the surfaces, one place for each.
+    """
+
+    done: Int[Array, ""]
+    stack: PyTree
+    every: int = eqx.field(static=True)
+
+    @staticmethod
+    def places(surface: PyTree, every: int, updates: int) -> "Kept":
+        """Room for those of so many updates; for none, where `every` is 0."""
+        count = updates // every if every else 0
+        return Kept(jnp.array(0), jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), surface), every)
+
+    def after(self, surface: PyTree) -> "Kept":
+        """With the surface of another update, where that is one to keep."""
+        done = self.done + 1
+        if not self.every:
+            return Kept(done, self.stack, 0)
+        put = lambda x, new: x.at[jnp.where(done % self.every, len(x), done // self.every - 1)].set(new, mode="drop")
+        return Kept(done, jax.tree.map(put, self.stack, surface), self.every)
+
+    def surfaces(self) -> dict[int, PyTree]:
+        """By the update that they are of."""
+        count = len(jax.tree.leaves(self.stack)[0])
+        return {self.every * (k + 1): jax.tree.map(lambda x, k=k: x[k], self.stack) for k in range(count)}
+
+
+class Carry(eqx.Module):
+    """What goes on from update to update: the chains, the exponential mean of the parameters, what is kept of it."""
+
+    chains: rv.State
+    mean: PyTree
+    kept: Kept
+
+
+def fit(
+    config: Any, water: NeuralWater, aim: Aim, start: rv.EANN, chains: rv.State, folder: Folder, key: PRNGKeyArray
+) -> rv.FitState:
+    """Steps the surface; `carry` of what is returned is a `Carry`.
+
+    A chain in which a molecule came apart begins again where the fit began.
+    """
+    arrays = lambda model: eqx.filter(model, eqx.is_inexact_array)
+    first, unravel = chains, ravel_pytree(arrays(start))[1]
+    adam, distance = config.method == "adam", aim.distance(water)
+
+    def measured(surface, chains, key):
+        frames, starts, chains = water.draw(surface, chains, key)
+        system, parts = water.system(surface), {}
+        if "ir" in config.targets.split(","):
+            parts["ir"] = spectrum_part(distance, water, system, starts, config.gradient)
+        if "density" in config.targets.split(","):
+            parts["density"] = pressure_part(aim, system, frames, config.trajectories)
+        return {name: Part(p.loss, only(config.trainable, p.by_chain)) for name, p in parts.items()}, chains
+
+    def loss_fn(model, carry, key):
+        # all of this is measured, not traced: its derivative is put in by `linearize`
+        surface = jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, model)
+        parts, chains = measured(surface, carry.chains, key)
+        norms, noises, gradients = zip(*(size_and_noise(part.by_chain) for part in parts.values()), strict=True)
+        losses = [part.loss for part in parts.values()]
+        whole = jax.vmap(lambda x: all_whole(water.sampling.topology, water.box, x))(chains.positions)
+        report: dict[str, Any] = {
+            "loss": sum(losses),
+            **dict(zip(parts, losses, strict=True)),
+            "norms": dict(zip(parts, norms, strict=True)),
+            "noises": dict(zip(parts, noises, strict=True)),
+            "whole": jnp.mean(whole.astype(chains.positions.dtype)),
+        }
+        if len(parts) == 2:
+            report["cosine"] = cosine(*gradients)
+        rows = jnp.stack(gradients)
+        away = jnp.sum(rows, axis=0) if adam else -smallest_step(jnp.stack(losses), rows)
+        back = lambda now, then: jnp.where(whole.reshape(-1, *[1] * (now.ndim - 1)), now, then)
+        mean = jax.tree.map(lambda m, x: m + (x - m) / config.average, carry.mean, arrays(surface))
+        carry = Carry(jax.tree.map(back, chains, first), mean, carry.kept.after(mean))
+        return rv.linearize(report["loss"], unravel(away), model), (carry, report)
+
+    schedule = optax.cosine_decay_schedule(config.rate, config.updates, config.final_rate)
+    by_size = optax.chain(optax.sgd(schedule), optax.clip_by_global_norm(config.longest))
+    optimizer = optax.adam(schedule, b1=config.momentum) if adam else by_size
+    files = _refine.Files(folder.checkpoint, folder / "history.jsonl", folder.changed)
+    carry = Carry(chains, arrays(start), Kept.places(arrays(start), config.watch, config.updates))
+    mesh, trainable = water.sampling.mesh, list(config.trainable) or None
+    return _refine.descend(loss_fn, Updates(), config, mesh, optimizer, start, carry, key, files, trainable=trainable)
+
+
+def only(names: tuple[str, ...], by_chain: PyTree) -> PyTree:
+    """Contributions to a gradient, with zeros where parameters are not of these names; all, where there are none."""
+    keep = lambda path, x: x if not names or jax.tree_util.keystr(path)[1:].startswith(names) else jnp.zeros_like(x)
+    return jax.tree_util.tree_map_with_path(keep, by_chain)
+
+
+class Updates:
+    """What is told of the updates."""
+
+    def lines(self, history: Any) -> list[dict[str, Any]]:
+        return _refine.lines_of(history)
+
+    def show(self, line: dict[str, Any]) -> str:
+        return ", ".join(f"{name} {line[name]:.3g}" for name in ("loss", "ir", "density") if name in line)
+
+    def check(self, state: rv.FitState) -> None:
+        whole = float(state.history["whole"][-1])
+        if whole <= 0.5:
+            raise rv.SimulationError(
+                f"In update {state.step} of the fit, molecules came apart in {1 - whole:.0%} of the chains: a hydrogen"
+                " is farther than 0.15 nm from its oxygen. Wanted liquid water: a smaller --rate, a shorter --interval,"
+                " or a surface trained on more labels."
+            )
