@@ -11,6 +11,7 @@ EXPERIMENTS = {
     "gradient_horizon": "how long trajectories may be before the gradient of the diffusion coefficient is noise",
     "lj_diffusion": "refine a Lennard-Jones potential until the liquid diffuses as it should",
     "pretrain_water": "train a neural potential and a dipole surface of water on labels",
+    "refine_foundation": "refine a published potential of many elements by the Raman line of diamond",
     "reversal_error": "how far back a trajectory can be walked, in floating point and on a lattice",
     "validate_water": "measure what a neural surface makes of liquid water, beside experiment",
     "water_density": "fit a flexible water to its densities at five temperatures, and more, by reweighting",
