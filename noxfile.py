@@ -140,6 +140,7 @@ def experiments(session: nox.Session) -> None:
         "lj_diffusion",
         "argon_isobar",
         "water_density",
+        "refine_foundation",
         "cg_water",
         "gradient_horizon",
         "pretrain_water",

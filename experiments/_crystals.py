@@ -57,7 +57,7 @@ class Nequix(AbstractFoundation):
                 " nequix-oam-1-pft.nqx from the repository of the package `nequix`."
             )
         try:
-            import nequix.model
+            import nequix.model  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise BadInput(
                 f"The package `nequix` cannot be imported ({error}); wanted it to read --weights:"
@@ -80,7 +80,7 @@ class Nequix(AbstractFoundation):
         return dataclasses.replace(self, species=jnp.array([known.index(z) for z in numbers]))
 
     def write(self, path):
-        import nequix.model
+        import nequix.model  # pyright: ignore[reportMissingImports]
 
         nequix.model.save_model(str(path), self.model, json.loads(self.description))
 
@@ -260,7 +260,7 @@ class Line(rv.AbstractObservable):
 
 
 @eqx.filter_jit
-def labels(potential: Crystal, state: rv.State) -> tuple[Array, Array, Array]:
+def labels(potential: rv.AbstractPotential, state: rv.State) -> tuple[Array, Array, Array]:
     """Energy (kJ/mol), forces (kJ/mol/nm) and stress (kJ/mol/nm³) of a configuration."""
     x, box = state.positions, state.box
     return potential.energy(x, box), potential.forces(x, box), potential.stress(x, box)

@@ -10,6 +10,7 @@ of what is missing nearer: rate (ν* - ν) g/|g|², with the gradient g of ν.
 """
 
 import dataclasses
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -137,7 +138,8 @@ PRESETS = {
         equilibration=0.5, interval=0.1,
     ),
     "smoke": Config(
-        preset="smoke", rank=2, updates=2, rate=1e-3, steps=16, check_steps=32, check_samples=2, interval=2e-3, equilibration=4e-3
+        preset="smoke", rank=2, updates=2, rate=1e-3, steps=16, check_steps=32, check_samples=2, interval=2e-3,
+        equilibration=4e-3,
     ),
 }  # fmt: skip
 
@@ -325,8 +327,8 @@ def fit(c: Config, folder: Folder, sampling: Chains, start: rv.AdaptedPotential,
 
 
 def compared(before: AbstractFoundation, after: AbstractFoundation) -> dict[str, Any]:
-    """What both say of the crystals (see `changes`), and of diamond's harmonic vibrations, 1/cm: at Γ, and at X in the
-    order of `BOUNDARY`."""
+    """What both say of the crystals (see `changes`), and of diamond's harmonic vibrations, 1/cm: at Γ, and the pairs
+    at X in increasing order, which is that of `BOUNDARY`."""
     frames = {name: configurations(cell, k) for k, (name, cell) in enumerate(OTHERS.items())}
     room = max(len(j) for cells in frames.values() for c, _ in cells for j in neighbors(c, before.cutoff + 0.03)[0])
     of: dict[str, Any] = {}
@@ -340,7 +342,7 @@ def compared(before: AbstractFoundation, after: AbstractFoundation) -> dict[str,
     vibrations = {}
     for name, model in zip(STAGES, (before, after), strict=True):
         found = harmonic(cell.crystal(model), cell)
-        # from below: three translations, two TA, two L and two TO at X with L above, three at Γ
+        # from below: three translations, two vibrations of each kind at X, three at Γ
         x = found[3:9]
         vibrations[name] = {"gamma": float(np.mean(found[9:])), "X": [float(np.mean(x[k : k + 2])) for k in (0, 2, 4)]}
     return {"of": of, **vibrations}
@@ -389,7 +391,7 @@ def moved(before: AbstractFoundation, after: AbstractFoundation) -> float:
 def _goals(summary: dict[str, Any], seconds: float, command: Command) -> list[Goal]:
     after, of = summary["after"], summary["crystals"]["of"]
     off = abs(after["line"] / summary["target"] - 1)
-    mean_off = lambda stage: np.mean(
+    mean_off = lambda stage: statistics.fmean(
         [
             abs(x / wanted - 1)
             for x, wanted in zip(summary["crystals"][stage]["X"], summary["boundary"].values(), strict=True)
