@@ -9,6 +9,7 @@ from . import (
     fields as fields,
     flows as flows,
     io as io,
+    losses as losses,
     openmm as openmm,
     pairs as pairs,
     reweighting as reweighting,

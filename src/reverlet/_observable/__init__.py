@@ -22,6 +22,11 @@ from ._green_kubo import (
     Viscosity as Viscosity,
 )
 from ._joint import Joint as Joint, SquaredDistance as SquaredDistance
+from ._losses import (
+    AbstractLoss as AbstractLoss,
+    JensenShannon as JensenShannon,
+    MeanSquaredError as MeanSquaredError,
+)
 from ._mechanics import Pressure as Pressure, Stress as Stress
 from ._phases import AbstractPhaseDifference as AbstractPhaseDifference
 from ._profile import DensityProfile as DensityProfile

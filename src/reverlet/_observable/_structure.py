@@ -1,4 +1,6 @@
+import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from .._fields import checked, count, optional, positive_number
-from .._misc import as_float_array, require_flag, require_positive, require_shape
+from .._fields import checked, count, indices, optional, positive_number
+from .._misc import as_float_array, is_concrete, require_flag, require_positive, require_shape
 from .._state import State
 from .._statistics import weighted_mean
 from .._verdict import raise_if
@@ -34,8 +36,10 @@ class RDF(AbstractObservable):
     default; `intermolecular`, whether pairs of the same molecule are left out, and of the ideal gas's too, so that g
     still goes to one.
 
+    Of a mixture, one for every two species: `RDF.partials`.
+
     **Errors:** `ValueError` for unknown elements and atoms that do not exist; in use for an open box, which has no
-    density; `SimulationError` in use for a box that is too small. NaN where there is no such pair.
+    density; `SimulationError` in use for a box that is too small, and where there is no such pair of atoms.
 
     **Returns** (of `reduce`): g at `self.centers`.
 
@@ -50,6 +54,29 @@ class RDF(AbstractObservable):
 
     def __check_init__(self):
         require_flag("intermolecular", self.intermolecular)
+
+    @classmethod
+    def partials(cls, species: ArrayLike, r_max: float, num_bins: int, width: float | None = None) -> tuple["RDF", ...]:
+        """One for every two species a ≤ b of a mixture, (0, 0), (0, 1), …, (1, 1), …
+
+        **Arguments:** `species`, the index of every atom's, as pair potentials have it; the others as of `RDF`.
+
+        **Errors:** `ValueError` for indices that are negative, and for a species of fewer than two atoms.
+        """
+        if not is_concrete(species):
+            raise ValueError("`species` is traced; wanted known indices, since they say how many functions there are.")
+        kinds = np.asarray(species)
+        indices().require("species", kinds)
+        counts = np.bincount(kinds)
+        if np.any(counts < 2):
+            k = int(np.argmax(counts < 2))
+            raise ValueError(
+                f"`species` has {counts[k]} atoms of species {k}; wanted at least two of each from 0 to"
+                f" {len(counts) - 1}, of which there are pairs."
+            )
+        atoms = [tuple(np.flatnonzero(kinds == k).tolist()) for k in range(len(counts))]
+        pairs = itertools.combinations_with_replacement(atoms, 2)
+        return tuple(cls(r_max, num_bins, width, pair=pair) for pair in pairs)
 
     @property
     def edges(self) -> Float[Array, " edges"]:
@@ -68,6 +95,7 @@ class RDF(AbstractObservable):
         in_bins = lambda r: counted(r, edges, self.width, _REFUSAL)
         counts, pairs, _ = _over_pairs(self, system, state, self.r_max, in_bins)
         g = counts * volume / (pairs * self._shells(edges))
+        g = raise_if(pairs <= 0, _NoPair("RDF", self.pair), guard=g)
         return within_box(self.r_max, _R_MAX_TOO_FAR, state, g)
 
     def _shells(self, edges):
@@ -121,6 +149,22 @@ class RDF(AbstractObservable):
         return weighted_mean(weights, jnp.mean(records, axis=1))
 
 
+@dataclasses.dataclass(frozen=True)
+class _NoPair:
+    """Says that there is nothing to count."""
+
+    of: str
+    pair: tuple[Species, Species] | None
+
+    def __call__(self):
+        named = lambda k: k if isinstance(k, str) else f"atoms {k[:3]}"
+        a, b = map(named, self.pair or ("any atom", "another"))
+        return (
+            f"`{self.of}` found no pair of {a} and {b} in the system; wanted two kinds that it has, and in two"
+            " molecules where pairs are `intermolecular`."
+        )
+
+
 _REFUSAL = (
     "`RDF` is a histogram, which has no derivative along a trajectory; wanted a `width`, such as"
     " `RDF(r_max, num_bins, width=0.01)`, or in `rv.expectation` no dynamical gradient, `dynamical=False`."
@@ -136,8 +180,7 @@ class CoordinationNumber(AbstractObservable):
 
     **Arguments:** `radius` (nm); `width` (nm); `pair` and `intermolecular` as of `RDF`.
 
-    **Errors:** as of `RDF`; in an open box the radius may be of any length. NaN where there is no atom of the first
-    kind.
+    **Errors:** as of `RDF`; in an open box the radius may be of any length.
     """
 
     radius: float = checked(positive_number("nm"), static=True)
@@ -152,8 +195,9 @@ class CoordinationNumber(AbstractObservable):
         del initial
         edge = jnp.asarray(self.radius, state.positions.dtype)
         near = lambda r: fraction_below(r, edge, self.width, _NOT_SMOOTH)[None]
-        counts, _, atoms = _over_pairs(self, system, state, self.radius, near)
-        return within_box(self.radius, _RADIUS_TOO_FAR, state, counts[0] / atoms)
+        counts, pairs, atoms = _over_pairs(self, system, state, self.radius, near)
+        number = raise_if(pairs <= 0, _NoPair("CoordinationNumber", self.pair), guard=counts[0] / atoms)
+        return within_box(self.radius, _RADIUS_TOO_FAR, state, number)
 
     def reduce(self, times, records, weights, ensemble=None):
         del times, ensemble
