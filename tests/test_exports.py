@@ -369,7 +369,9 @@ class Own(rv.AbstractPairPotential):
 NO_TABLE = {
     "charges": (rv.ReactionField(CHARGES, cutoff=0.5), "`ReactionField` has charges"),
     "network": (rv.StillingerWeber.silicon(), "`StillingerWeber` is no sum over pairs"),
-    "sum": (SWITCHED + SWITCHED, "write its parts one by one"),
+    "sum": (MIXTURE + eqx.tree_at(lambda p: p.species, MIXTURE, 1 - MIXTURE.species), "have other `species`"),
+    "nothing": (rv.Sum(()), "The sum has no part"),
+    "jump": (lennard_jones(cutoff=0.5) + SWITCHED, "jumps by 0.309 at its cutoff of 0.5 nm, inside of a table"),
     "tail": (rv.TailCorrected(SWITCHED), r"give `\.potential`"),
     "rescaling": (rv.Rescaling(SWITCHED, np.array([[0, 1]]), 0.5), "`Rescaling` is no sum over pairs"),
     "atoms": (Own(jnp.ones(32)), "`Own` has parameters for every atom"),

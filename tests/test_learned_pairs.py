@@ -161,3 +161,51 @@ def test_reweighting_to_another_temperature():
     ):
         with pytest.raises(rv.SimulationError, match=told), rv.SimulationError.unwrapped():
             jax.block_until_ready(call())
+
+
+# --- elsewhere -----------------------------------------------------------------------------------------------------
+
+
+def test_sums_in_tables_for_lammps_and_openmm(tmp_path):
+    """A prior, a network and a part that depends on the temperature, of two species: one table for every two of them,
+    read back, and compared with the potential itself."""
+    switch, sigmas = rv.SmoothSwitch(0.4), np.array([[0.33, 0.32], [0.32, 0.3]])
+    entropy = rv.pairs.GaussianCore(0.3, 2.0, cutoff=0.5, truncation=switch)  # ends before the others do
+
+    def of(species):
+        prior = rv.LennardJones(sigmas, 0.5 * sigmas, cutoff=CUTOFF, species=species, truncation=switch)
+        network = eqx.tree_at(lambda p: p.species, NETWORK, species)
+        return prior + 0.5 * network + rv.pairs.TemperatureDependent(0.1 * prior, entropy, COLD)
+
+    @jax.jit
+    @jax.vmap
+    def energy_and_slope(species, r):
+        along = lambda r: jnp.zeros((2, 3)).at[1, 0].set(r)
+        return jax.value_and_grad(lambda r: of(species).energy(along(r), rv.OpenBox()))(r)
+
+    potential = of(jnp.asarray(SPECIES))
+    names = rv.export.write_lammps_table(tmp_path / "a.table", potential, nearest=0.24, num_points=200)
+    assert names == ("PAIR_1_1", "PAIR_1_2", "PAIR_2_2")
+    assert "LennardJones + NeuralPair + LennardJones + GaussianCore" in (tmp_path / "a.table").read_text("utf-8")
+    sections = rv.export.read_lammps_table(tmp_path / "a.table")
+    for section, kinds in zip(sections, ((0, 0), (0, 1), (1, 1)), strict=True):
+        r = jnp.asarray(section.r[:-1])  # at the cutoff itself no pair counts
+        energies, slopes = energy_and_slope(jnp.tile(jnp.asarray(kinds), (len(r), 1)), r)
+        np.testing.assert_allclose(section.energy[:-1], energies, rtol=1e-11, atol=1e-12)
+        np.testing.assert_allclose(section.force[:-1], -slopes, rtol=1e-10, atol=1e-10)
+        assert abs(section.energy[-1]) < 1e-12
+    openmm = pytest.importorskip("openmm")
+    force = rv.openmm.tabulated_pair(potential, 32, nearest=0.24, num_points=3000)
+    again = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(force))
+    system = openmm.System()
+    for _ in X:
+        system.addParticle(1.0)
+    system.addForce(again)
+    system.setDefaultPeriodicBoxVectors(*(openmm.Vec3(*map(float, v)) for v in BOX.vectors))
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+    context.setPositions(np.asarray(X))
+    state = context.getState(getEnergy=True, getForces=True)
+    energy, slope = jax.jit(jax.value_and_grad(lambda x: potential.energy(x, BOX)))(X)
+    # natural splines through 3000 points
+    np.testing.assert_allclose(state.getPotentialEnergy()._value, energy, rtol=1e-8)
+    np.testing.assert_allclose(state.getForces(asNumpy=True)._value, -slope, atol=1e-5 * np.abs(slope).max())

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from .._fields import checked, count, indices, optional, positive_number
-from .._misc import as_float_array, is_concrete, require_flag, require_positive, require_shape
+from .._misc import as_array, as_float_array, is_concrete, require_flag, require_positive, require_shape
 from .._state import State
 from .._statistics import weighted_mean
 from .._verdict import raise_if
@@ -65,8 +65,9 @@ class RDF(AbstractObservable):
         """
         if not is_concrete(species):
             raise ValueError("`species` is traced; wanted known indices, since they say how many functions there are.")
+        with jax.ensure_compile_time_eval():
+            indices().require("species", as_array(species))
         kinds = np.asarray(species)
-        indices().require("species", kinds)
         counts = np.bincount(kinds)
         if np.any(counts < 2):
             k = int(np.argmax(counts < 2))

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from .._fields import Kinds, Parameter, checked, finite, indices, optional, positive_number
-from .._misc import is_concrete, require_constant, require_count, require_key, require_positive
+from .._misc import as_array, is_concrete, require_constant, require_count, require_key, require_positive
 from .._splines import AbstractInterpolation, NaturalSpline
 from ._forms import AbstractSpeciesPairPotential
 from ._tabulated import TabulatedPair
@@ -84,9 +84,9 @@ class NeuralPair(AbstractSpeciesPairPotential):
         if species is not None:
             if not is_concrete(species):
                 raise ValueError("`species` is traced; wanted known indices, since they say how many kinds there are.")
-            species = np.asarray(species)
-            indices().require("species", species)
-            num = int(np.max(species, initial=0)) + 1
+            with jax.ensure_compile_time_eval():
+                indices().require("species", as_array(species))
+            num = int(np.max(np.asarray(species), initial=0)) + 1
         keys = iter(jax.random.split(key, 2 * len(neurons) + 1))
         layers, inputs = [], num_basis
         for n in neurons:

@@ -11,7 +11,7 @@ from .. import units
 from .._misc import require_instance
 from .._potential import AbstractPotential
 from ._card import ModelCard, write_file
-from ._pair_tables import grid, num_kinds, pair_tables, require_tabulable, warn_of_jump
+from ._pair_tables import grid, pair_tables, require_tabulable, warn_of_jump
 
 _ENERGIES = {"real": units.KILOCALORIE_PER_MOLE, "metal": units.ELECTRONVOLT}
 """LAMMPS' units of energy, whose lengths are both in Å, in kJ/mol."""
@@ -41,7 +41,8 @@ def write_lammps_table(
     keyword: str = "PAIR",
     card: ModelCard = ModelCard(),
 ) -> tuple[str, ...]:
-    """Writes a pair potential as LAMMPS' `pair_style table` reads it, and a card beside it; returns the keywords.
+    """Writes a pair potential, or a sum of them, as LAMMPS' `pair_style table` reads it, and a card beside it; returns
+    the keywords.
 
         pair_style table spline 2000
         pair_coeff * * liquid.table PAIR
@@ -56,8 +57,9 @@ def write_lammps_table(
     **Warns:** (`UserWarning`) where the energy jumps at the cutoff, as of a plain one: LAMMPS conserves no energy then
     either.
 
-    **Errors:** `ValueError` for what is no pair potential of a few kinds of atoms (networks, charges, exclusions), by
-    its name; for a `nearest` where the energy is not finite, keywords that are no word, and folders that are not there.
+    **Errors:** `ValueError` for what is no pair potential of a few kinds of atoms (many bodies, charges, exclusions),
+    by its name, nor a sum of them that tell atoms apart alike and end without a jump inside of the table; for a
+    `nearest` where the energy is not finite, keywords that are no word, and folders that are not there.
     """
     if style not in _ENERGIES:
         raise ValueError(f"`style` is {style!r}; wanted 'real' (kcal/mol, Å) or 'metal' (eV, Å).")
@@ -67,9 +69,9 @@ def write_lammps_table(
     pair = require_tabulable(potential, "LAMMPS")
     tables = pair_tables(pair, grid(pair, nearest, num_points))
     warn_of_jump(tables, "LAMMPS")
-    many = num_kinds(pair) > 1
+    many = pair.num_kinds > 1
     energy, length = _ENERGIES[style], units.ANGSTROM
-    lines, keywords = [f"# UNITS: {style}", f"# {type(pair).__name__}, cutoff {pair.cutoff} nm"], []
+    lines, keywords = [f"# UNITS: {style}", f"# {pair.name}, cutoff {pair.cutoff} nm"], []
     for table in tables:
         keywords.append("_".join([keyword, *(str(k + 1) for k in table.kinds)]) if many else keyword)
         r, u, f = table.r / length, table.energy / energy, table.force * (length / energy)

@@ -1,14 +1,16 @@
 """Pair potentials as numbers."""
 
 import warnings
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
+from .. import units
 from .._misc import cast_floats, is_concrete, require_constant, require_count, require_instance, require_positive
 from .._potential import (
     AbstractCharges,
@@ -19,6 +21,7 @@ from .._potential import (
     Scaled,
     Sum,
     TailCorrected,
+    TemperatureDependent,
     parts_of,
 )
 from .._potential._tail import looks_at_indices
@@ -40,46 +43,94 @@ class PairTable(NamedTuple):
     """d²u/dr², kJ/mol/nm²."""
 
 
-def require_tabulable(potential: AbstractPotential, host: str) -> AbstractPairPotential:
-    """Refuses what is no formula for one pair of a few kinds of atoms, with what to do instead."""
+class PairSum(NamedTuple):
+    """What a potential is a sum of: factors, and formulas for pairs."""
+
+    terms: tuple[tuple[float, AbstractPairPotential], ...]
+    species: Int[np.ndarray, " atoms"] | None
+    num_kinds: int
+    """How many kinds of atoms are told apart."""
+
+    @property
+    def name(self) -> str:
+        return " + ".join(type(p).__name__ for _, p in self.terms)
+
+    @property
+    def cutoff(self) -> float:
+        return max(p.cutoff for _, p in self.terms)
+
+
+def require_tabulable(potential: AbstractPotential, host: str) -> PairSum:
+    """Refuses what is no formula for one pair of a few kinds of atoms, nor a sum of such, with what to do instead."""
     require_instance("potential", potential, AbstractPotential)
-    wanted = "wanted a pair potential, such as `LennardJones`"
-    name = type(potential).__name__
-    if parts_of(potential, AbstractCharges):
-        raise ValueError(f"`{name}` has charges, which no table of pairs holds; {wanted}. {host} sums charges itself.")
-    if isinstance(potential, Sum | Scaled):
-        raise ValueError(f"A `{name}` has no table; {wanted}: write its parts one by one.")
-    if isinstance(potential, TailCorrected):
-        raise ValueError(f"A table ends at the cutoff; {wanted}: give `.potential`. {host} has tail corrections.")
-    if isinstance(potential, Excluding):
-        raise ValueError(f"A table does not know which pairs are excluded; {wanted}: give `.potential`, and name them.")
-    if not isinstance(potential, AbstractPairPotential):
-        raise ValueError(
-            f"`{name}` is no sum over pairs, of which a table could be made; {wanted}. Any potential runs in ASE"
-            " (`rv.ASECalculator`), in i-PI (`rv.export.ipi_driver`) and in OpenMM (`rv.openmm.python_force`)."
-        )
     if not is_concrete(potential):
         raise ValueError("`potential` is traced; wanted known numbers: export it outside of `jax.jit`.")
-    species = isinstance(potential, AbstractSpeciesPairPotential)
-    if not species and looks_at_indices(potential, jnp.result_type(float)):
-        raise ValueError(f"`{name}` has parameters for every atom; wanted a few kinds of atoms, by `species`.")
-    return potential
-
-
-def num_kinds(potential: AbstractPairPotential) -> int:
-    """How many kinds of atoms a potential tells apart."""
-    if not isinstance(potential, AbstractSpeciesPairPotential) or potential.species is None:
-        return 1
-    num = potential.num_species
+    if parts_of(potential, AbstractCharges):
+        name = type(potential).__name__
+        raise ValueError(f"`{name}` has charges, which no table of pairs holds; {_WANTED}. {host} sums charges itself.")
+    terms = tuple(_terms(potential, host))
+    if not terms:
+        raise ValueError(f"The sum has no part; {_WANTED}.")
+    kinds = [p for _, p in terms if isinstance(p, AbstractSpeciesPairPotential) and p.species is not None]
+    species = [np.asarray(p.species) for p in kinds]
+    if any(not np.array_equal(own, species[0]) for own in species):
+        raise ValueError(
+            f"Parts of the sum have other `species` of the same atoms; {_WANTED} that tell atoms apart alike."
+        )
+    num = min((p.num_species for p in kinds), default=1)
     if num > _MOST_KINDS:
         raise ValueError(
-            f"`{type(potential).__name__}` has {num} species; wanted at most {_MOST_KINDS}, since every two of them"
-            " have a table."
+            f"`{type(kinds[0]).__name__}` has {num} species; wanted at most {_MOST_KINDS}, since every two of them have"
+            " a table."
         )
-    return num
+    found = PairSum(terms, species[0] if kinds else None, num)
+    for _, part in terms:
+        if part.cutoff < found.cutoff:
+            ends = pair_tables(PairSum(((1.0, part),), found.species, num), np.array([part.cutoff]))
+            jump = max(abs(float(table.energy[0])) for table in ends)
+            if jump > 1e-9:
+                raise ValueError(
+                    f"The energy of `{type(part).__name__}` jumps by {jump:.3g} kJ/mol at its cutoff of {part.cutoff}"
+                    f" nm, inside of a table that ends at {found.cutoff} nm; wanted the same cutoff for all parts, or"
+                    " a `SmoothSwitch`."
+                )
+    return found
 
 
-def grid(potential: AbstractPairPotential, nearest: float, num_points: int) -> Float[np.ndarray, " points"]:
+_WANTED = "wanted a pair potential, such as `LennardJones`, or a sum of them"
+
+
+def _terms(potential: AbstractPotential, host: str) -> Iterator[tuple[float, AbstractPairPotential]]:
+    name = type(potential).__name__
+    if isinstance(potential, Sum):
+        for part in potential.parts:
+            yield from _terms(part, host)
+    elif isinstance(potential, Scaled):
+        for factor, part in _terms(potential.potential, host):
+            yield potential.factor * factor, part
+    elif isinstance(potential, TemperatureDependent):
+        yield from _terms(potential.energy_part, host)
+        for factor, part in _terms(potential.entropy_part, host):
+            yield -units.BOLTZMANN * float(potential.temperature) * factor, part
+    elif isinstance(potential, TailCorrected):
+        raise ValueError(f"A table ends at the cutoff; {_WANTED}: give `.potential`. {host} has tail corrections.")
+    elif isinstance(potential, Excluding):
+        raise ValueError(
+            f"A table does not know which pairs are excluded; {_WANTED}: give `.potential`, and name them."
+        )
+    elif not isinstance(potential, AbstractPairPotential):
+        raise ValueError(
+            f"`{name}` is no sum over pairs, of which a table could be made; {_WANTED}. Any potential runs in ASE"
+            " (`rv.ASECalculator`), in i-PI (`rv.export.ipi_driver`) and in OpenMM (`rv.openmm.python_force`)."
+        )
+    else:
+        species = isinstance(potential, AbstractSpeciesPairPotential)
+        if not species and looks_at_indices(potential, jnp.result_type(float)):
+            raise ValueError(f"`{name}` has parameters for every atom; wanted a few kinds of atoms, by `species`.")
+        yield 1.0, potential
+
+
+def grid(potential: PairSum, nearest: float, num_points: int) -> Float[np.ndarray, " points"]:
     """Distances from `nearest` to the cutoff, nm."""
     require_constant("nearest", nearest)
     require_positive("nearest", nearest, "nm")
@@ -89,18 +140,24 @@ def grid(potential: AbstractPairPotential, nearest: float, num_points: int) -> F
     return np.linspace(nearest, potential.cutoff, num_points)
 
 
-def pair_tables(potential: AbstractPairPotential, r: Float[np.ndarray, " points"]) -> list[PairTable]:
+def pair_tables(potential: PairSum, r: Float[np.ndarray, " points"]) -> list[PairTable]:
     """Of every two kinds, in double precision."""
-    num = num_kinds(potential)
+    num = potential.num_kinds
     pairs = [(a, b) for a in range(num) for b in range(a, num)]
     with jax.enable_x64(True):
-        exact = cast_floats(potential, jnp.float64)
-        if isinstance(exact, AbstractSpeciesPairPotential) and exact.species is not None:
-            exact = eqx.tree_at(lambda p: p.species, exact, jnp.arange(num))
+        terms = [(factor, _of_kinds(cast_floats(part, jnp.float64), num)) for factor, part in potential.terms]
 
         def of_pair(i, j):
-            formula = lambda s: exact.pair_energy(s, i, j)
-            u = lambda r: exact.truncation.truncate(formula, r * r, exact.cutoff)
+            def u(r):
+                total = jnp.zeros(())
+                for factor, part in terms:
+                    formula = lambda s, part=part: part.pair_energy(s, i, j)
+                    within = r <= part.cutoff
+                    x = jnp.where(within, r, part.cutoff)  # `minimum` would have half a slope at the cutoff
+                    energy = part.truncation.truncate(formula, x * x, part.cutoff)
+                    total = total + jnp.where(within, factor * energy, 0)
+                return total
+
             slope = jax.grad(u)
             return jax.vmap(lambda r: (u(r), -slope(r), jax.grad(slope)(r)))(jnp.asarray(r))
 
@@ -111,6 +168,13 @@ def pair_tables(potential: AbstractPairPotential, r: Float[np.ndarray, " points"
             where = r[np.argmax(~np.all(np.isfinite(x), axis=0))]
             raise ValueError(f"The energy is not finite at {where:.4g} nm; wanted a larger `nearest`.")
     return [PairTable(kinds, r, *(x[k] for x in numbers)) for k, kinds in enumerate(pairs)]
+
+
+def _of_kinds(potential: AbstractPairPotential, num: int) -> AbstractPairPotential:
+    """The same, of one atom of each kind."""
+    if isinstance(potential, AbstractSpeciesPairPotential) and potential.species is not None:
+        return eqx.tree_at(lambda p: p.species, potential, jnp.arange(num))
+    return potential
 
 
 def warn_of_jump(tables: list[PairTable], host: str) -> None:

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from .._misc import require_count, require_flag, require_instance
-from .._potential import AbstractPairPotential, AbstractSpeciesPairPotential, Excluding, require_atoms
+from .._potential import AbstractPotential, Excluding, require_atoms
 from .._system import System
 from ..export._card import ModelCard
 from ..export._hosted import Hosted
-from ..export._pair_tables import grid, num_kinds, pair_tables, require_tabulable, warn_of_jump
+from ..export._pair_tables import grid, pair_tables, require_tabulable, warn_of_jump
 from ._optional import number, require_openmm
 
 _MARGIN = 16
@@ -57,7 +57,7 @@ def python_force(
 
 
 def tabulated_pair(
-    potential: AbstractPairPotential,
+    potential: AbstractPotential,
     num_atoms: int,
     *,
     nearest: float,
@@ -66,8 +66,8 @@ def tabulated_pair(
     card: ModelCard = ModelCard(),
     card_beside: str | Path | None = None,
 ) -> Any:
-    """A pair potential, whatever its formula and truncation, as an `openmm.CustomNonbondedForce` with a table for every
-    two species.
+    """A pair potential or a sum of them, whatever formulas and truncations, as an `openmm.CustomNonbondedForce` with a
+    table for every two species.
 
     OpenMM goes from point to point by cubic splines, natural ones, with an error of at most 5/384 h⁴ max|u⁗| for a
     spacing h, and at the cutoff of h²|u″| / 15 in the last intervals. Below `nearest` the energy goes on along its
@@ -104,7 +104,7 @@ def tabulated_pair(
     expression = of_table[-1]
     for k in reversed(range(len(tables) - 1)):
         expression = f"select(kind-{k},{expression},{of_table[k]})"
-    num = num_kinds(pair)
+    num = pair.num_kinds
     force = openmm.CustomNonbondedForce(expression + (";kind=pair(species1,species2)" if num > 1 else ""))
     for k, table in enumerate(tables):
         force.addTabulatedFunction(
@@ -116,7 +116,7 @@ def tabulated_pair(
         entries = [which[min(a, b), max(a, b)] for b in range(num) for a in range(num)]
         force.addTabulatedFunction("pair", openmm.Discrete2DFunction(num, num, entries))
         force.addPerParticleParameter("species")
-        species = np.asarray(pair.species) if isinstance(pair, AbstractSpeciesPairPotential) else species
+        species = species if pair.species is None else pair.species
     for k in species.tolist():
         force.addParticle([k] if num > 1 else [])
     for i, j in np.asarray(excluded).tolist():
@@ -126,5 +126,5 @@ def tabulated_pair(
     force.setCutoffDistance(pair.cutoff)
     if card_beside is not None:
         card.write(card_beside, potential, export="a table in OpenMM's CustomNonbondedForce")
-    force.setName(f"table of reverlet {type(pair).__name__}")
+    force.setName(f"table of reverlet {pair.name}")
     return force
