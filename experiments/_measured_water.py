@@ -25,9 +25,9 @@ KNOWN = {
     "density": Known(
         0.99705, None, 1.005, 0.015, "G. S. Kell, J. Chem. Eng. Data 20, 97 (1975); their error is a spread"
     ),
-    "heat_of_vaporization": Known(43.99, 0.06, source="J. D. Cox et al., CODATA Key Values for Thermodynamics (1989)"),
+    "heat_of_vaporization": Known(44.00, 0.06, source="J. D. Cox et al., CODATA Key Values for Thermodynamics (1989)"),
     "diffusion": Known(
-        2.299, 0.005, 1.99, 0.07, "M. Holz, S. R. Heil and A. Sacco, Phys. Chem. Chem. Phys. 2, 4740 (2000)"
+        2.299, 0.02, 1.99, 0.07, "M. Holz, S. R. Heil and A. Sacco, Phys. Chem. Chem. Phys. 2, 4740 (2000)"
     ),
     "dielectric_constant": Known(
         78.30, 0.05, 96.1, 3.2, "C. G. Malmberg and A. A. Maryott, J. Res. Natl. Bur. Stand. 56, 1 (1956)"
@@ -38,8 +38,8 @@ KNOWN = {
     "infrared_libration": Known(617, None, 617, None, "experiment as quoted by Han & Yu (2025)"),
     "infrared_bend": Known(1643, None, 1634, None, "experiment as quoted by Han & Yu (2025)"),
     "infrared_stretch": Known(3394, None, 3369, None, "experiment as quoted by Han & Yu (2025)"),
-    "infrared_rmse_low": Known(0, None, 154, None, "Han & Yu (2025), against another measurement"),
-    "infrared_rmse_high": Known(0, None, 546, None, "Han & Yu (2025), against another measurement"),
+    "infrared_rmse_low": Known(None, None, 154, None, "Han & Yu (2025), against another measurement"),
+    "infrared_rmse_high": Known(None, None, 546, None, "Han & Yu (2025), against another measurement"),
     "clusters_inter": Known(None, None, 0.49, 0.02, "Han & Yu (2025): octamers against CCSD(T)"),
     "clusters_intra": Known(None, None, 0.36, 0.03, "Han & Yu (2025): octamers against CCSD(T)"),
     "clusters_total": Known(None, None, 0.62, 0.02, "Han & Yu (2025): octamers against CCSD(T)"),

@@ -18,6 +18,7 @@ import reverlet as rv
 
 from ._chains import Chains, arrays_of, bar
 from ._neural_water import PAIRS, all_whole
+from ._path_integral import RingPolymers
 from ._water import cutoff_in, spectra_of
 
 CLUSTERS = Path(__file__).parent / "reference/water_clusters_pbe0.json"
@@ -97,16 +98,24 @@ class Liquid:
                 f"The surface does not hold liquid water together, {doing}: {error} The chains {when} are in {file}."
             ) from error
 
-    def require_whole(self, states: rv.State) -> None:
-        """Refuses to go on with molecules that came apart."""
-        whole = jax.vmap(lambda s: all_whole(self.sampling.topology, s.box, s.positions))(states)
-        if not bool(jnp.all(whole)):
+    def mended(self, states: rv.State) -> tuple[rv.State, np.ndarray]:
+        """The chains with those that came apart put where a whole one is, so that all can go on; and which were whole,
+        since no other counts.
+
+        **Errors:** `SimulationError` if fewer than half were, or fewer than two.
+        """
+        whole = np.asarray(jax.vmap(lambda s: all_whole(self.sampling.topology, s.box, s.positions))(states))
+        if np.sum(whole) < max(2, len(whole) / 2):
             raise rv.SimulationError(
-                f"molecules came apart in {int(jnp.sum(~whole))} of {len(whole)} chains: a hydrogen is farther than"
-                " 0.15 nm from its oxygen. Wanted liquid water: a surface trained on more labels, or refined by smaller"
-                " steps.",
+                f"molecules came apart in {np.sum(~whole)} of {len(whole)} chains: a hydrogen is farther than 0.15 nm"
+                " from its oxygen. Wanted liquid water: a surface trained on more labels, or refined by smaller steps;"
+                " or a shorter --length, to look at the water until then.",
                 chains=states,
             )
+        if not np.all(whole):
+            write_atoms(self.path / "came_apart.extxyz", self.sampling.topology, states)
+        place = np.where(whole, np.arange(len(whole)), np.argmax(whole))
+        return jax.tree.map(lambda x: x[place], states), whole
 
     def started(self, state: rv.State, chains: int, nvt: float, key: PRNGKeyArray) -> dict[str, np.ndarray]:
         """Chains of q-SPC/Fw water, which costs little, after `nvt` ps."""
@@ -121,36 +130,67 @@ class Liquid:
         keys = jax.random.split(key)
         with self.watched(states, "equilibrating"):
             states = self.sampling.equilibrate(self.system.potential, states, duration, keys[0], "equilibrating")
-            self.require_whole(states)
-        return arrays_of(self.sampling.with_new_velocities(states, keys[1]))
+            states, whole = self.mended(states)
+        return {**arrays_of(self.sampling.with_new_velocities(states, keys[1])), "whole": whole}
 
     def piece(self, states: rv.State) -> dict[str, np.ndarray]:
         """A piece of the trajectories at constant energy, and where they stopped.
 
-        **Returns:** of every chain `infrared` (1/cm), `vdos` (cm), `temperature` (K), `pressure` (bar), `potential`
-        (kJ/mol), `moments` (frames, M over the root of the volume), `energy` (frames, kJ/mol), `msd` (lags, nm², of
-        oxygens), `g_OO`, `g_OH`, `g_HH` and `scattered`.
+        **Returns:** of every chain `infrared` (1/cm), `vdos` (cm), `temperature` (K), `pressure` (bar),
+        `potential` (kJ/mol), `moments` (frames, M over the root of the volume), `energy` (frames, kJ/mol),
+        `msd` (lags, nm², of oxygens), `g_OO`, `g_OH`, `g_HH`, `scattered`, and whether it stayed `whole`.
         """
         with self.watched(states, "following trajectories at constant energy"):
             found, final = jax.block_until_ready(_piece(self, states))
-            self.require_whole(final)
+            final, whole = self.mended(final)
         # a drift of the box's molecules at once is no diffusion
         oxygens = np.asarray(found.pop("oxygens"), float)
-        return {**jax.tree.map(np.asarray, found), "msd": np.stack([msd(x) for x in oxygens]), **arrays_of(final)}
+        return {
+            **jax.tree.map(np.asarray, found),
+            "msd": np.stack([msd(x) for x in oxygens]),
+            **arrays_of(final),
+            "whole": whole,
+        }
+
+    def quantum(
+        self, states: rv.State, beads: int, equilibration: float, length: float, key: PRNGKeyArray
+    ) -> dict[str, np.ndarray]:
+        """The density of states of `vibrations` (cm; chains, wavenumbers) of centroids of ring polymers."""
+        masses, dt = self.sampling.topology.masses, self.sampling.dt
+        every, keys = self.grids.save_every, jax.random.split(key, (3, len(states.positions)))
+        one = RingPolymers(masses, self.sampling.temperature, beads, dt)
+        damped = dataclasses.replace(one, friction=self.sampling.friction)
+        count = lambda duration: max(1, round(duration / self.frame)) * every
+        with self.watched(states, "as ring polymers"):
+            x, v = jax.vmap(one.at_rest_in)(states.positions, keys[0])
+            settle = lambda x, v, k: damped.follow(self._forces, x, v, count(equilibration), count(equilibration), k)
+            x, v, *_ = jax.block_until_ready(jax.jit(jax.vmap(settle))(x, v, keys[1]))
+            follow = lambda x, v, k: one.follow(self._forces, x, v, count(length) + every, every, k)
+            x, _, _, velocities = jax.block_until_ready(jax.jit(jax.vmap(follow))(x, v, keys[2]))
+            _, whole = self.mended(eqx.tree_at(lambda s: s.positions, states, jnp.mean(x, axis=1)))
+        scaled = jnp.sqrt(masses.astype(x.dtype))[:, None] * velocities
+        times, weight = self.frame * jnp.arange(scaled.shape[1]), jnp.ones(1, x.dtype)
+        found = [self.vibrations.reduce(times, y[None], weight) for y in scaled]
+        return {"vibrations": np.stack(found), "whole": whole}
+
+    def _forces(self, beads):
+        return jax.vmap(lambda x: self.system.forces(x, self.box))(beads)
 
     def breathing(self, states: rv.State, duration: float, pressure: float, key: PRNGKeyArray) -> dict[str, np.ndarray]:
-        """The `density` (g/cm³; rounds, chains) at a pressure (bar), of every interval of `duration` ps."""
+        """The `density` (g/cm³; rounds, chains) at a pressure (bar), of every interval of `duration` ps, and which
+        chains stayed `whole`."""
         barostat = rv.StochasticCellRescaling(self.sampling.sampler(), pressure * rv.units.BAR, period=0.5)
         mass, densities = float(jnp.sum(self.sampling.topology.masses)), []
+        alive = np.full(len(states.positions), True)
         for k in bar(round(duration / self.sampling.interval), "constant pressure"):
             with self.watched(states, "at constant pressure"):
                 key_k = jax.random.fold_in(key, k)
                 samples, ends = barostat.sample(self.system, states, len(states.positions), key=key_k)
-                states = ends.states
-                self.require_whole(states)
+                states, whole = self.mended(ends.states)
+            alive &= whole
             volumes = np.asarray(jax.vmap(lambda s: s.box.volume)(samples.states), float)
             densities.append(mass / volumes / rv.units.GRAM_PER_CUBIC_CENTIMETER)
-        return {"density": np.stack(densities), "interval": np.array(self.sampling.interval)}
+        return {"density": np.stack(densities), "whole": alive}
 
 
 @eqx.filter_jit

@@ -31,6 +31,8 @@ def page(runs: dict[str, Run]) -> Any:
         nu = curves["wavenumbers"]
         _curve(infrared, nu, 1e-3 * curves["infrared"], color, name)
         _curve(vibrations, nu, 1e3 * curves["vdos"], color, name)
+        if "vdos_quantum" in curves:
+            vibrations.plot(nu, 1e3 * curves["vdos_quantum"].mean(0), "--", color=color, lw=0.8, label="ring polymers")
         for axes, pair in zip(pairs, ("OO", "OH", "HH"), strict=True):
             _curve(axes, 10 * curves["r"], curves[f"g_{pair}"], color, name)
         _curve(scattered, 0.1 * curves["k"], curves["scattered"], color, name)
@@ -62,7 +64,7 @@ def page(runs: dict[str, Run]) -> Any:
     ends = [min(low[0], high[0]), max(low[1], high[1])]
     clusters.plot(ends, ends, color=TARGET, lw=0.8, zorder=0)
     clusters.set(xlabel="PBE0 / kJ mol$^{-1}$ per atom", ylabel="surface", title="clusters of 2 to 4")
-    for axes in (infrared, pairs[0], clusters):
+    for axes in (infrared, vibrations, pairs[0], clusters):
         if axes.get_legend_handles_labels()[0]:
             axes.legend()
     return figure

@@ -80,19 +80,37 @@ class Row:
         return {"name": self.name, "label": self.label, "value": finite(self.value), "error": finite(self.error)}
 
 
+@dataclasses.dataclass(frozen=True)
+class Others:
+    """The arrays of the stages that a run may be without."""
+
+    clusters: dict[str, np.ndarray] | None
+    gas: dict[str, np.ndarray] | None
+    density: dict[str, np.ndarray] | None
+    quantum: dict[str, np.ndarray] | None
+
+
 def summarize(
-    config: Any, liquid: Any, pieces: list[dict[str, np.ndarray]], clusters, gas, density, spectrum, rdfs
+    config: Any, liquid: Any, begun: np.ndarray, pieces: list[dict[str, np.ndarray]], others: Others, spectrum, rdfs
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The curves of a run, and all numbers of `summary.json` but its timing."""
-    of = lambda name: np.mean([p[name].astype(float) for p in pieces], axis=0)  # chains first
+    clusters, gas, density, quantum = (getattr(others, f.name) for f in dataclasses.fields(others))
+    whole = np.all([begun, *(p["whole"] for p in pieces)], axis=0)
+    if np.sum(whole) < 2:
+        raise rv.SimulationError(
+            f"In {np.sum(~whole)} of {len(whole)} trajectories molecules came apart before the end; wanted two that"
+            " stay whole, for errors: a shorter --length, fewer --pieces, or another surface."
+        )
+    of = lambda name: np.mean([p[name][whole].astype(float) for p in pieces], axis=0)  # chains first
     box, waters = liquid.box, liquid.system.topology.num_atoms // 3
     nu, r = np.asarray(liquid.infrared.wavenumbers), np.asarray(liquid.rdfs["OO"].centers)
     rows, told = [], Row
     add = lambda name, label, value_error: rows.append(told(name, label, *value_error))
+    add("whole", f"trajectories, of {len(whole)}, in which molecules stayed whole", (np.sum(whole), np.nan))
     add("temperature", "temperature, K", jackknife(mean, of("temperature")))
     add("pressure", f"pressure at {_density(liquid):.3f} g/cm³, bar", jackknife(mean, of("pressure")))
     if density is not None:
-        late = density["density"][len(density["density"]) // 2 :]
+        late = density["density"][len(density["density"]) // 2 :, density["whole"]]
         add("density", f"density at {config.pressure:g} bar, g/cm³", jackknife(mean, late.mean(0)))
     if gas is not None:
         add("heat_of_vaporization", "heat of vaporization, kJ/mol", _vaporization(config, of("potential"), gas, waters))
@@ -105,14 +123,20 @@ def summarize(
         corrected = (small[0] + large - 1, small[1])
     add("diffusion_in_box", "D in this box, 1e-9 m²/s", small)
     add("diffusion", "D, corrected for its size, 1e-9 m²/s", corrected)
-    moments = np.concatenate([p["moments"].astype(float) for p in pieces], axis=1)
+    moments = np.concatenate([p["moments"][whole].astype(float) for p in pieces], axis=1)
     add("dielectric_constant", "dielectric constant", jackknife(lambda c: _dielectric(liquid, c), moments))
     rows += _structure(r, {name: of(f"g_{name}") for name in liquid.rdfs}, rdfs)
     rows += _spectrum(nu, of("infrared"), spectrum)
     for band in ("bend", "stretch"):
         at = jackknife(lambda c, band=band: peak(nu, c.mean(0), *_BANDS[band]), of("vdos"))
         add(f"vdos_{band}", f"VDOS, {band}, 1/cm", at)
-    energy = np.concatenate([p["energy"].astype(float) for p in pieces], axis=1) / (3 * waters)
+        if quantum is not None:
+            curves = quantum["vibrations"][quantum["whole"]].astype(float)
+            classical = np.broadcast_to(of("vdos").mean(0), curves.shape)
+            both = np.stack([curves, classical], axis=1)
+            found = lambda c, b=band: _shift(nu, c.mean(0), *_BANDS[b])
+            add(f"quantum_{band}", f"VDOS, {band}, shift by {config.beads} beads, 1/cm", jackknife(found, both))
+    energy = np.concatenate([p["energy"][whole].astype(float) for p in pieces], axis=1) / (3 * waters)
     times = (1 + config.every * np.arange(energy.shape[1])) * liquid.frame
     add(
         "energy_drift",
@@ -126,11 +150,18 @@ def summarize(
         **{f"g_{name}": of(f"g_{name}") for name in liquid.rdfs},
         "k": np.asarray(liquid.scattered.centers), "scattered": of("scattered"), "times": times, "energy": energy,
         **{f"clusters_{name}": x for name, x in (clusters or {}).items()},
+        **({} if quantum is None else {"vdos_quantum": quantum["vibrations"][quantum["whole"]].astype(float)}),
         **({} if rdfs is None else {f"measured_{name}": x for name, x in rdfs.items()}),
     }  # fmt: skip
-    whole = None if gas is None else bool(gas["whole"])
-    summary = {"waters": waters, "rows": [row.told() for row in rows], "molecule_alone_stayed_whole": whole}
+    alone = None if gas is None else bool(gas["whole"])
+    summary = {"waters": waters, "rows": [row.told() for row in rows], "molecule_alone_stayed_whole": alone}
     return curves, {**summary, "experiment": {k: dataclasses.asdict(v) for k, v in KNOWN.items()}}
+
+
+def _shift(nu: np.ndarray, both: np.ndarray, low: float, high: float) -> float:
+    """How much lower than those of classical nuclei vibrations of ring polymers are, negative: 1/cm."""
+    quantum, classical = (peak(nu, curve, low, high) for curve in both)
+    return quantum - classical
 
 
 def _density(liquid: Any) -> float:

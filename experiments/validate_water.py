@@ -3,12 +3,17 @@
 The liquid is followed at constant energy from samples at constant temperature, at the volume of experiment: pressure,
 structure, diffusion, dielectric constant, infrared spectrum, density of states of vibrations, and how well energy is
 conserved. Besides, its density at 1 bar, one molecule alone for the heat of vaporization, and energies of clusters
-against PBE0.
+against PBE0. With --beads, how much lower vibrations of quantum nuclei are, by ring-polymer dynamics: a shift that a
+fit of a surface to a measured spectrum with classical nuclei takes up.
 
-`quick` is cut to what two cores do in ten minutes: 64 waters, 6 trajectories of 8 ps after 1.5 ps of equilibration, 4
-ps at constant pressure. Slow properties (dielectric constant, density, diffusion) then have large errors, which are
-told, from the scatter of six chains; and energy is watched for 8 ps. `paper` has 216 waters, 16 trajectories of 100 ps
-and 100 ps at constant pressure: for a GPU, in pieces that are resumed.
+`quick` is cut to what two cores do in ten minutes: 64 waters, 8 trajectories of 2.5 ps after 1.5 ps of equilibration,
+2.5 ps at constant pressure. Slow properties (dielectric constant, density, diffusion) then have large errors, which are
+told, from the scatter of eight chains; energy is watched for 2.5 ps; and there are no ring polymers. `paper` has 216
+waters, 16 trajectories of 100 ps and 100 ps at constant pressure: for a GPU, in pieces that are resumed.
+
+Networks have holes where they saw no labels, and trajectories fall into them. Chains in which a molecule came apart do
+not count, and the table says how many those were; with more than half of them, the run ends, and the atoms are there to
+be looked at.
 """
 
 import dataclasses
@@ -34,7 +39,7 @@ from ._measured_spectrum import Quantity, measured
 from ._measured_water import read_rdfs
 from ._neural_water import load_moment, load_surface
 from ._validation import CLUSTERS, Grids, Liquid, cluster_energies, one_molecule
-from ._validation_summary import compared, lines_of, read_run, summarize
+from ._validation_summary import Others, compared, lines_of, read_run, summarize
 from ._water import packed, read_structure
 
 ONE = rv.Topology.from_elements(["O", "H", "H"], bonds=[(0, 1), (0, 2)])
@@ -74,7 +79,7 @@ class Config:
     temperature: Annotated[float, above_zero(298.15)] = 298.15
     """K."""
 
-    trajectories: Annotated[int, at_least(2, 6, "since errors are told from the scatter of them")] = 6
+    trajectories: Annotated[int, at_least(2, 8, "since errors are told from the scatter of them")] = 8
     """How many, all run as one batch."""
     time_step: Annotated[float, above_zero(0.5)] = 0.5
     """fs."""
@@ -88,9 +93,9 @@ class Config:
     """How long chains of q-SPC/Fw water run first, from one that was packed, ps."""
     equilibration: Annotated[float, not_negative(1.5)] = 1.5
     """How long the chains then run on the surface before anything is measured, ps."""
-    pieces: Annotated[int, at_least(1, 2)] = 2
+    pieces: Annotated[int, at_least(1, 1)] = 1
     """Every trajectory is of so many pieces, each of which is saved by itself."""
-    length: Annotated[float, above_zero(4)] = 4.0
+    length: Annotated[float, above_zero(2.5)] = 2.5
     """Of a piece, ps."""
     correlation: Annotated[float, above_zero(2)] = 2.0
     """Where the correlation functions of spectra end, ps, in a Gaussian window of a third of it."""
@@ -103,12 +108,17 @@ class Config:
     viscosity: Annotated[float | None, above_zero(0.89e-3)] = None
     """Pa s, of the surface, for the finite-size correction of the diffusion coefficient. None: that of experiment, over
     how much faster than in experiment molecules diffuse (Stokes and Einstein)."""
-    npt: Annotated[float, not_negative(4)] = 4.0
+    npt: Annotated[float, not_negative(2.5)] = 2.5
     """How long the chains run at constant pressure, ps; the first half is thrown away. 0: not at all."""
     pressure: float = 1.0
     """Of that simulation, bar."""
     gas: Annotated[float, not_negative(4)] = 4.0
     """How long 64 chains of one molecule run, ps; the first half is thrown away. 0: not at all."""
+    beads: Annotated[int, not_negative(16)] = 0
+    """Of ring polymers, whose vibrations are compared with those of classical nuclei. 0: none, since of 16 every ps
+    costs 16 times as much."""
+    paths: Annotated[int, at_least(2, 4, "since errors are told from the scatter of them")] = 2
+    """So many of the chains go on as ring polymers, after --equilibration for a piece of the same length."""
 
     def __post_init__(self):
         check_fields(self)
@@ -121,6 +131,8 @@ class Config:
         require_frames("length", self.length, self.length, frame * self.every)
         fine = self.length >= self.correlation
         require(fine, "length", self.length, "at least --correlation", 2 * self.correlation)
+
+        require(self.paths <= self.trajectories, "paths", self.paths, "at most --trajectories", self.trajectories)
 
     @property
     def dt(self) -> float:
@@ -182,7 +194,7 @@ def run(command: Command) -> None:
         rdfs = read_rdfs(config.rdf) if config.rdf else None
         surface_of(config, ONE)  # refused before molecules are packed, which takes longer
         make = lambda: packed(config.waters, config.density, _key(config, 0))
-        state = read_structure(config.structure) if config.structure else make()
+        state = in_one_piece(read_structure(config.structure)) if config.structure else make()
         liquid = liquid_of(config, state, mesh, out)
         spectrum = _filtered(liquid, reference)
     folder = Folder(out, described(config), resume=command.resume)
@@ -203,15 +215,21 @@ def run(command: Command) -> None:
     clusters = None
     if CLUSTERS.is_file():
         clusters = folder.array_stage("clusters.npz", lambda: cluster_energies(load))
-    gas = density = None
+    gas = density = quantum = None
     if config.gas:
         alone = lambda: one_molecule(load(ONE), ONE, config.temperature, config.dt, config.gas, _key(config, 3))
         gas = folder.array_stage("gas.npz", alone)
     if config.npt:
         breathe = lambda: liquid.breathing(_states(last, state, mesh), config.npt, config.pressure, _key(config, 4))
         density = folder.array_stage("npt.npz", breathe)
+    if config.beads:
+        few = {name: last[name][: config.paths] for name in ("positions", "velocities")}
+        lengths = config.beads, config.equilibration, config.length
+        wavy = lambda: liquid.quantum(states_of(few, state.box), *lengths, _key(config, 5))
+        quantum = folder.array_stage("beads.npz", wavy)
 
-    curves, summary = summarize(config, liquid, pieces, clusters, gas, density, spectrum, rdfs)
+    others = Others(clusters, gas, density, quantum)
+    curves, summary = summarize(config, liquid, ready["whole"], pieces, others, spectrum, rdfs)
     np.savez(folder / "curves.npz", **curves)  # pyright: ignore[reportArgumentType]
     seconds = time.perf_counter() - started
     timed = config.preset != "paper" and not command.resume  # which does not know what was spent before
@@ -246,6 +264,15 @@ def surface_of(config: Config, topology: rv.Topology) -> rv.EANN:
     both."""
     surface = load_surface(config.potential, topology, config.cutoff)
     return eqx.tree_at(lambda s: s.offset, surface, jnp.zeros_like(jnp.asarray(surface.offset)))
+
+
+def in_one_piece(state: rv.State) -> rv.State:
+    """Molecules of water whose hydrogens are where their oxygens are, and not on the other side of the box: a dipole
+    needs that."""
+    molecules = state.positions.reshape(-1, 3, 3)
+    away = jax.vmap(jax.vmap(state.box.displacement, (None, 0)))(molecules[:, 0], molecules)
+    whole = (molecules[:, :1] + away).reshape(-1, 3)
+    return rv.State(whole, state.velocities, state.box)
 
 
 def liquid_of(config: Config, state: rv.State, mesh: Any, path: Path) -> Liquid:

@@ -3,6 +3,7 @@
 import json
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,11 +12,12 @@ import reverlet as rv
 
 pytest.importorskip("tyro")
 pytest.importorskip("matplotlib")
-from experiments import _validation
+from experiments import _validation, validate_water
 from experiments.__main__ import main
 from experiments._chains import Chains
 from experiments._errors import BadInput
 from experiments._measured_water import KNOWN, VISCOSITY, read_rdfs
+from experiments._path_integral import RingPolymers
 from experiments._validation_summary import Row, at_infinite_size, compared, jackknife, lines_of, number, peak
 
 
@@ -80,7 +82,7 @@ def test_compare(tmp_path, capsys):
     head, diffusion, density = (line.split("  ") for line in printed.splitlines()[:3])
     cells = lambda line: [cell.strip() for cell in line if cell.strip()]
     assert cells(head) == ["first", "second", "experiment", "Han & Yu 2025"]
-    assert cells(diffusion) == ["D, 1e-9 m²/s", "2.00 ± 0.10", "3.00 ± 0.10", "2.2990 ± 0.0050", "1.990 ± 0.070"]
+    assert cells(diffusion) == ["D, 1e-9 m²/s", "2.00 ± 0.10", "3.00 ± 0.10", "2.299 ± 0.020", "1.990 ± 0.070"]
     assert cells(density)[1:4] == ["-", "-", "0.997"]
     assert (tmp_path / "both/comparison.png").stat().st_size > 10_000
     assert main([*command, str(first), str(tmp_path)]) == 2
@@ -105,14 +107,27 @@ def test_molecules_that_come_apart_are_kept_to_look_at(tmp_path):
         Chains(water.topology, 298.15, 1.0, 0.0005, 0.01), box, water.potential, rv.PointCharges.of(water.potential),
         _validation.Grids(4, 1, 0.02, 0.02, 4000.0, 50.0, 20.0), tmp_path,
     )  # fmt: skip
-    states = rv.State(x, jnp.zeros_like(x), box).repeat(2)
-    liquid.require_whole(states)
-    broken = eqx.tree_at(lambda s: s.positions, states, states.positions.at[1, 1, 0].set(0.16))
-    with pytest.raises(rv.SimulationError, match="equilibrating: molecules came apart in 1 of 2 chains"):
+    states = rv.State(x, jnp.zeros_like(x), box).repeat(4)
+    assert np.all(liquid.mended(states)[1])
+    broken = states.positions.at[1, 1, 0].set(0.16).at[2, 1, 0].set(0.17)
+    mended, whole = liquid.mended(eqx.tree_at(lambda s: s.positions, states, broken))
+    np.testing.assert_array_equal(whole, [True, False, False, True])
+    np.testing.assert_array_equal(mended.positions, states.positions)
+    broken = broken.at[0, 1, 0].set(0.16)
+    with pytest.raises(rv.SimulationError, match="equilibrating: molecules came apart in 3 of 4 chains"):
         with liquid.watched(states, "equilibrating"):
-            liquid.require_whole(broken)
+            liquid.mended(eqx.tree_at(lambda s: s.positions, states, broken))
     _, kept = rv.io.read(tmp_path / "blown_up.extxyz")
-    np.testing.assert_allclose(kept.records.positions, broken.positions, atol=1e-6)
+    np.testing.assert_allclose(kept.records.positions, broken, atol=1e-6)
+
+
+def test_molecules_across_the_box_are_put_together():
+    box = rv.OrthorhombicBox(jnp.full(3, 1.0))
+    one = [[0.05, 0.2, 0.3], [0.97, 0.2, 0.3], [0.05, 0.3, 0.3]]
+    other = [[0.5, 0.98, 0.5], [0.5, 0.06, 0.5], [0.5, 0.9, 0.5]]
+    x = jnp.array([*one, *other])
+    found = validate_water.in_one_piece(rv.State(x, jnp.zeros_like(x), box)).positions
+    np.testing.assert_allclose(found, x.at[1, 0].add(-1).at[4, 1].add(1), atol=1e-6)
 
 
 def test_clusters(tmp_path, monkeypatch):
@@ -166,3 +181,21 @@ def test_measured_structure(tmp_path):
     np.savetxt(path, rows / 1e3)
     with pytest.raises(BadInput, match="in Å, beyond 4"):
         read_rdfs(path)
+
+
+def test_ring_polymers():
+    """Of a harmonic oscillator: how far the beads are out is the sum over modes, and centroids have classical
+    velocities."""
+    temperature, beads, omega, mass = 300.0, 4, 300.0, 2.0
+    masses = jnp.full(2000, mass)
+    polymers = RingPolymers(masses, temperature, beads, 0.0005, friction=2 * omega)
+    keys = jax.random.split(jax.random.key(0))
+    x, v = polymers.at_rest_in(jnp.zeros((2000, 3)), keys[0])
+    _, _, positions, centroids = polymers.follow(lambda x: -mass * omega**2 * x, x, v, 400, 20, keys[1])
+    thermal = rv.units.BOLTZMANN * temperature / mass
+    modes = 2 * beads * rv.units.BOLTZMANN * temperature / rv.units.HBAR * np.sin(np.pi * np.arange(beads) / beads)
+    np.testing.assert_allclose(np.sort(polymers.modes[0]), np.sort(modes), rtol=1e-6, atol=1e-3)
+    late = slice(10, None)
+    # 6000 coordinates, some of whose ten frames are independent: errors are near one percent
+    assert float(jnp.mean(positions[late] ** 2)) == pytest.approx(thermal * np.sum(1 / (modes**2 + omega**2)), rel=0.03)
+    assert float(jnp.mean(centroids[late] ** 2)) == pytest.approx(thermal, rel=0.03)
