@@ -306,6 +306,10 @@ PAIRS = {
     "plain": lennard_jones(),
     "mixture": MIXTURE,
     "excluding": rv.Excluding(MIXTURE, np.arange(32).reshape(16, 2)),
+    "learned": MIXTURE
+    + rv.pairs.NeuralPair.fresh(
+        cutoff=CUTOFF, species=np.arange(32) % 2, num_basis=6, neurons=(5, 4), scale=1.0, key=jax.random.key(0)
+    ),
 }
 
 
@@ -371,7 +375,7 @@ NO_TABLE = {
     "network": (rv.StillingerWeber.silicon(), "`StillingerWeber` is no sum over pairs"),
     "sum": (MIXTURE + eqx.tree_at(lambda p: p.species, MIXTURE, 1 - MIXTURE.species), "have other `species`"),
     "nothing": (rv.Sum(()), "The sum has no part"),
-    "jump": (lennard_jones(cutoff=0.5) + SWITCHED, "jumps by 0.309 at its cutoff of 0.5 nm, inside of a table"),
+    "jump": (lennard_jones(cutoff=0.5) + SWITCHED, "jumps by 0.309 .* at its cutoff of 0.5 nm, inside of a table"),
     "tail": (rv.TailCorrected(SWITCHED), r"give `\.potential`"),
     "rescaling": (rv.Rescaling(SWITCHED, np.array([[0, 1]]), 0.5), "`Rescaling` is no sum over pairs"),
     "atoms": (Own(jnp.ones(32)), "`Own` has parameters for every atom"),
@@ -433,11 +437,11 @@ def in_lammps(potential, path, keywords, types, style, points):
 
 
 @pytest.mark.parametrize("style", ["real", "metal"])
-@pytest.mark.parametrize("name", ["switched", "mixture"])
+@pytest.mark.parametrize("name", ["switched", "mixture", "learned"])
 def test_tables_in_lammps(name, style, tmp_path):
     potential, path = PAIRS[name], tmp_path / "argon.table"
     keywords = rv.export.write_lammps_table(path, potential, nearest=0.25, style=style, card=CARD)
-    types = np.arange(32) % 2 + 1 if name == "mixture" else np.ones(32)
+    types = np.ones(32) if name == "switched" else np.arange(32) % 2 + 1
     got = in_lammps(potential, path, keywords, types, style, 4000)
     # splines through 2000 points, of which LAMMPS makes one of 4000 in r²; measured 1e-8
     assert_same(got, potential, STATE.positions, STATE.box, rtol=1e-7)
