@@ -82,9 +82,9 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Others:
-    """The arrays of the stages that a run may be without."""
+    """The arrays of the other stages, some of which a run may be without."""
 
-    clusters: dict[str, np.ndarray] | None
+    clusters: dict[str, np.ndarray]
     gas: dict[str, np.ndarray] | None
     density: dict[str, np.ndarray] | None
     quantum: dict[str, np.ndarray] | None
@@ -143,13 +143,13 @@ def summarize(
         f"NVE drift in {times[-1]:.3g} ps, kJ/mol/atom/ns",
         jackknife(lambda c: 1e3 * _slope(times, c), energy),
     )
-    rows += [] if clusters is None else _clusters(clusters)
+    rows += _clusters(clusters)
 
     curves = {
         "wavenumbers": nu, "infrared": of("infrared"), "vdos": of("vdos"), "experiment": spectrum, "r": r,
         **{f"g_{name}": of(f"g_{name}") for name in liquid.rdfs},
         "k": np.asarray(liquid.scattered.centers), "scattered": of("scattered"), "times": times, "energy": energy,
-        **{f"clusters_{name}": x for name, x in (clusters or {}).items()},
+        **{f"clusters_{name}": x for name, x in clusters.items()},
         **({} if quantum is None else {"vdos_quantum": quantum["vibrations"][quantum["whole"]].astype(float)}),
         **({} if rdfs is None else {f"measured_{name}": x for name, x in rdfs.items()}),
     }  # fmt: skip

@@ -38,7 +38,7 @@ from ._goals import at_most, judged, told
 from ._measured_spectrum import Quantity, measured
 from ._measured_water import read_rdfs
 from ._neural_water import load_moment, load_surface
-from ._validation import CLUSTERS, Grids, Liquid, cluster_energies, one_molecule
+from ._validation import Grids, Liquid, cluster_energies, one_molecule
 from ._validation_summary import Others, compared, lines_of, read_run, summarize
 from ._water import packed, read_structure
 
@@ -212,9 +212,7 @@ def run(command: Command) -> None:
         last = folder.array_stage(f"piece-{k + 1}.npz", compute)
         pieces.append(last)
     load = lambda topology: surface_of(config, topology)
-    clusters = None
-    if CLUSTERS.is_file():
-        clusters = folder.array_stage("clusters.npz", lambda: cluster_energies(load))
+    clusters = folder.array_stage("clusters.npz", lambda: cluster_energies(load))
     gas = density = quantum = None
     if config.gas:
         alone = lambda: one_molecule(load(ONE), ONE, config.temperature, config.dt, config.gas, _key(config, 3))
