@@ -47,6 +47,11 @@ def test_a_network_against_a_plain_sum():
     np.testing.assert_allclose(NETWORK.energy(X, BOX), wanted, rtol=1e-12)
     # zero far away, whatever the truncation
     assert NETWORK.pair_energy(jnp.asarray(25.0), jnp.asarray(0), jnp.asarray(1)) == 0
+    # the other half of the matrix counts alike, to the last bit, as tables want it
+    lopsided = eqx.tree_at(lambda p: p.readout, NETWORK, NETWORK.readout.at[0, 1].add(1.0))
+    u = lambda i, j: lopsided.pair_energy(jnp.asarray(0.1), jnp.asarray(i), jnp.asarray(j))
+    assert u(0, 2) == u(2, 0) != NETWORK.pair_energy(jnp.asarray(0.1), jnp.asarray(0), jnp.asarray(2))
+    assert lopsided.tabulated(0.2, 10).num_species == 2
     alone = rv.pairs.NeuralPair.fresh(cutoff=CUTOFF, num_basis=6, neurons=(5, 4), key=jax.random.key(0))
     assert alone.readout.shape == (4,)
     assert jnp.isfinite(alone.energy(X, BOX))

@@ -116,9 +116,9 @@ class NeuralPair(AbstractSpeciesPairPotential):
         h = self.basis(jnp.sqrt(r2))
         for layer in self.layers:
             h = layer(h)
+        energies = jnp.matmul(self.readout, h, precision=jax.lax.Precision.HIGHEST)
         # symmetrized, so that an update moves both halves alike
-        v = self.readout if self.species is None else 0.5 * (self.readout + jnp.swapaxes(self.readout, 0, 1))
-        return jnp.matmul(v, h, precision=jax.lax.Precision.HIGHEST)
+        return energies if self.species is None else 0.5 * (energies + energies.T)
 
     def tabulated(
         self, first: float, num_knots: int, interpolation: AbstractInterpolation = NaturalSpline()

@@ -137,6 +137,8 @@ class GeneralizedMorse(AbstractSpeciesPairPotential):
 
     **Errors:** `ValueError` for parameters that are not positive, a stretch that is zero, shapes that do not fit, an
     asymmetric matrix, a cutoff that does not fit.
+
+    **Reference:** a target of W. Wang et al., J. Chem. Phys. 158, 044113 (2023), with A a constant there.
     """
 
     length: Parameter = positive("nm")
