@@ -271,9 +271,9 @@ def _forces(potential, x, box):
     return potential.forces(x, box)
 
 
-def harmonic(potential: Crystal, cell: Cell, step: float = 5e-4) -> np.ndarray:
-    """The wavenumbers (1/cm) of the vibrations of a cell without motion of its images against it, in increasing order;
-    negative for those that grow. By differences of forces over `step` (nm) either way."""
+def hessian(potential: Crystal, cell: Cell, step: float = 5e-4) -> np.ndarray:
+    """Second derivatives of the energy by all coordinates over the roots of their masses, 1/ps², by differences of
+    forces over `step` (nm) either way."""
     x, rows = np.asarray(cell.sites, np.float32), []
     for k in range(x.size):
         moved = np.zeros(x.size, np.float32)
@@ -281,5 +281,21 @@ def harmonic(potential: Crystal, cell: Cell, step: float = 5e-4) -> np.ndarray:
         either = [np.asarray(_forces(potential, jnp.asarray(x + s * moved.reshape(-1, 3)), cell.box)) for s in (1, -1)]
         rows.append((either[1] - either[0]).astype(float).ravel() / (2 * step))
     m = np.repeat(np.asarray(cell.topology.masses, float), 3)
-    squares = np.linalg.eigvalsh(0.5 * (np.array(rows) + np.array(rows).T) / np.sqrt(np.outer(m, m)))
+    return 0.5 * (np.array(rows) + np.array(rows).T) / np.sqrt(np.outer(m, m))
+
+
+def wavenumbers(matrix: np.ndarray) -> np.ndarray:
+    """Those of the vibrations of a matrix as `hessian` makes it, 1/cm, in increasing order; negative for what grows."""
+    squares = np.linalg.eigvalsh(matrix)
     return np.sign(squares) * np.sqrt(np.abs(squares)) / rv.units.WAVENUMBER
+
+
+def vibrations_of_diamond(matrix: np.ndarray) -> dict[str, np.ndarray]:
+    """The wavenumbers (1/cm) of the vibrations of `doubled_diamond`: three translations and the line at Γ; at X, where
+    images of the cell of two atoms move against each other, along the axis those of L, across it TA and TO."""
+    # the first two atoms are images of each other, and so are the last two
+    alike, against = (np.kron(np.array([[1, s, 0, 0], [0, 0, 1, s]]) / 2**0.5, np.eye(3)) for s in (1, -1))
+    along = np.arange(6) % 3 == 2
+    part = lambda basis: wavenumbers(basis @ matrix @ basis.T)
+    across = part(against[~along])
+    return {"gamma": part(alike)[3:], "TA(X)": across[:2], "TO(X)": across[2:], "L(X)": part(against[along])}

@@ -65,7 +65,8 @@ def _vibrations(summary, runs):
     x = np.arange(len(wanted))
     for k, (name, color) in enumerate(COLORS.items()):
         of = summary["crystals"][name]
-        off = [100 * (a / b - 1) for a, b in zip((of["gamma"], *of["X"]), wanted.values(), strict=True)]
+        found = (of["gamma"], *(of[mode] for mode in summary["boundary"]))
+        off = [100 * (a / b - 1) for a, b in zip(found, wanted.values(), strict=True)]
         bars.bar(x + 0.38 * (k - 0.5), off, 0.36, color=color, label=name)
     bars.axhline(0, color=TARGET, lw=1)
     bars.set(ylabel="apart from experiment / %", title="(b) harmonic vibrations; only Γ was fitted")
