@@ -115,7 +115,14 @@ def foundation(session: nox.Session) -> None:
     if session.posargs[:1] == ["measure"]:
         session.run("python", "docs/measurements/foundation.py", *session.posargs[1:], env=environment)
     else:
-        session.run("pytest", "--slow", "tests/test_foundation.py", *session.posargs, env=environment)
+        session.run(
+            "pytest",
+            "--slow",
+            "tests/test_foundation.py",
+            "tests/test_refine_foundation.py",
+            *session.posargs,
+            env=environment,
+        )
 
 
 @nox.session

@@ -140,7 +140,7 @@ def test_a_file_of_something_else(tmp_path):
 
 @pytest.mark.slow
 def test_going_on(tmp_path, capsys):
-    """A run that is stopped after its first update ends as one that was not."""
+    """A run that was stopped before its first update ends as one that was not."""
     smoke = ["refine_foundation", "--preset", "smoke", "--out"]
     assert main([*smoke, str(tmp_path / "whole")]) == 0
     stopped = tmp_path / "stopped"
