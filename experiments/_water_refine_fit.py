@@ -56,14 +56,21 @@ class Carry(eqx.Module):
 
 
 def fit(
-    config: Any, water: NeuralWater, aim: Aim, start: rv.EANN, chains: rv.State, folder: Folder, key: PRNGKeyArray
+    config: Any,
+    water: NeuralWater,
+    aim: Aim,
+    start: rv.EANN,
+    chains: rv.State,
+    whole_chains: rv.State,
+    folder: Folder,
+    key: PRNGKeyArray,
 ) -> rv.FitState:
     """Steps the surface; `carry` of what is returned is a `Carry`.
 
-    A chain in which a molecule came apart begins again where the fit began.
+    A chain in which a molecule came apart begins again from those of `whole_chains`.
     """
     arrays = lambda model: eqx.filter(model, eqx.is_inexact_array)
-    first, unravel = chains, ravel_pytree(arrays(start))[1]
+    unravel = ravel_pytree(arrays(start))[1]
     adam, distance = config.method == "adam", aim.distance(water)
 
     def measured(surface, chains, key):
@@ -95,7 +102,7 @@ def fit(
         away = jnp.sum(rows, axis=0) if adam else -smallest_step(jnp.stack(losses), rows)
         back = lambda now, then: jnp.where(whole.reshape(-1, *[1] * (now.ndim - 1)), now, then)
         mean = jax.tree.map(lambda m, x: m + (x - m) / config.average, carry.mean, arrays(surface))
-        carry = Carry(jax.tree.map(back, chains, first), mean, carry.kept.after(mean))
+        carry = Carry(jax.tree.map(back, chains, whole_chains), mean, carry.kept.after(mean))
         return rv.linearize(report["loss"], unravel(away), model), (carry, report)
 
     schedule = optax.cosine_decay_schedule(config.rate, config.updates, config.final_rate)

@@ -72,8 +72,9 @@ class Config(_refine.AbstractConfig):
     """What the second column is: n·α (1/cm) or ε″."""
     pressure: float
     """The pressure to aim at, bar; in `self`, that of the surface is."""
-    perturbation: Annotated[float, not_negative(0.3)]
-    """How much every number of the last layer is off at the start, relative (`self`). 0: not at all."""
+    perturbation: Annotated[float, not_negative(0.12)]
+    """The last layer is off at random at the start, so that forces are off by this part of theirs (`self`). 0: not at
+    all."""
 
     method: Literal["smallest", "adam"]
     """How the surface is stepped. smallest: by the least change that to first order takes every loss to zero; adam: by
@@ -124,7 +125,7 @@ class Config(_refine.AbstractConfig):
         fine = abs(steps - round(steps)) < 1e-6 and round(steps) >= 1
         require(fine, "interval", self.interval, "a multiple of --frames time steps", self.frames * self.dt * 25)
         fine = self.perturbation > 0 if self.preset == "self" else True
-        require(fine, "perturbation", self.perturbation, "a number above zero, to start somewhere else", 0.3)
+        require(fine, "perturbation", self.perturbation, "a number above zero, to start somewhere else", 0.12)
         if self.stop == "diffusion" and not self.watch:
             raise BadInput(
                 "--stop diffusion came with --watch 0, which keeps no surface to choose from; wanted --watch 10."
@@ -146,7 +147,7 @@ SELF = Config(
     spectrum=None,
     quantity="n_alpha",
     pressure=1.0,
-    perturbation=0.3,
+    perturbation=0.12,
     gradient="dynamical",
     updates=10,
     method="smallest",
@@ -172,8 +173,8 @@ SELF = Config(
     nvt=10.0,
     equilibration=1.0,
     validation=0.5,
-    reference_samples=32,
-    final_samples=16,
+    reference_samples=48,
+    final_samples=24,
 )
 
 
@@ -264,11 +265,11 @@ def run(command: Command) -> None:
         state = read_structure(config.structure) if config.structure else packed(config.waters, config.density, keys[0])
         water, surface = liquid(config, state, mesh)
         reference = None if config.perturbation else measured(config.spectrum, config.quantity)
-        start = perturbed(surface, config.perturbation, keys[1])
-    surface, start = _processes.on_all((surface, start), mesh)
+    surface = _processes.on_all(surface, mesh)
     folder = _refine.open_folder("water_refine", command)
     chains_of = lambda arrays: _processes.on_all(states_of(arrays, state.box), mesh)
     chains = chains_of(folder.array_stage("start.npz", lambda: start_stage(config, water, state, keys[2])))
+    start = _processes.on_all(perturbed(surface, config.perturbation, chains, keys[1]), mesh)
 
     def evaluated(potential, chains, samples, key, when):
         keys = jax.random.split(key)
@@ -282,7 +283,7 @@ def run(command: Command) -> None:
     target = folder.array_stage("reference.npz", compute)
     aim = aim_of(config, target)
     before = folder.array_stage("before.npz", lambda: evaluated(start, chains, config.final_samples, keys[4], "before"))
-    fitted = fit(config, water, aim, start, chains_of(before), folder, keys[5])
+    fitted = fit(config, water, aim, start, chains_of(before), chains, folder, keys[5])
     last, surface_after = fitted.carry.chains, eqx.combine(fitted.carry.mean, start)
     final = folder.array_stage(
         _refine.FINAL, lambda: evaluated(surface_after, last, config.final_samples, keys[6], "after")
@@ -322,12 +323,23 @@ def liquid(config: Config, state: rv.State, mesh: jax.sharding.Mesh | None) -> t
     return water, surface
 
 
-def perturbed(surface: rv.EANN, size: float, key: PRNGKeyArray) -> rv.EANN:
-    """The surface with every number of its last layer off by a normal deviate of this relative size."""
+def perturbed(surface: rv.EANN, size: float, states: rv.State, key: PRNGKeyArray) -> rv.EANN:
+    """The surface with its last layer off at random, as far as makes the forces of these states off by the part `size`
+    of theirs, as root mean squares."""
     leaves, tree = jax.tree.flatten(surface.last)
     keys = jax.random.split(key, len(leaves))
-    moved = [x * (1 + size * jax.random.normal(k, x.shape, x.dtype)) for x, k in zip(leaves, keys, strict=True)]
-    return eqx.tree_at(lambda model: model.last, surface, jax.tree.unflatten(tree, moved))
+    deviates = [x * jax.random.normal(k, x.shape, x.dtype) for x, k in zip(leaves, keys, strict=True)]
+    with_last = lambda last: eqx.tree_at(lambda model: model.last, surface, jax.tree.unflatten(tree, last))
+    moved = lambda s: with_last([x + s * d for x, d in zip(leaves, deviates, strict=True)])
+
+    @eqx.filter_jit
+    def forces(potential):
+        energy = lambda state: lambda x: potential.energy(x, state.box)
+        return jax.vmap(lambda state: -jax.grad(energy(state))(state.positions))(states)
+
+    right, rms = forces(surface), lambda x: jnp.sqrt(jnp.mean(x**2))
+    # energies are linear in the last layer
+    return moved(size * rms(right) / rms(forces(moved(1.0)) - right)) if size else surface
 
 
 def how_far(start: rv.EANN, end: rv.EANN) -> dict[str, float]:

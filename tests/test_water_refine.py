@@ -218,11 +218,15 @@ def test_refusals(flags, says, tmp_path, capsys):
 
 
 def test_the_surface_of_a_run_is_read_again(tmp_path, liquid):
-    water, network, _, _ = liquid
+    water, network, frames, _ = liquid
     water_refine.write_surface(tmp_path / "eann.npz", network)
     again = rv.EANN.from_npz(tmp_path / "eann.npz", water.sampling.topology, cutoff=0.3)
     assert max(water_refine.how_far(network, again).values()) < 1e-6
-    off = water_refine.perturbed(network, 0.1, jax.random.key(0))
+    off = water_refine.perturbed(network, 0.1, frames.states, jax.random.key(0))
+    force = jax.vmap(lambda p, s: rv.System(water.sampling.topology, p).forces(s.positions, s.box), (None, 0))
+    right = force(network, frames.states)
+    away = jnp.sqrt(jnp.mean((force(off, frames.states) - right) ** 2) / jnp.mean(right**2))
+    assert float(away) == pytest.approx(0.1, rel=1e-5)
     changed = {name for name, size in water_refine.how_far(network, off).items() if size > 0}
     assert changed
     assert all(name.startswith("last") for name in changed)
