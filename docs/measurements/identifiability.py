@@ -34,7 +34,7 @@ ERRORS = {"spectrum": 0.1, "diffusion": 0.02, "pressure": 200.0}
 """Relative, of the spectrum what experiments differ by; and bar, of a density known to 1 %."""
 GROUPS = {"embedding": ("amplitudes", "widths", "shifts"), "first layer": ("layers[0]",),
           "second layer": ("layers[1]",), "last": ("last",)}  # fmt: skip
-WATERS, CHAINS, ROUNDS, FRAMES = 32, 8, 4, 24
+WATERS, CHAINS, ROUNDS, FRAMES = 32, 8, 2, 24
 
 
 class Band(rv.AbstractObservable):
