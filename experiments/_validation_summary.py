@@ -17,7 +17,7 @@ from .water_density import MirroredDielectricConstant
 
 DIFFUSION = 1e3
 """nm²/ps, in 1e-9 m²/s."""
-_BANDS = {"hindered_translation": (100, 320), "libration": (350, 1000), "bend": (1400, 1900), "stretch": (2600, 4200)}
+_BANDS = {"hindered_translation": (100, 320), "libration": (350, 1000), "bend": (1250, 1900), "stretch": (2600, 4200)}
 """1/cm, where the highest point of a spectrum is looked for."""
 
 
@@ -112,6 +112,8 @@ def summarize(
     if density is not None:
         late = density["density"][len(density["density"]) // 2 :, density["whole"]]
         add("density", f"density at {config.pressure:g} bar, g/cm³", jackknife(mean, late.mean(0)))
+        change = lambda c: _slope(np.linspace(0, 1, len(late)), c)
+        add("density_drift", "density, drift during that, g/cm³", jackknife(change, late.T))
     if gas is not None:
         add("heat_of_vaporization", "heat of vaporization, kJ/mol", _vaporization(config, of("potential"), gas, waters))
     small = jackknife(lambda c: _diffusion(config, c.mean(0)), of("msd"))
@@ -236,8 +238,8 @@ def _clusters(clusters) -> list[Row]:
     return rows
 
 
-def _slope(times: np.ndarray, energies: np.ndarray) -> float:
-    return float(np.polyfit(times, energies.mean(0), 1)[0])
+def _slope(times: np.ndarray, chains: np.ndarray) -> float:
+    return float(np.polyfit(times, chains.mean(0), 1)[0])
 
 
 # ---- tables
