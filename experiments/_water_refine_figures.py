@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from ._figures import DYNAMICAL, PATH, TARGET, THERMODYNAMIC, save_figures
 from ._folder import read_arrays, read_json
@@ -62,7 +63,7 @@ def draw_updates(run: Run):
     left.set_yscale("symlog", linthresh=10 ** np.ceil(np.log10(max(3e-3 * first, 1e-9))))
     left.set(xlabel="update", ylabel="loss", title=f"{run.what}: losses without the bias of noise\n(stars: held out)")
     right.axhline(0, color="0.5", lw=0.8)
-    right.set(xlabel="update", title="gradients by all parameters")
+    right.set(xlabel="update", title="gradients by what is fitted")
     for axes in (left, right):
         axes.legend()
     return figure
@@ -98,6 +99,7 @@ def draw_watched(run: Run):
         values, errors = ([m[name][key] for m in measured.values()] for key in ("value", "error"))
         axes.errorbar(list(measured), values, np.array(errors), fmt="o-", ms=4, lw=0.8, capsize=2, color=PATH)
         axes.axhline(wanted[name], color=TARGET, lw=2, zorder=0, label=run.aim)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.axvline(run.summary["chosen"], color="0.6", lw=0.8, ls=":", label="judged")
         axes.set(xlabel="update", ylabel=label, title=f"{run.what} (bars: one standard error)")
         axes.legend()
