@@ -38,6 +38,16 @@ def agrees(name: str, value: float, target: float, error: float, errors: float =
     )
 
 
+TIME = "time of the whole run, minutes"
+"""The name of the only goal that two equal runs need not agree on."""
+
+
+def in_time(seconds: float, minutes: float, *, resumed: bool) -> Goal:
+    """How long the whole run took; one that was resumed does not know what was spent before."""
+    goal = at_most(TIME, seconds / 60, minutes)
+    return dataclasses.replace(goal, value=None, met=None) if resumed else goal
+
+
 def _goal(name: str, value: float, error: float | None, wanted: str, met: bool) -> Goal:
     """JSON has no NaN: what is not finite is no figure, and reaches nothing."""
     finite = math.isfinite(value)

@@ -27,7 +27,7 @@ from ._chains import Chains
 from ._errors import BadInput
 from ._fields import Check, above_zero, at_least, check_fields, not_negative, require_frames
 from ._folder import Folder, History, digest, free_folder, write_json
-from ._goals import Goal, at_most, judged, told
+from ._goals import Goal, in_time, judged, told
 from ._processes import leads, on_all
 
 # ---- flags
@@ -189,15 +189,10 @@ def close(command: AbstractCommand, folder: Folder, outcome: Outcome, started: f
 
 
 def _in_time(command: AbstractCommand, outcome: Outcome, seconds: float) -> list[Goal]:
-    """The goal for the time of a `quick` run; a resumed one does not know what was spent before."""
+    """The goal for the time of a run that is not the paper's."""
     if command.config.preset == "paper":
         return []
-    goal = at_most(TIME, seconds / 60, outcome.minutes)
-    return [dataclasses.replace(goal, value=None, met=None) if command.resume else goal]
-
-
-TIME = "time of the whole run, minutes"
-"""The name of the only goal that two equal runs need not agree on."""
+    return [in_time(seconds, outcome.minutes, resumed=command.resume)]
 
 
 # ---- the fit

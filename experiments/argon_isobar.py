@@ -25,7 +25,7 @@ from ._argon import crystal
 from ._errors import BadInput, refusing
 from ._fields import above_zero, at_least, check_fields
 from ._folder import Folder, digest, free_folder, write_json
-from ._goals import Goal, at_most, judged, told
+from ._goals import Goal, at_most, in_time, judged, told
 from ._isobar_figures import draw
 from ._target_fits import fitted, predicted
 
@@ -159,7 +159,7 @@ def run(command: Command) -> None:
         "ended": bool(found.state.history.ended[-1]),
         "seconds": time.perf_counter() - started,
     }
-    summary["goals"] = judged(goals(summary), config.preset)
+    summary["goals"] = judged(goals(summary, resumed=command.resume), config.preset)
     write_json(folder / "summary.json", summary)
     figures = draw(folder.path)
     for line in [*report(summary), told(summary["goals"], config.preset), f"{len(figures)} figures in {folder.path}"]:
@@ -299,7 +299,7 @@ def deviation(summary: dict[str, Any], when: str, kind: str) -> float:
     return float(np.sqrt(np.mean((found / wanted - 1) ** 2)))
 
 
-def goals(summary: dict[str, Any]) -> list[Goal]:
+def goals(summary: dict[str, Any], *, resumed: bool) -> list[Goal]:
     """What the potential was to reach in runs that the fit has not seen."""
     # the fit's own words against another run, in units of both errors
     apart = []
@@ -312,7 +312,7 @@ def goals(summary: dict[str, Any]) -> list[Goal]:
         at_most("deviation of densities after the fit, %", share("density"), 1.0),
         at_most("deviation of enthalpies of vaporization after the fit, %", share("hvap"), 1.5),
         at_most("what the fit says against runs of their own, in errors", float(np.sqrt(np.mean(np.square(apart)))), 2),
-        at_most("time of the whole run, minutes", summary["seconds"] / 60, 5),
+        in_time(summary["seconds"], 5, resumed=resumed),
     ]
 
 

@@ -27,8 +27,7 @@ from ._cg_water import PRESETS, Config, Water
 from ._cg_water_figures import draw
 from ._errors import BadInput, refusing
 from ._folder import Folder, History, digest, free_folder, write_json
-from ._goals import Goal, at_most, judged, told
-from ._refine import TIME
+from ._goals import Goal, at_most, in_time, judged, told
 from ._reweighted import Redrawn, descended
 
 
@@ -166,7 +165,6 @@ def goals(summary: dict[str, Any], seconds: float, command: Command) -> list[Goa
     """What the fitted potential was to reach in a run that the fit has not seen."""
     fitted, paper = summary["fitted"], command.config.preset == "paper"
     away = abs(fitted["pressure"] - summary["pressure"])
-    in_time = at_most(TIME, seconds / 60, 60 if paper else 15)
     structure = (
         [at_most("mean squared errors of RDF and ADF together", fitted["mse_rdf"] + fitted["mse_adf"], 1.4e-4)]
         if paper
@@ -178,7 +176,7 @@ def goals(summary: dict[str, Any], seconds: float, command: Command) -> list[Goa
     return [
         *structure,
         at_most("deviation of the pressure, bar", away, 20 if paper else 100, fitted["pressure_error"]),
-        dataclasses.replace(in_time, value=None, met=None) if command.resume else in_time,
+        in_time(seconds, 60 if paper else 15, resumed=command.resume),
     ]
 
 

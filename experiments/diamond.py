@@ -27,8 +27,7 @@ from ._diamond_figures import draw
 from ._errors import BadInput
 from ._fields import Check, above_zero, at_least, check_fields, not_negative
 from ._folder import Folder, History, free_folder, write_json
-from ._goals import Goal, at_most, judged, told
-from ._refine import TIME
+from ._goals import Goal, at_most, in_time, judged, told
 from ._reweighted import Redrawn, descended
 
 NAMES = ("c11", "c12", "c44")
@@ -213,9 +212,8 @@ def _goals(summary: dict[str, Any], seconds: float, command: Command) -> list[Go
         at_most(f"{name}, apart from its target, %", 100 * abs(v / wanted - 1), share, 100 * e / wanted)
         for name, v, e, wanted in zip(NAMES, after["constants"], after["constants_error"], TARGETS, strict=True)
     ]
-    in_time = at_most(TIME, seconds / 60, 180 if command.config.preset == "paper" else 15)
     return [
         *off,
         at_most("largest component of the stress, GPa", _largest(after), stress, max(after["stress_error"])),
-        dataclasses.replace(in_time, value=None, met=None) if command.resume else in_time,
+        in_time(seconds, 180 if command.config.preset == "paper" else 15, resumed=command.resume),
     ]

@@ -26,8 +26,7 @@ from ._double_well_figures import draw
 from ._errors import BadInput
 from ._fields import Check, above_zero, at_least, check_fields, not_negative
 from ._folder import Folder, History, free_folder, write_json
-from ._goals import Goal, at_least as more_than, at_most, judged, told
-from ._refine import TIME
+from ._goals import Goal, at_least as more_than, at_most, in_time, judged, told
 from ._reweighted import Redrawn, descended
 
 TEMPERATURE = 1 / rv.units.BOLTZMANN
@@ -343,12 +342,11 @@ _through = eqx.filter_jit(eqx.filter_grad(_loss_through))
 
 def _goals(summary: dict[str, Any], seconds: float, command: Command) -> list[Goal]:
     norms = summary["gradient_norms_fitted"]
-    in_time = at_most(TIME, seconds / 60, 15)
     return [
         at_most("mean squared error of the profile, last update", summary["mse_of_last_update"], 1.45e-4),
         at_most("mean squared error of the profile, exact", summary["mse_exact"], 1.45e-4),
         at_most("mean squared error of the profile, another simulation", summary["mse_simulated"], 1.45e-4),
         at_most("potential, root mean square over the density, kT", summary["potential_rms_kT"], 0.05),
         more_than("growth of the gradient through the simulation", norms[-1] / norms[0], 1e3),
-        dataclasses.replace(in_time, value=None, met=None) if command.resume else in_time,
+        in_time(seconds, 15, resumed=command.resume),
     ]

@@ -48,9 +48,8 @@ from ._crystals import (
 from ._errors import BadInput
 from ._fields import Check, above_zero, at_least, check_fields, not_negative, require
 from ._folder import Folder, History, digest, free_folder, write_json
-from ._goals import Goal, at_most, judged, told
+from ._goals import Goal, at_most, in_time, judged, told
 from ._processes import mesh_for, on_all
-from ._refine import TIME
 from ._refine_foundation_figures import draw
 
 EDGE = 0.35668
@@ -390,7 +389,6 @@ def _goals(summary: dict[str, Any], seconds: float, command: Command) -> list[Go
     off = abs(after["line"] / summary["target"] - 1)
     boundary = summary["boundary"].items()
     mean_off = lambda stage: statistics.fmean(abs(summary["crystals"][stage][n] / x - 1) for n, x in boundary)
-    in_time = at_most(TIME, seconds / 60, 30)
     return [
         at_most("line, apart from its target, %", 100 * off, 1, 100 * after["line_error"] / summary["target"]),
         at_most(
@@ -403,5 +401,5 @@ def _goals(summary: dict[str, Any], seconds: float, command: Command) -> list[Go
             for name in of
             if name not in ("diamond", "graphene")
         ),
-        dataclasses.replace(in_time, value=None, met=None) if command.resume else in_time,
+        in_time(seconds, 30, resumed=command.resume),
     ]

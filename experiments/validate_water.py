@@ -34,7 +34,7 @@ from ._chains import Chains, states_of
 from ._errors import BadInput, refusing
 from ._fields import above_zero, at_least, check_fields, not_negative, require, require_frames
 from ._folder import Folder, digest, free_folder, write_json
-from ._goals import at_most, judged, told
+from ._goals import at_most, in_time, judged, told
 from ._measured_spectrum import Quantity, measured
 from ._measured_water import read_rdfs
 from ._neural_water import load_moment, load_surface
@@ -230,8 +230,10 @@ def run(command: Command) -> None:
     curves, summary = summarize(config, liquid, ready["whole"], pieces, others, spectrum, rdfs)
     np.savez(folder / "curves.npz", **curves)  # pyright: ignore[reportArgumentType]
     seconds = time.perf_counter() - started
-    timed = config.preset != "paper" and not command.resume  # which does not know what was spent before
-    goals = [at_most("time of the whole run, minutes", seconds / 60, 10)] if timed else []
+    apart = config.trajectories - summary["rows"][0]["value"]
+    goals = [at_most("trajectories in which molecules came apart", apart, 0)]
+    if config.preset != "paper":
+        goals.append(in_time(seconds, 10, resumed=command.resume))
     summary["timing"] = {"seconds": seconds, "processor_seconds": time.process_time() - processor}
     summary["goals"] = judged(goals, config.preset)
     write_json(folder / "summary.json", summary)

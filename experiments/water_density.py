@@ -25,7 +25,7 @@ from . import _run
 from ._errors import BadInput, refusing
 from ._fields import above_zero, at_least, check_fields, not_negative
 from ._folder import Folder, digest, free_folder, write_json
-from ._goals import Goal, agrees, at_most, judged, told
+from ._goals import Goal, agrees, at_most, in_time, judged, told
 from ._target_fits import fitted, predicted
 from ._water import packed
 from ._water_isobar_figures import draw
@@ -193,7 +193,7 @@ def run(command: Command) -> None:
         "seconds": time.perf_counter() - started,
         "processor_seconds": time.process_time() - processor,
     }
-    summary["goals"] = judged(goals(summary), config.preset)
+    summary["goals"] = judged(goals(summary, resumed=command.resume), config.preset)
     write_json(folder / "summary.json", summary)
     figures = draw(folder.path)
     for line in [*report(summary), told(summary["goals"], config.preset), f"{len(figures)} figures in {folder.path}"]:
@@ -414,7 +414,7 @@ def deviation(summary: dict[str, Any], when: str) -> tuple[float, float]:
     return share(lambda row: row[when] - row["target"]), share(lambda row: row[f"{when}_error"])
 
 
-def goals(summary: dict[str, Any]) -> list[Goal]:
+def goals(summary: dict[str, Any], *, resumed: bool) -> list[Goal]:
     """What the water was to reach in runs that the fit has not seen."""
     rms, noise = deviation(summary, "after")
     each = [agrees(_told(row), row["after"], row["target"], row["after_error"]) for row in summary["targets"]]
@@ -422,7 +422,7 @@ def goals(summary: dict[str, Any]) -> list[Goal]:
         at_most("deviation of densities after the fit, %", rms, 1.0, noise),
         *each,
         at_most("our energies and OpenMM's apart, kT", summary["energies_apart"], 0.1),
-        at_most("time of the whole run, minutes", summary["seconds"] / 60, 15),
+        in_time(summary["seconds"], 15, resumed=resumed),
     ]
 
 

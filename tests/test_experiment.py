@@ -17,7 +17,7 @@ pytest.importorskip("tyro")
 pytest.importorskip("matplotlib")
 from experiments import _goals
 from experiments.__main__ import main
-from experiments._refine import TIME
+from experiments._goals import TIME
 
 ROOT = Path(__file__).parent.parent
 ARGON = ROOT.parent / "shared/data/argon/ar346.pdb"
@@ -314,6 +314,11 @@ def test_goals():
     told = _goals.told(judged, "quick")
     assert told.startswith("Goals met: 2 of 5. Missed: a: 4, wanted at least 5; c: no figure")
     assert {goal["met"] for goal in _goals.judged(goals, "smoke")} == {None}
+    assert [_goals.in_time(s, 2, resumed=r).met for s, r in ((119, False), (121, False), (119, True))] == [
+        True,
+        False,
+        None,
+    ]
 
 
 def test_flag_of_the_wrong_type_is_refused(tmp_path):

@@ -17,7 +17,7 @@ import reverlet as rv
 pytest.importorskip("tyro")
 pytest.importorskip("matplotlib")
 from experiments.__main__ import main
-from experiments._refine import TIME
+from experiments._goals import TIME
 from experiments._water import NAMES, by_name, with_values
 
 ROOT = Path(__file__).parent.parent
