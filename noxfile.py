@@ -190,8 +190,10 @@ def types(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation into `site/`; whatever a reader would find broken is an error."""
     session.install(*group("docs"))
+    session.run("python", "docs/tools/names.py")
     output = session.run("zensical", "build", "--clean", "--strict", silent=True)
     session.log(output)
+    session.run("python", "docs/tools/formulas.py", "site")
     # `--strict` covers links, anchors, cross-references and absent objects. The rest is ours:
     faults = re.findall(r"^(?:griffe|mkdocs\w*): .*", output, re.MULTILINE)
     faults += nav_faults() + image_faults()

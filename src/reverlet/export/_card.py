@@ -23,8 +23,8 @@ from .._targets import Target
 _UNKNOWN = "not stated"
 
 
-def _texts() -> Any:
-    return checked(optional(instance(str)), static=True, default=None, kw_only=True)
+def _text() -> Any:
+    return optional(instance(str))
 
 
 def _targets() -> Any:
@@ -61,13 +61,13 @@ class ModelCard(AbstractChecked):
     not finite.
     """
 
-    name: str | None = _texts()
+    name: str | None = checked(_text(), static=True, default=None, kw_only=True)
     targets: tuple[Target, ...] = checked(_targets(), default=(), kw_only=True)
     residuals: tuple[float, ...] = checked(_residuals(), default=(), kw_only=True)
     horizon: float | None = checked(optional(positive_number("ps")), static=True, default=None, kw_only=True)
-    training_data: str | None = _texts()
-    license: str | None = _texts()
-    notes: str | None = _texts()
+    training_data: str | None = checked(_text(), static=True, default=None, kw_only=True)
+    license: str | None = checked(_text(), static=True, default=None, kw_only=True)
+    notes: str | None = checked(_text(), static=True, default=None, kw_only=True)
 
     def __check_init__(self):
         if self.residuals and len(self.residuals) != len(self.targets):
