@@ -120,8 +120,9 @@ NEITHER = {  # public, but in none of the tables
     "rules of fields, which all of test_values is about": "Indices Parameter Rule checked count finite finite_number"
     " function indices instance optional positive positive_number positive_or_zero positive_scalar positive_whole",
 }
-SPACES = [rv, rv.coarse_graining, rv.controls, rv.export, rv.fields, rv.flows, rv.io, rv.losses, rv.openmm, rv.pairs,
-          rv.reweighting, rv.scattering, rv.spectra, rv.splines, rv.statistics, rv.targets, rv.training]  # fmt: skip
+SPACES = [rv, rv.coarse_graining, rv.controls, rv.export, rv.fields, rv.flows, rv.io, rv.lattices, rv.losses,
+          rv.openmm, rv.pairs, rv.reweighting, rv.scattering, rv.spectra, rv.splines, rv.statistics, rv.targets,
+          rv.training]  # fmt: skip
 
 
 def public():

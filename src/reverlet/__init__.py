@@ -9,6 +9,7 @@ from . import (
     fields as fields,
     flows as flows,
     io as io,
+    lattices as lattices,
     losses as losses,
     openmm as openmm,
     pairs as pairs,
@@ -64,6 +65,7 @@ from ._horizon import (
     gradient_horizon as gradient_horizon,
 )
 from ._labels import Labels as Labels
+from ._lattices import fcc as fcc
 from ._low_rank import AdaptedPotential as AdaptedPotential, low_rank as low_rank
 from ._matching import force_matching as force_matching
 from ._mbar import mbar as mbar

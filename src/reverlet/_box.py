@@ -2,6 +2,7 @@ import abc
 import itertools
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -107,7 +108,7 @@ class OrthorhombicBox(AbstractBox):
     **Errors:** `ValueError` unless there are three positive, finite lengths.
     """
 
-    lengths: Float[Array, "3"]
+    lengths: Float[Array, "3"] = eqx.field(metadata={"unit": "nm"})
 
     def __init__(self, lengths: ArrayLike):
         self.lengths = as_float_array(lengths)
@@ -169,7 +170,7 @@ class TriclinicBox(AbstractBox):
     ones).
     """
 
-    vectors: Float[Array, "3 3"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    vectors: Float[Array, "3 3"] = eqx.field(metadata={"unit": "nm"})  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, vectors: ArrayLike):
         self.vectors = as_float_array(vectors)

@@ -14,6 +14,7 @@ from ._ensemble import AbstractEnsemble
 from ._fields import AbstractChecked, checked
 from ._misc import require_flag, require_instance
 from ._observable import AbstractObservable
+from ._printing import described, uncertain
 from ._sampler import Samples
 from ._statistics import effective_sample_size, entropy_sample_size, infinitesimal_jackknife
 from ._system import System
@@ -24,7 +25,11 @@ T = TypeVar("T")
 
 
 class Estimate(eqx.Module):
-    """An ensemble mean with its error."""
+    """An ensemble mean with its error.
+
+    `print(estimate)` shows both with their unit, and how many samples stand behind them; `f"{estimate:.3f}"` is value ±
+    error, each formatted so.
+    """
 
     value: PyTree[Array]
     """What the observable reduces to."""
@@ -44,6 +49,16 @@ class Estimate(eqx.Module):
     """What was recorded: leaves lead with `samples frames`."""
     weights: Float[Array, " samples"]
     """They sum to one."""
+    unit: str = eqx.field(static=True, default="")
+    """Of the value, where it has one."""
+
+    def __format__(self, spec: str) -> str:
+        return uncertain(self.value, self.error, spec=spec) if spec else str(self)
+
+    def __str__(self) -> str:
+        size, number = described(self.effective_samples), len(self.weights)
+        behind = f"{described(self.blocks)} blocks, {size} of {number} samples effective"
+        return f"{uncertain(self.value, self.error, self.unit)} ({behind})"
 
 
 def expectation(
@@ -158,7 +173,8 @@ class Measurement(AbstractChecked):
             lambda w: self.reduce(known[0], known[1], w), known[2], self.samples.error_of_sum
         )
         size, entropy = effective_sample_size(weights), entropy_sample_size(weights)
-        return Estimate(value, error, self.samples.blocks.number, size, entropy, times, records, weights)
+        blocks = self.samples.blocks.number
+        return Estimate(value, error, blocks, size, entropy, times, records, weights, self.observable.unit)
 
     def judged(self, weights: Float[Array, " samples"], guard: T) -> T:
         """`guard`, unless nearly all the weight is on one sample."""

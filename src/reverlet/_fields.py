@@ -28,6 +28,7 @@ from ._misc import (
     require_shape,
     require_whole,
 )
+from ._printing import fields_of
 
 if TYPE_CHECKING:
 
@@ -67,6 +68,8 @@ class Rule:
     is_parameter: bool = False
     """Whether it is a number for all, or one per species or kind."""
     name: str = "a field"
+    unit: str = ""
+    """For printing."""
 
     def __call__(self, x: Any) -> Any:
         x = self.convert(x)
@@ -83,8 +86,12 @@ class AbstractChecked(eqx.Module):
         cutoff: float = checked(positive_number("nm"), static=True, kw_only=True)
         truncation: AbstractTruncation = PlainCutoff()
 
-    Rules are converters of Equinox, and so come before any `__check_init__`, which can rely on them.
+    Rules are converters of Equinox, and so come before any `__check_init__`, which can rely on them. `print` shows it
+    in short: the numbers with their units, of large arrays their sizes.
     """
+
+    def __str__(self) -> str:
+        return fields_of(self)
 
     def __init_subclass__(cls, **options: Any):
         super().__init_subclass__(**options)
@@ -121,20 +128,27 @@ def parameters_of(module: eqx.Module) -> list[tuple[str, Array]]:
     return [(name, getattr(module, name)) for name, r in rules.items() if isinstance(r, Rule) and r.is_parameter]
 
 
+def printable(unit: str) -> str:
+    """A unit as it stands behind a number: none of "the unit of the observable", "units of 1" and the like."""
+    words = ("the", "no", "of", "units", "internal", "powers", "uncertainties")
+    return "" if unit.split(" ")[0] in words else unit
+
+
 def positive(unit: str) -> Any:
     """A parameter: an array of finite numbers more than zero."""
-    return Rule(as_float_array, lambda name, x: require_positive(name, x, unit), is_parameter=True)
+    require = lambda name, x: require_positive(name, x, unit)
+    return Rule(as_float_array, require, is_parameter=True, unit=printable(unit))
 
 
 def positive_or_zero(unit: str) -> Any:
     """A parameter: an array of finite numbers, zero or more."""
-    return Rule(as_float_array, lambda name, x: require_positive(name, x, unit, zero=True), is_parameter=True)
+    require = lambda name, x: require_positive(name, x, unit, zero=True)
+    return Rule(as_float_array, require, is_parameter=True, unit=printable(unit))
 
 
 def finite(unit: str) -> Any:
     """A parameter: an array of finite numbers of either sign."""
-    del unit  # for the reader
-    return Rule(as_float_array, require_finite, is_parameter=True)
+    return Rule(as_float_array, require_finite, is_parameter=True, unit=printable(unit))
 
 
 def positive_whole(unit: str) -> Any:
@@ -161,18 +175,20 @@ def indices(hint: str = "One for every atom.", lowest: int = 0) -> Any:
 
 def positive_number(unit: str) -> Any:
     """A constant: a single finite number more than zero, as one of Python's own."""
-    return Rule(as_number, lambda name, x: _require(name, x, require_constant, require_positive, unit))
+    require = lambda name, x: _require(name, x, require_constant, require_positive, unit)
+    return Rule(as_number, require, unit=printable(unit))
 
 
 def finite_number(unit: str) -> Any:
     """A constant: a single finite number of either sign, as one of Python's own."""
-    del unit  # for the reader
-    return Rule(as_number, lambda name, x: _require(name, x, require_constant, require_finite))
+    require = lambda name, x: _require(name, x, require_constant, require_finite)
+    return Rule(as_number, require, unit=printable(unit))
 
 
 def positive_scalar(unit: str) -> Any:
     """A single finite number more than zero, which may be an array, and traced."""
-    return Rule(lambda x: x, lambda name, x: _require(name, x, require_number, require_positive, unit))
+    require = lambda name, x: _require(name, x, require_number, require_positive, unit)
+    return Rule(lambda x: x, require, unit=printable(unit))
 
 
 def _require(name, x, kind, check, *unit):
@@ -215,4 +231,5 @@ def instance(classes: Any) -> Any:
 def optional(rule: Any) -> Any:
     """What obeys the rule, or `None`."""
     convert = lambda x: None if x is None else rule.convert(x)
-    return Rule(convert, lambda name, x: None if x is None else rule.require(name, x), rule.is_parameter)
+    require = lambda name, x: None if x is None else rule.require(name, x)
+    return Rule(convert, require, rule.is_parameter, unit=rule.unit)

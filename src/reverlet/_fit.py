@@ -29,6 +29,7 @@ from ._checkpoint import (
 from ._fingerprint import Fingerprint
 from ._misc import require_callable, require_count, require_flag, require_instance, require_key
 from ._per_parameter import Pick, mapped, picked, positive_leaves
+from ._printing import described
 from ._verdict import SimulationError
 
 M = TypeVar("M", bound=PyTree)
@@ -51,6 +52,9 @@ class FitState(eqx.Module, Generic[M]):
     """The reports of all updates: leaves lead with `step`; `None` before the first."""
     changes: tuple[str, ...] = eqx.field(static=True, default=())
     """What was changed where the fit went on from a checkpoint otherwise than it began, and after which update."""
+
+    def __str__(self) -> str:
+        return f"FitState after {self.step} updates: {described(self.model)}"
 
 
 def fit(

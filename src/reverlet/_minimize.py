@@ -7,9 +7,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ._box import AbstractBox
 from ._health import check_energies, check_forces, check_wear
-from ._misc import require_count, require_instance, require_number, require_positive
+from ._misc import is_concrete, require_count, require_instance, require_number, require_positive
 from ._neighbors import Neighbors, Wear
 from ._potential import energy_of
+from ._printing import described
 from ._state import State
 from ._system import System
 
@@ -32,6 +33,11 @@ class Minimum(eqx.Module):
     num_steps: Int[Array, ""]
     converged: Bool[Array, ""]
     """Whether the largest force is within the tolerance."""
+
+    def __str__(self) -> str:
+        energy, force = described(self.energy, "kJ/mol"), described(self.largest_force, "kJ/mol/nm")
+        ended = "converged" if is_concrete(self.converged) and self.converged else "not converged"
+        return f"Minimum({energy}, largest force {force}, {described(self.num_steps)} steps, {ended})"
 
 
 class _Walk(NamedTuple):

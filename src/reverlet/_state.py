@@ -78,6 +78,11 @@ class State(AbstractChecked):
             )
         return self._velocities
 
+    def __str__(self) -> str:
+        *many, atoms, _ = jnp.shape(self.positions)
+        number = f"{' × '.join(map(str, many))} of " if many else ""
+        return f"State({number}{atoms} atoms, {'with' if self.has_velocities else 'without'} velocities, {self.box})"
+
     @property
     def has_velocities(self) -> bool:
         """Whether they are known."""

@@ -1,3 +1,4 @@
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -117,6 +118,15 @@ class Topology(AbstractChecked):
             (self.molecules[None] + jnp.asarray(molecules)[:, None]).reshape(-1),
             bonds.reshape(-1, 2),
         )
+
+    def __str__(self) -> str:
+        n = np.shape(self.atomic_numbers)
+        if not is_concrete((self.atomic_numbers, self.molecules)) or len(n) != 1:
+            return f"Topology({n} atoms)"
+        formula = " ".join(f"{element}{count}" for element, count in sorted(Counter(self.elements).items()))
+        molecules = len(np.unique(np.asarray(self.molecules)))
+        bonds = f", {len(self.bonds)} bonds" if len(self.bonds) > 0 else ""
+        return f"Topology({n[0]} atoms: {formula}; {molecules} molecules{bonds})"
 
     @property
     def num_atoms(self) -> int:

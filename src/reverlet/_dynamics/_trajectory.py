@@ -2,9 +2,10 @@ from collections.abc import Callable
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from .._misc import as_array
+from .._misc import as_array, is_concrete
 from .._state import State
 from .._system import System
 from .._timeseries import Times
@@ -37,3 +38,8 @@ class Trajectory(eqx.Module):
     `samples` where there are many trajectories."""
     final: State
     """The configuration at the last of the times, to go on from; of many, arrays lead with `samples`."""
+
+    def __str__(self) -> str:
+        kept = self.records if isinstance(self.records, State) else jax.tree.map(jnp.shape, self.records)
+        times = f", {float(self.times[0]):.6g} to {float(self.times[-1]):.6g} ps" if is_concrete(self.times) else ""
+        return f"Trajectory({len(self.times)} frames{times}, records: {kept})"

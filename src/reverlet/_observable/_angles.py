@@ -39,6 +39,8 @@ class ADF(AbstractObservable):
     **Reference:** S. Thaler and J. Zavadlav, Nat. Commun. 12, 6884 (2021), section on coarse-grained water.
     """
 
+    unit = "1/rad"
+
     r_max: float = checked(positive_number("nm"), static=True)
     num_bins: int = checked(count(), static=True)
     width: float | None = checked(optional(positive_number("rad")), static=True, default=None)

@@ -1,4 +1,5 @@
 import abc
+from typing import ClassVar
 
 from jaxtyping import Array, Float, PyTree
 
@@ -11,6 +12,9 @@ from .._timeseries import Times
 
 class AbstractObservable(AbstractChecked):
     """A property: what to keep of an instant, and how what was kept becomes a number or a curve."""
+
+    unit: ClassVar[str] = ""
+    """Of what it reduces to, for printing."""
 
     @abc.abstractmethod
     def record(self, system: System, state: State, initial: State) -> PyTree[Array]:

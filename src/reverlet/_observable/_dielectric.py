@@ -65,6 +65,8 @@ class Conductivity(AbstractTransportCoefficient):
     **Reference:** R. Kubo, J. Phys. Soc. Jpn. 12, 570 (1957).
     """
 
+    unit = "e² mol/kJ/ps/nm"
+
     max_time: float = checked(positive_number("ps"), static=True)
     dipole: DipoleOrRule = checked(dipole_or_rule(), default=None, kw_only=True)
 

@@ -99,6 +99,8 @@ class ElasticConstants(AbstractElasticConstants):
     """All elastic constants of a crystal, kJ/mol/nm³: the symmetric matrix of 6 × 6 in Voigt's notation, in the order
     xx, yy, zz, yz, xz, xy. Formula, conditions, errors and reference: `AbstractElasticConstants`."""
 
+    unit = "kJ/mol/nm³"
+
     def of(self, matrix):
         return matrix
 
@@ -107,6 +109,8 @@ class CubicElasticConstants(AbstractElasticConstants):
     """The three elastic constants c11, c12, c44 of a cubic crystal whose axes are those of the box, kJ/mol/nm³: each is
     the mean of the three entries of the matrix of `ElasticConstants` that are equal by symmetry. Formula, conditions,
     errors and reference: `AbstractElasticConstants`."""
+
+    unit = "kJ/mol/nm³"
 
     def of(self, matrix):
         along, shear = matrix[:3, :3], jnp.diagonal(matrix)[3:]

@@ -31,6 +31,8 @@ class HeatCapacity(AbstractObservable):
     **Reference:** M. P. Allen and D. J. Tildesley, Computer Simulation of Liquids, 2nd ed., Oxford (2017), sec. 2.5.
     """
 
+    unit = "kJ/mol/K"
+
     per_molecule: bool = eqx.field(static=True, default=False, kw_only=True)
 
     def record(self, system, state, initial):
@@ -58,6 +60,8 @@ class IsothermalCompressibility(AbstractObservable):
     **Reference:** as of `HeatCapacity`.
     """
 
+    unit = "nm³ mol/kJ"
+
     def record(self, system, state, initial):
         del system, initial
         return require_volume(state)
@@ -78,6 +82,8 @@ class ThermalExpansion(AbstractObservable):
 
     **Reference:** as of `HeatCapacity`.
     """
+
+    unit = "1/K"
 
     def record(self, system, state, initial):
         del initial

@@ -88,6 +88,8 @@ class FreeEnergyDifference(AbstractObservable):
     **Reference:** as of `expectation`.
     """
 
+    unit = "kJ/mol"
+
     system: System | None = None
     ensemble: AbstractEnsemble | None = None
 

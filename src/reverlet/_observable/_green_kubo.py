@@ -88,6 +88,8 @@ class Viscosity(AbstractTransportCoefficient):
     **Reference:** P. J. Daivis and D. J. Evans, J. Chem. Phys. 100, 541 (1994).
     """
 
+    unit = "kJ/mol ps/nm³"
+
     max_time: float = checked(positive_number("ps"), static=True)
 
     def flux(self, system, state):
@@ -118,6 +120,8 @@ class ThermalConductivity(AbstractTransportCoefficient):
     **Reference:** J. H. Irving and J. G. Kirkwood, J. Chem. Phys. 18, 817 (1950); M. P. Allen and D. J. Tildesley,
     Computer Simulation of Liquids, 2nd ed. (Oxford 2017), section 2.7.
     """
+
+    unit = "kJ/mol/nm/ps/K"
 
     max_time: float = checked(positive_number("ps"), static=True)
 

@@ -11,6 +11,8 @@ class Pressure(AbstractObservable):
     **Errors:** `ValueError` for an open box.
     """
 
+    unit = "kJ/mol/nm³"
+
     def record(self, system, state, initial):
         del initial
         require_volume(state)
@@ -28,6 +30,8 @@ class Stress(AbstractObservable):
 
     **Errors:** `ValueError` for an open box.
     """
+
+    unit = "kJ/mol/nm³"
 
     def record(self, system, state, initial):
         del initial

@@ -124,6 +124,8 @@ class InfraredSpectrum(AbstractObservable):
     (2025).
     """
 
+    unit = "1/cm"
+
     wavenumbers: Parameter = wavenumbers_rule()
     window: AbstractWindow = instance(AbstractWindow)
     dipole: DipoleOrRule = checked(dipole_or_rule(), default=None, kw_only=True)

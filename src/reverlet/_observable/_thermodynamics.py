@@ -20,6 +20,8 @@ class Temperature(AbstractObservable):
     outer field, has all three.
     """
 
+    unit = "K"
+
     def record(self, system, state, initial):
         del initial
         degrees = max(3 * system.topology.num_atoms - 3, 3)
@@ -33,6 +35,8 @@ class Temperature(AbstractObservable):
 
 class TotalEnergy(AbstractObservable):
     """Kinetic and potential energy, kJ/mol, averaged over samples and frames."""
+
+    unit = "kJ/mol"
 
     def record(self, system, state, initial):
         del initial
@@ -50,6 +54,8 @@ class Density(AbstractObservable):
 
     **Errors:** `ValueError` for an open box.
     """
+
+    unit = "u/nm³"
 
     def record(self, system, state, initial):
         del initial
@@ -70,6 +76,8 @@ class Enthalpy(AbstractObservable):
 
     **Errors:** `ValueError` for an open box; of `reduce`, without an ensemble of constant pressure.
     """
+
+    unit = "kJ/mol"
 
     kinetic: bool = eqx.field(static=True, default=True, kw_only=True)
     per_molecule: bool = eqx.field(static=True, default=False, kw_only=True)

@@ -38,6 +38,8 @@ class VACF(AbstractObservable):
     The motion of the center of mass is removed, but of one atom.
     """
 
+    unit = "nm²/ps²"
+
     def record(self, system, state, initial):
         return _velocity_correlation(system, state, initial)
 
@@ -51,6 +53,8 @@ class MSD(AbstractObservable):
 
     The motion of the center of mass is removed, but of one atom.
     """
+
+    unit = "nm²"
 
     def record(self, system, state, initial):
         return _squared_displacement(system, state, initial)
@@ -148,6 +152,8 @@ class SelfDiffusion(AbstractObservable):
 
     **Arguments:** `route`, `GreenKubo()` or `Einstein()`; `finite_size`, a `YehHummer` correction or none.
     """
+
+    unit = "nm²/ps"
 
     route: AbstractDiffusionRoute = GreenKubo()
     finite_size: YehHummer | None = None

@@ -42,6 +42,8 @@ class VDOS(AbstractObservable):
     **Reference:** J. M. Dickey and A. Paskin, Phys. Rev. 188, 1407 (1969).
     """
 
+    unit = "cm"
+
     wavenumbers: Parameter = wavenumbers_rule()
     window: AbstractWindow = instance(AbstractWindow)
     element: str | None = checked(optional(_element()), static=True, default=None, kw_only=True)
@@ -118,6 +120,8 @@ class RamanSpectrum(AbstractObservable):
     **Reference:** B. J. Berne and R. Pecora, Dynamic Light Scattering (1976), ch. 3; M. Thomas et al., Phys. Chem.
     Chem. Phys. 15, 6608 (2013).
     """
+
+    unit = "nm³ mol/kJ/ps"
 
     wavenumbers: Parameter = wavenumbers_rule()
     window: AbstractWindow = instance(AbstractWindow)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._ensemble import AbstractEnsemble, require_ensemble
 from .._fields import AbstractChecked
-from .._misc import as_array, require_count, require_instance, require_key
+from .._misc import as_array, is_concrete, require_count, require_instance, require_key
 from .._state import State, maxwell_boltzmann
 from .._statistics import Blocks, blocks_of, require_chain
 from .._system import System
@@ -127,6 +127,14 @@ class Samples(AbstractChecked):
 
     def __len__(self) -> int:
         return self.log_density.shape[0]
+
+    def __str__(self) -> str:
+        chains = f" of {len(np.unique(np.asarray(self.chain)))} chains" if is_concrete(self.chain) else ""
+        ensembles = (self.ensemble,) if self.pool is None else self.pool.ensembles
+        drawn = ", ".join(str(each) for each in ensembles if each is not None)
+        return (
+            f"Samples({len(self)}{chains}, {self.states.positions.shape[1]} atoms, {drawn or 'of no known ensemble'})"
+        )
 
     def __getitem__(self, index: Any) -> "Samples":
         if isinstance(index, int | np.integer):
