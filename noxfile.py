@@ -187,6 +187,21 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def package(session: nox.Session) -> None:
+    """Build what would be uploaded, and run the README's example on it in an environment without anything else."""
+    session.install("build", "twine")
+    folder = Path(session.create_tmp()) / "dist"
+    shutil.rmtree(folder, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(folder))
+    built = sorted(map(str, folder.iterdir()))
+    session.run("twine", "check", "--strict", *built)
+    session.install(next(name for name in built if name.endswith(".whl")))
+    example = re.findall(r"^```python\n(.*?)^```$", Path("README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    session.chdir(folder)  # away from the source
+    session.run("python", "-c", "\n".join(example), env={"JAX_PLATFORMS": "cpu"})
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation into `site/`; whatever a reader would find broken is an error."""
     session.install(*group("docs"))
