@@ -226,10 +226,10 @@ def test_refused_in_ase(monkeypatch):
         in_ase(rv.System(TOPOLOGY, SWITCHED)).get_dipole_moment()
     with pytest.raises(ValueError, match="`system` is traced"):
         jax.eval_shape(lambda s: rv.ASECalculator(rv.System(TOPOLOGY, rv.LennardJones(s, 1.0, cutoff=0.5))), 0.3)
-    from reverlet.export import _ase
+    from reverlet._ase import _calculator
 
-    _ase._class.cache_clear()
-    monkeypatch.setitem(sys.modules, "ase.calculators.calculator", None)
+    _calculator._class.cache_clear()
+    monkeypatch.setitem(sys.modules, "ase", None)
     with pytest.raises(ImportError, match=r"reverlet\[ase\]"):
         rv.ASECalculator(SYSTEM)
 

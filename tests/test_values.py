@@ -17,6 +17,8 @@ X = jnp.array([[0.0, 0, 0], [0.1, 0, 0], [0, 0.1, 0], [0.5, 0.5, 0.5]])
 LJ, WINDOW, WAVES = lennard_jones(cutoff=0.8), rv.spectra.HannWindow(1.0), jnp.array([0.0, 100.0])
 SYSTEM = rv.System(TOPOLOGY, LJ)
 STATE = rv.State(X, 0.1 * X, BOX)
+ATOMS = rv.to_ase(TOPOLOGY, STATE)
+ATOMS.calc = rv.ASECalculator(SYSTEM)
 KEY = jax.random.key(0)
 CHARGES, NEAR = np.array([-0.8, 0.4, 0.4, 0.1]), np.array([[0, 1], [0, 2], [1, 2]])
 
@@ -166,6 +168,9 @@ GOOD = {  # every public class and function with values: arguments that are fine
     rv.openmm.to_topology: {"topology": TOPOLOGY},
     rv.openmm.to_xml: {"system": rv.System(TOPOLOGY, rv.Coulomb(CHARGES, exclusions=NEAR))},
     rv.ASECalculator: {"system": SYSTEM},
+    rv.ASEPotential: {"atoms": ATOMS},
+    rv.from_ase: {"atoms": ATOMS},
+    rv.to_ase: {"topology": TOPOLOGY, "state": STATE},
     rv.export.ModelCard: {"name": "argon", "targets": (rv.Target(rv.VACF(), 1.0, 0.1),), "residuals": (0.5,),
                           "horizon": 0.5, "training_data": "none", "license": "CC0-1.0", "notes": "none"},
     rv.openmm.python_force: {"system": SYSTEM, "periodic": True},

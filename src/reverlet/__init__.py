@@ -23,6 +23,12 @@ from . import (
     units as units,
 )
 from ._adjoint import ReversibleAdjoint as ReversibleAdjoint
+from ._ase import (
+    ASECalculator as ASECalculator,
+    ASEPotential as ASEPotential,
+    from_ase as from_ase,
+    to_ase as to_ase,
+)
 from ._batches import (
     MemoryBudget as MemoryBudget,
     device_mesh as device_mesh,
@@ -208,6 +214,5 @@ from ._targets import StatePoint as StatePoint, Target as Target
 from ._topology import Topology as Topology
 from ._verdict import SimulationError as SimulationError
 from ._water import AbstractModel as AbstractModel, WaterModel as WaterModel, qspcfw as qspcfw
-from .export import ASECalculator as ASECalculator
 
 __version__ = "0.1.0"

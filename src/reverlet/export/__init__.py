@@ -1,7 +1,6 @@
 """A surface for other programs."""
 
 from ._artefact import save as save
-from ._ase import ASECalculator as ASECalculator
 from ._card import ModelCard as ModelCard
 from ._ipi import ipi_driver as ipi_driver
 from ._lammps import (

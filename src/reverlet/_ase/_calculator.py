@@ -9,8 +9,9 @@ from .. import units
 from .._elements import SYMBOLS
 from .._misc import require_instance
 from .._system import System
-from ._card import ModelCard
-from ._hosted import Hosted
+from ..export._card import ModelCard
+from ..export._hosted import Hosted
+from ._atoms import is_periodic, require_ase
 
 
 def ASECalculator(system: System, *, card: ModelCard = ModelCard()) -> Any:
@@ -36,13 +37,9 @@ def ASECalculator(system: System, *, card: ModelCard = ModelCard()) -> Any:
 
 @functools.cache
 def _class() -> Any:
-    try:
-        from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
-        from ase.stress import full_3x3_to_voigt_6_stress
-    except ImportError as error:
-        raise ImportError(
-            "This needs the package `ase`, which is not installed; wanted `pip install reverlet[ase]`."
-        ) from error
+    require_ase()
+    from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+    from ase.stress import full_3x3_to_voigt_6_stress
 
     base: Any = Calculator
 
@@ -63,7 +60,7 @@ def _class() -> Any:
             super().calculate(atoms, properties, system_changes)
             atoms = self.atoms
             _require_atoms(self._hosted.system, atoms.numbers)
-            periodic = _is_periodic(atoms.pbc)
+            periodic = is_periodic(atoms.pbc)
             if "stress" in properties and not periodic:
                 raise PropertyNotImplementedError("There is no stress in open space; wanted `atoms.pbc = True`.")
             out = self._hosted(
@@ -86,15 +83,6 @@ def _class() -> Any:
 
 def _in(x, unit):
     return np.asarray(x, np.float64) / unit
-
-
-def _is_periodic(pbc) -> bool:
-    if np.any(pbc) != np.all(pbc):
-        raise ValueError(
-            f"`atoms.pbc` is {np.asarray(pbc).tolist()}; wanted all of them or none: there are no boxes that are open"
-            " on some sides. A slab has `pbc = True` and a cell with a gap in it."
-        )
-    return bool(np.all(pbc))
 
 
 def _require_atoms(system: System, numbers: np.ndarray) -> None:
