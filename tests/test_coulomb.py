@@ -391,7 +391,7 @@ def test_without_jax_pme(monkeypatch):
     for module in [m for m in sys.modules if m.split(".")[0] == "jaxpme"]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "jaxpme", None)
-    with pytest.raises(ImportError, match=r"pip install reverlet\[pme\]"):
+    with pytest.raises(ImportError, match=r"pip install 'jax-pme"):
         rv.P3M(charges(), cutoff=0.5, alpha=3.0, mesh=(10, 10, 10))
 
 

@@ -553,7 +553,7 @@ def test_without_openmm(monkeypatch):
         lambda: rv.openmm.to_topology(system.topology),
         lambda: rv.openmm.OpenMMSampler(300, 1.0, dt=0.001, num_steps=1, platform="CPU"),
     ):
-        with pytest.raises(ImportError, match=r"pip install reverlet\[openmm\]"):
+        with pytest.raises(ImportError, match=r"pip install openmm"):
             call()
 
 

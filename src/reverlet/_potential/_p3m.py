@@ -36,7 +36,7 @@ class P3M(AbstractLatticeSum):
 
     **Arguments:** as of `Ewald`; `mesh`, how many points along each lattice vector. Make it with `P3M.fit`.
 
-    **Errors:** as of `Ewald`; `ImportError` without the package `jax-pme`, which `pip install reverlet[pme]` brings.
+    **Errors:** as of `Ewald`; `ImportError` without the package `jax-pme`, which the extra `pme` brings.
 
     **Reference:** R. W. Hockney and J. W. Eastwood, Computer Simulation Using Particles (McGraw-Hill 1981).
     """
@@ -129,7 +129,7 @@ def _splines():
         from jaxpme.mesh import bspline
     except ImportError as error:
         raise ImportError(
-            "`P3M` needs the package `jax-pme`, which is not installed; wanted `pip install reverlet[pme]`. `Ewald`"
+            "`P3M` needs the package `jax-pme`, which is not installed; wanted `pip install 'jax-pme<0.2'`. `Ewald`"
             " gives the same numbers without it."
         ) from error
     return bspline(_NODES)

@@ -90,7 +90,7 @@ def save(
         data = bytes(made.serialize(vjp_order=vjp_order))
     except ImportError as error:
         raise ImportError(
-            "This needs the package `flatbuffers`, which is not installed; wanted `pip install reverlet[export]`."
+            "This needs the package `flatbuffers`, which is not installed; wanted `pip install flatbuffers`."
         ) from error
     write_file(Path(path), data)
     walls = {OpenBox: "", OrthorhombicBox: ", lengths (batch, 3) in nm", TriclinicBox: ", vectors (batch, 3, 3) in nm"}

@@ -1,4 +1,4 @@
-"""Files of structures and trajectories. It needs the extra `io`: `pip install 'reverlet[io]'`."""
+"""Files of structures and trajectories. It needs the extra `io`: `pip install ase h5py mdtraj`."""
 
 from ._deepmd import (
     read_deep_dipole as read_deep_dipole,

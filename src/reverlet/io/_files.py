@@ -226,4 +226,4 @@ def _naming_the_extra() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise ImportError(f"{error}. `reverlet.io` needs the extra `io`: pip install 'reverlet[io]'.") from error
+        raise ImportError(f"{error}. `reverlet.io` needs the extra `io`: `pip install ase h5py mdtraj`.") from error

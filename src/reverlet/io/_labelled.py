@@ -66,7 +66,7 @@ def write_labels(path: Path | str, labels: Labels) -> None:
     try:
         import h5py
     except ImportError as error:
-        raise ImportError(f"{error}. `reverlet.io` needs the extra `io`: pip install 'reverlet[io]'.") from error
+        raise ImportError(f"{error}. `reverlet.io` needs the extra `io`: `pip install ase h5py mdtraj`.") from error
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         with h5py.File(unfinished, "w", libver=("v110", "v110")) as file:

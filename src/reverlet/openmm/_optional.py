@@ -16,7 +16,7 @@ def require_openmm() -> Any:
         import openmm.app
     except ImportError as error:
         raise ImportError(
-            "This needs the package `openmm`, which is not installed; wanted `pip install reverlet[openmm]`."
+            "This needs the package `openmm`, which is not installed; wanted `pip install openmm`."
         ) from error
     return openmm
 
