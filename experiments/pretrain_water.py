@@ -1,9 +1,10 @@
 """Train a neural potential and a dipole surface of water on labels: bottom-up, before any experiment is looked at.
 
 An `EANN` learns energies, forces and stresses of the liquid, a `DeepDipole` the dipoles of clusters. By default of
-labels that come with the project (GFN1-xTB and GFN2-xTB, see experiments/reference); with `--data`, the potential of
-others, such as those of a first-principles trajectory. Frames are divided at random into those trained on, those that
-choose the best epoch, and those that the errors are of.
+labels that come with the project (GFN1-xTB and GFN2-xTB, see experiments/reference), of the liquid as it is and with
+molecules too near one another, where a network that never saw that lets them fall together; with `--data`, the
+potential of others, such as those of a first-principles trajectory. Frames are divided at random into those trained on,
+those that choose the best epoch, and those that the errors are of.
 """
 
 import dataclasses
@@ -29,7 +30,7 @@ from ._goals import Goal, at_most, in_time, judged, told
 from ._pretrain_figures import draw
 
 HERE = Path(__file__).parent / "reference"
-LIQUID, CLUSTERS = HERE / "water_gfn1", HERE / "water_clusters_gfn2"
+LIQUID, CONTACTS, CLUSTERS = HERE / "water_gfn1", HERE / "water_gfn1_contacts", HERE / "water_clusters_gfn2"
 EANN, DIPOLE = HERE / "water_gfn1_eann.npz", HERE / "water_gfn2_dipole.npz"
 """Trained on these by `--preset quick`; the cutoff of the first is 0.4922812 nm."""
 _PUBLISHED = {"energies": 0.0668, "forces": 7.35}
@@ -52,6 +53,8 @@ class Config:
     """The part of the frames that chooses the best epoch, and the part that errors are of."""
     frames: Annotated[int | None, at_least(8, 100)] = None
     """So many of the frames, at random. None: all."""
+    contacts: bool = True
+    """Train on molecules too near one another as well; never with --data, whose labels may be of another method."""
 
     cutoff: Annotated[float | None, Check(lambda x: x > 0, "a distance above zero, in nm", 0.6)] = None
     """nm. None: 0.6, or what fits the smallest box."""
@@ -59,7 +62,7 @@ class Config:
     """Radial functions of each element."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers."""
-    epochs: Annotated[int, at_least(1, 120)] = 120
+    epochs: Annotated[int, at_least(1, 160)] = 160
     """How often the potential sees all frames."""
     batch_size: Annotated[int, at_least(1, 4)] = 4
     """Frames per step of Adam."""
@@ -122,6 +125,8 @@ def run(command: Command) -> None:
     with refusing():
         liquid = labels_of(config)
         parts = divided(config, liquid, 0)
+        close = contacts_of(config)
+        both = lambda k: parts[k] if close is None else rv.Labels.concatenate([parts[k], close[k]])
         cutoff = min(0.6, 0.499 * liquid.smallest_height) if config.cutoff is None else config.cutoff
         start = rv.EANN.fresh(
             liquid.topology, key=_key(config, 1), cutoff=cutoff, num_radial=config.num_radial, hidden=config.hidden
@@ -129,11 +134,12 @@ def run(command: Command) -> None:
         rv.training.predict_labels(start, liquid[:1])  # refuses a cutoff that does not fit
     described = {**dataclasses.asdict(config), "data": config.data and str(config.data)}
     described["data_sha256"] = _digest(config.data or LIQUID)
+    described["contacts_sha256"] = _digest(CONTACTS) if close else None
     out = command.out or free_folder(Path("results/pretrain_water"))
     folder = Folder(out, {"experiment": "pretrain_water", **described}, resume=command.resume)
 
     weights = rv.training.LabelWeights(1.0, config.force_weight, config.stress_weight)
-    matched = trained(config, start, parts, weights, config.epochs, config.rate, folder, "", mesh)
+    matched = trained(config, start, (both(0), both(1)), weights, config.epochs, config.rate, folder, "", mesh)
     tested = rv.training.predict_labels(matched.model, parts[2], offset=matched.offset, mesh=mesh)
     np.savez(folder / "eann.npz", **weights_of(matched.model, matched.offset))  # pyright: ignore[reportArgumentType]
     arrays = _parity("", tested, parts[2])
@@ -141,7 +147,7 @@ def run(command: Command) -> None:
         "labels": (config.data or LIQUID).name,
         "atoms": liquid.topology.num_atoms,
         "cutoff": cutoff,
-        "frames": dict(zip(("training", "validation", "test"), map(len, parts), strict=True)),
+        "frames": _sizes(parts),
         "best_epoch": matched.best,
         "validation_before": in_units(matched.validation.before),
         "validation_after": in_units(matched.validation.after),
@@ -149,19 +155,26 @@ def run(command: Command) -> None:
         "test_spread": in_units(spread(parts[2])),
         "published": _PUBLISHED,
     }
+    if close is not None:
+        found = rv.training.predict_labels(matched.model, close[2], offset=matched.offset, mesh=mesh)
+        summary["contacts"] = {
+            "frames": _sizes(close),
+            "test": in_units(rv.training.label_errors(found, close[2])),
+            "test_spread": in_units(spread(close[2])),
+        }
     if config.dipole_epochs:
         clusters = rv.io.read_labels(CLUSTERS)
         cut = divided(config, clusters, 2)
         dipole = fresh_dipole(clusters, _key(config, 3), small=config.preset == "smoke")
         learned = trained(
-            config, dipole, cut, weights, config.dipole_epochs, config.dipole_rate, folder, "-dipole", mesh
+            config, dipole, cut[:2], weights, config.dipole_epochs, config.dipole_rate, folder, "-dipole", mesh
         )
         np.savez(folder / "dipole.npz", **numbers_of(learned.model))  # pyright: ignore[reportArgumentType]
         found = rv.training.predict_labels(learned.model, cut[2], mesh=mesh)
         arrays |= _parity("cluster_", found, cut[2])
         summary["dipole"] = {
             "waters": clusters.topology.num_atoms // 3,
-            "frames": dict(zip(("training", "validation", "test"), map(len, cut), strict=True)),
+            "frames": _sizes(cut),
             "best_epoch": learned.best,
             "test": in_units(rv.training.label_errors(found, cut[2])),
             "test_point_charges": in_units(point_charges(cut[0], cut[2])),
@@ -192,6 +205,16 @@ def labels_of(config: Config) -> rv.Labels:
     return labels if config.frames is None else _some(labels, config.frames, _key(config, 4))
 
 
+def contacts_of(config: Config) -> tuple[rv.Labels, rv.Labels, rv.Labels] | None:
+    """The same of molecules too near one another, if there are any to train on."""
+    if config.data is not None or not config.contacts:
+        return None
+    labels = rv.io.read_labels(CONTACTS)
+    if config.frames is not None:
+        labels = _some(labels, min(config.frames, len(labels)), _key(config, 6))
+    return divided(config, labels, 7)
+
+
 def _require_water(path: Path, labels: rv.Labels) -> None:
     oxygen = np.asarray(labels.topology.atomic_numbers) == 8
     x = labels.positions[0]
@@ -220,6 +243,10 @@ def divided(config: Config, labels: rv.Labels, stage: int) -> tuple[rv.Labels, r
     return training, validation, test
 
 
+def _sizes(parts: tuple[rv.Labels, ...]) -> dict[str, int]:
+    return dict(zip(("training", "validation", "test"), map(len, parts), strict=True))
+
+
 def _key(config: Config, stage: int) -> Any:
     return jax.random.fold_in(jax.random.key(config.seed), stage)
 
@@ -235,7 +262,7 @@ def _digest(path: Path) -> Any:
 def trained(
     config: Config,
     model: Any,
-    parts: tuple[rv.Labels, rv.Labels, rv.Labels],
+    parts: tuple[rv.Labels, rv.Labels],
     weights: rv.training.LabelWeights,
     epochs: int,
     rate: float,
@@ -245,7 +272,7 @@ def trained(
 ) -> Any:
     """What `force_matching` makes of it, with a checkpoint and a line of the history for every epoch."""
     file = History(folder / f"history{name}.jsonl")
-    training, validation, _ = parts
+    training, validation = parts
     steps = max(1, len(training) // config.batch_size) * epochs
     bar = tqdm(total=epochs, desc="epoch", unit="")
 
@@ -391,6 +418,12 @@ def report(summary: dict[str, Any]) -> list[str]:
         f"Errors on {frames['test']} frames held out: {line(summary['test'])}; of a model that says the mean,"
         f" {line(summary['test_spread'])}. Published, on other labels: {line(summary['published'])}.",
     ]
+    if "contacts" in summary:
+        close = summary["contacts"]
+        lines.append(
+            f"Of {close['frames']['test']} with molecules too near one another ({close['frames']['training']} trained"
+            f" on): {line(close['test'])}; of the mean, {line(close['test_spread'])}."
+        )
     if "dipole" in summary:
         dipole = summary["dipole"]
         lines.append(

@@ -13,7 +13,7 @@ pytest.importorskip("tyro")
 pytest.importorskip("matplotlib")
 from experiments import pretrain_water
 from experiments.__main__ import main
-from experiments.reference import make_water_labels
+from experiments.reference import make_water_contacts, make_water_labels
 
 
 def refused(capsys, *arguments):
@@ -110,6 +110,24 @@ def test_labels_are_derivatives():
     np.testing.assert_allclose(again.dipole * rv.units.ANGSTROM, clusters.dipoles[0], rtol=1e-4, atol=1e-5)
 
 
+def test_molecules_too_near_one_another():
+    """Whole, as near as the file says and no nearer; and more energy than the liquid has, but not too much."""
+    liquid, close = (rv.io.read_labels(p) for p in (pretrain_water.LIQUID, pretrain_water.CONTACTS))
+    assert close.kinds == liquid.kinds
+    close.require_likely_units()
+    x, edge = 10 * close.positions, 10 * float(close.vectors[0, 0, 0])
+    arms = x.reshape(-1, 32, 3, 3)[:, :, 1:] - x.reshape(-1, 32, 3, 3)[:, :, :1]
+    assert np.all(np.linalg.norm(arms - edge * np.round(arms / edge), axis=-1) < 1.2)
+    found = [make_water_contacts.contacts(one, edge) for one in x]
+    nearest = {kind: np.array([one[kind] for one in found]) for kind in ("OO", "OH", "HH")}
+    assert all(np.all(nearest[kind] > least) for kind, least in make_water_contacts.LEAST.items())
+    usual = [make_water_contacts.contacts(10 * one, edge)["OO"] for one in liquid.positions]
+    assert np.mean(nearest["OO"] < np.min(usual)) > 0.4
+    excess = close.energies - np.mean(liquid.energies)
+    assert np.mean(excess) > 100  # kJ/mol
+    assert np.max(excess) < make_water_contacts.MOST * rv.units.ELECTRONVOLT
+
+
 def test_clusters_are_whole_and_near():
     labels = rv.io.read_labels(pretrain_water.LIQUID)
     x = make_water_labels.cluster(10 * labels.positions[0] + 3.0, 10 * labels.vectors[0, 0, 0], 5, 4).reshape(4, 3, 3)
@@ -124,11 +142,11 @@ def test_smoke_end_to_end(tmp_path, capsys):
     out = tmp_path / "run"
     assert main(["pretrain_water", "--preset", "smoke", "--out", str(out)]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0].split(" ")[0] for line in printed][:4] == ["Trained", "Errors", "Dipoles", "How"]
+    assert [line.split(":")[0].split(" ")[0] for line in printed][:5] == ["Trained", "Errors", "Of", "Dipoles", "How"]
     summary = json.loads((out / "summary.json").read_text())
     assert list(summary)[-1] == "goals"
     assert all(goal["met"] is None and goal["value"] is not None for goal in summary["goals"])
-    assert summary["frames"] == {"training": 16, "validation": 2, "test": 2}
+    assert summary["frames"] == summary["contacts"]["frames"] == {"training": 16, "validation": 2, "test": 2}
     for name in ("", "-dipole"):
         lines = [json.loads(line) for line in (out / f"history{name}.jsonl").read_text().splitlines()]
         assert [line["update"] for line in lines] == [1, 2]
