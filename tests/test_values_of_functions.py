@@ -22,6 +22,8 @@ DEEP = {"topology": WATER, "positions": X[:3], "box": BOX, "elements": ("O", "H"
         "neurons": (2, 4), "axis": 2, "hidden": (3,)}  # fmt: skip
 WATERS = {"num_molecules": 8, "box": BOX, "cutoff": 0.8, "truncation": rv.PlainCutoff(), "accuracy": 1e-4}
 LABELS = rv.Labels(TOPOLOGY, X[None], 2.0 * np.eye(3), forces=np.ones((1, 4, 3)))
+WAVE = np.cos(np.arange(20.0))
+SPECTRUM = {"times": 0.01 * np.arange(20), "wavenumbers": np.array([0.0, 100.0]), "window": rv.spectra.HannWindow(0.05)}
 CALLS = {  # arguments that are fine, of functions that run something
     rv.nve: {"system": SYSTEM, "state": STATE, "solver": rv.VelocityVerlet(), "dt": 1e-3, "num_steps": 2,
              "save_every": 1, "record": lambda *_: 0, "adjoint": rv.ReversibleAdjoint(), "both_directions": False,
@@ -45,6 +47,11 @@ CALLS = {  # arguments that are fine, of functions that run something
     rv.training.label_loss: {"model": LJ, "labels": LABELS, "weights": rv.training.LabelWeights(), "batch": 1},
     rv.low_rank: {"model": {"a": jnp.ones((5, 5))}, "rank": 1},
     rv.per_parameter: {"optimizer": optax.adam, "rates": {"a": 1e-3}},
+    rv.measure: {"observables": rv.Temperature(), "system": SYSTEM, "source": SAMPLES, "ensemble": rv.NVT(300.0),
+                 "unwrap": False},
+    rv.infrared: {**SPECTRUM, "dipoles": WAVE[:, None] * np.ones(3), "volume": 8.0, "temperature": 300.0},
+    rv.raman: {**SPECTRUM, "polarizabilities": WAVE[:, None, None] * np.eye(3), "volume": 8.0, "temperature": 300.0},
+    rv.power_spectrum: {**SPECTRUM, "series": WAVE},
     rv.expectation: {**MEASURED, "thermodynamic": True, "dynamical": True},
     rv.expectation_gradients: {**MEASURED, "keep_samples": True},
     rv.gradient_horizon: {**MEASURED, "thermodynamic": False, "num_horizons": 4, "threshold": 2.0, "tail": 0.1,
@@ -70,7 +77,7 @@ SERIES_OF = {  # of functions of series, whose good values cost no more than bad
                                  "window": WINDOW, "step": 0.01, "num_lags": 101, "at": jnp.array([0.0, 50.0]),
                                  "quadrature": rv.spectra.Trapezoid()},
 }  # fmt: skip
-SIGNED = "values a b origin series times correlation frequencies density".split()
+SIGNED = "values a b origin series times correlation frequencies density dipoles polarizabilities".split()
 FINE = {  # legitimate, with the reason
     # series, constants, charges and parts that are fitted have signs
     "negative": [*SIGNED, "offset", "charges", "isotropic", "scale"],
@@ -96,7 +103,7 @@ FINE = {  # legitimate, with the reason
 NEITHER = {  # public, but in none of the tables
     "made by the library": "BitReversibleState Blocks CellMoves Chains Comparison Edges Epochs Estimate FitState"
     " GradientHorizon Gradients LabelErrors LowRank Matched Minimum Neighbors Pool RamanSpectra Samples Surfaces"
-    " Bath Trajectory Edges.within SimulationError.within BitReversibleVerlet.describe",
+    " Bath Spectrum Trajectory Edges.within SimulationError.within BitReversibleVerlet.describe",
     "of Diffrax's terms, which have no numbers": "ConservativeTerm Deformation Drift Kick OrnsteinUhlenbeck Stage",
     "of networks, and of weights in files; refused in test_surfaces, test_files_of_weights": "DeepDipole"
     " read_deep_dipole read_deep_polarizability"

@@ -75,6 +75,7 @@ from ._lattices import fcc as fcc
 from ._low_rank import AdaptedPotential as AdaptedPotential, low_rank as low_rank
 from ._matching import force_matching as force_matching
 from ._mbar import mbar as mbar
+from ._measure import measure as measure
 from ._minimize import (
     Minimum as Minimum,
     minimize as minimize,
@@ -189,6 +190,7 @@ from ._sampler import (
     Samples as Samples,
     StochasticCellRescaling as StochasticCellRescaling,
 )
+from ._series import infrared as infrared, power_spectrum as power_spectrum, raman as raman
 from ._solver import (
     AbstractReversibleSolver as AbstractReversibleSolver,
     AbstractSplittingSolver as AbstractSplittingSolver,

@@ -1,4 +1,5 @@
 import dataclasses
+from collections.abc import Callable
 from typing import TypeVar
 
 import equinox as eqx
@@ -16,7 +17,7 @@ from ._misc import require_flag, require_instance
 from ._observable import AbstractObservable
 from ._printing import described, uncertain
 from ._sampler import Samples
-from ._statistics import effective_sample_size, entropy_sample_size, infinitesimal_jackknife
+from ._statistics import Blocks, effective_sample_size, entropy_sample_size, infinitesimal_jackknife
 from ._system import System
 from ._timeseries import Times
 from ._verdict import raise_if
@@ -111,6 +112,22 @@ def expectation(
     return replicate(measurement.judged(weights, estimate), measurement.mesh)
 
 
+def estimate_of(
+    reduce: Callable[[Float[Array, " samples"]], PyTree[Array]],
+    value: PyTree[Array],
+    times: Float[Array, " frames"],
+    records: PyTree[Array],
+    weights: Float[Array, " samples"],
+    blocks: Blocks,
+    error_of_sum: Callable[[Float[Array, "samples *shape"]], Float[Array, "*shape"]],
+    unit: str,
+) -> Estimate:
+    """A value with its error, from how it follows from the weights, and how the contributions of samples add up."""
+    error = infinitesimal_jackknife(reduce, jax.lax.stop_gradient(weights), error_of_sum)
+    size, entropy = effective_sample_size(weights), entropy_sample_size(weights)
+    return Estimate(value, error, blocks.number, size, entropy, times, records, weights, unit)
+
+
 class Measurement(AbstractChecked):
     """What is measured, on what, and how."""
 
@@ -168,13 +185,10 @@ class Measurement(AbstractChecked):
 
     def estimate(self, value, times, records, weights) -> Estimate:
         """The value with its error."""
-        known = jax.lax.stop_gradient((times, records, weights))
-        error = infinitesimal_jackknife(
-            lambda w: self.reduce(known[0], known[1], w), known[2], self.samples.error_of_sum
-        )
-        size, entropy = effective_sample_size(weights), entropy_sample_size(weights)
-        blocks = self.samples.blocks.number
-        return Estimate(value, error, blocks, size, entropy, times, records, weights, self.observable.unit)
+        known = jax.lax.stop_gradient((times, records))
+        reduce = lambda w: self.reduce(*known, w)
+        blocks, error_of_sum = self.samples.blocks, self.samples.error_of_sum
+        return estimate_of(reduce, value, times, records, weights, blocks, error_of_sum, self.observable.unit)
 
     def judged(self, weights: Float[Array, " samples"], guard: T) -> T:
         """`guard`, unless nearly all the weight is on one sample."""

@@ -119,7 +119,7 @@ def uncertain(value: PyTree[Array], error: PyTree[Array], unit: str = "", spec: 
         return f"[{', '.join(_with_error(*pair, spec) for pair in zip(v.ravel(), e.ravel(), strict=True))}]{behind}"
     return (
         f"{' × '.join(map(str, v.shape))} numbers from {v.min():.4g} to {v.max():.4g}{behind},"
-        f" errors from {e.min():.2g} to {e.max():.2g}"
+        f" errors {'unknown' if np.all(np.isnan(e)) else f'from {np.nanmin(e):.2g} to {np.nanmax(e):.2g}'}"
     )
 
 

@@ -11,6 +11,7 @@ from ._observable import (
     filter_spectrum as filter_spectrum,
     wavenumber_grid as wavenumber_grid,
 )
+from ._series import Spectrum as Spectrum
 from ._spectra import (
     AbstractQuadrature as AbstractQuadrature,
     AbstractWindow as AbstractWindow,

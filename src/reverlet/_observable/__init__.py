@@ -48,6 +48,10 @@ from ._scattering import (
 from ._spectroscopy import (
     InfraredSpectrum as InfraredSpectrum,
     filter_spectrum as filter_spectrum,
+    mean_correlation as mean_correlation,
+    require_equal_steps as require_equal_steps,
+    require_wavenumbers as require_wavenumbers,
+    step_of as step_of,
     wavenumber_grid as wavenumber_grid,
 )
 from ._structure import RDF as RDF, CoordinationNumber as CoordinationNumber

@@ -51,7 +51,8 @@ class AbstractTransportCoefficient(AbstractObservable):
         """The integral up to every lag `times - times[0]`, to look for its plateau; from records as in `reduce`."""
         if len(times) < 2:
             raise ValueError(
-                f"`{type(self).__name__}` got a single frame; wanted trajectories: pass `dynamics=rv.Dynamics(...)`."
+                f"`{type(self).__name__}` got a single frame; wanted trajectories: `dynamics=rv.Dynamics(...)` from"
+                " samples, or in `rv.measure` a `piece`, in ps."
             )
         times = require_equal_steps(times)
         correlations = jax.vmap(lambda flux: correlation_all_origins(flux, flux))(records)

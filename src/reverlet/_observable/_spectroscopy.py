@@ -276,7 +276,10 @@ def mean_correlation(
     frames = records.shape[1]
     require_shape("times", times, (frames,), "One for every frame of the records.")
     if frames < 2:
-        raise ValueError("A spectrum got a single frame; wanted trajectories: pass `dynamics=rv.Dynamics(...)`.")
+        raise ValueError(
+            "A spectrum got a single frame; wanted trajectories: `dynamics=rv.Dynamics(...)` from samples, or in"
+            " `rv.measure` a `piece`, in ps."
+        )
     if num_origins is not None and not 1 <= num_origins < frames:
         raise ValueError(f"`num_origins` is {num_origins} of {frames} frames; wanted 1 to {frames - 1}.")
     most = frames if num_origins is None else frames - num_origins + 1

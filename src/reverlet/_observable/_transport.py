@@ -164,7 +164,8 @@ class SelfDiffusion(AbstractObservable):
     def reduce(self, times, records, weights, ensemble=None):
         if len(times) < 2:
             raise ValueError(
-                "`SelfDiffusion` got a single frame; wanted trajectories: pass `dynamics=rv.Dynamics(...)`."
+                "`SelfDiffusion` got a single frame; wanted trajectories: `dynamics=rv.Dynamics(...)` from"
+                " samples, or in `rv.measure` a `piece`, in ps."
             )
         diffusion = self.route.diffusion(times, weighted_mean(weights, records))
         if self.finite_size is None:
