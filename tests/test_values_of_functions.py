@@ -16,6 +16,9 @@ pytestmark = pytest.mark.usefixtures("without_type_checks")
 SAMPLES = rv.Samples.of(SYSTEM, rv.NVT(300.0), STATE.repeat(4))
 MEASURED = {"observable": rv.Temperature(), "system": SYSTEM, "samples": SAMPLES, "ensemble": rv.NVT(300.0),
             "dynamics": rv.Dynamics(1e-3, 8), "throw": True}  # fmt: skip
+PATHS = {"observable": rv.Temperature(), "system": SYSTEM, "samples": SAMPLES, "throw": True,
+         "paths": rv.langevin.LangevinPaths(300.0, 1.0, dt=1e-3, num_steps=2), "feedback": rv.langevin.Pathwise(),
+         "credit": rv.langevin.AllNoise()}  # fmt: skip
 WATER = rv.Topology.from_elements(["O", "H", "H"], molecules=[0, 0, 0], bonds=[(0, 1), (0, 2)])
 WEIGHTS, SERIES = jnp.array([0.5, 0.25, 0.25]), jnp.arange(1.0, 13.0).reshape(4, 3)
 DEEP = {"topology": WATER, "positions": X[:3], "box": BOX, "elements": ("O", "H"), "cutoff": 0.6, "onset": 0.1,
@@ -56,6 +59,8 @@ CALLS = {  # arguments that are fine, of functions that run something
     rv.expectation_gradients: {**MEASURED, "keep_samples": True},
     rv.gradient_horizon: {**MEASURED, "thermodynamic": False, "num_horizons": 4, "threshold": 2.0, "tail": 0.1,
                           "beyond": 1.0},
+    rv.langevin.path_gradient: {**PATHS, "forward": True},
+    rv.langevin.path_tangents: PATHS,
     rv.maxwell_boltzmann: {"topology": TOPOLOGY, "temperature": 300.0, "remove_center_of_mass": True},
     rv.statistics.blocks_of: {"chain": np.array([0, 0, 1])},
 }  # fmt: skip
@@ -103,7 +108,8 @@ FINE = {  # legitimate, with the reason
 NEITHER = {  # public, but in none of the tables
     "made by the library": "BitReversibleState Blocks CellMoves Chains Comparison Edges Epochs Estimate FitState"
     " GradientHorizon Gradients LabelErrors LowRank Matched Minimum Neighbors Pool RamanSpectra Samples Surfaces"
-    " Bath Spectrum Trajectory Edges.within SimulationError.within BitReversibleVerlet.describe",
+    " Bath PathGradient PathTangents Spectrum Trajectory Edges.within SimulationError.within"
+    " BitReversibleVerlet.describe",
     "of Diffrax's terms, which have no numbers": "ConservativeTerm Deformation Drift Kick OrnsteinUhlenbeck Stage",
     "of networks, and of weights in files; refused in test_surfaces, test_files_of_weights": "DeepDipole"
     " read_deep_dipole read_deep_polarizability"
@@ -127,9 +133,9 @@ NEITHER = {  # public, but in none of the tables
     "rules of fields, which all of test_values is about": "Indices Parameter Rule checked count finite finite_number"
     " function indices instance optional positive positive_number positive_or_zero positive_scalar positive_whole",
 }
-SPACES = [rv, rv.coarse_graining, rv.controls, rv.export, rv.fields, rv.flows, rv.io, rv.lattices, rv.losses,
-          rv.openmm, rv.pairs, rv.reweighting, rv.scattering, rv.spectra, rv.splines, rv.statistics, rv.targets,
-          rv.training]  # fmt: skip
+SPACES = [rv, rv.coarse_graining, rv.controls, rv.export, rv.fields, rv.flows, rv.io, rv.langevin, rv.lattices,
+          rv.losses, rv.openmm, rv.pairs, rv.reweighting, rv.scattering, rv.spectra, rv.splines, rv.statistics,
+          rv.targets, rv.training]  # fmt: skip
 
 
 def public():

@@ -9,6 +9,7 @@ from . import (
     fields as fields,
     flows as flows,
     io as io,
+    langevin as langevin,
     lattices as lattices,
     losses as losses,
     openmm as openmm,

@@ -109,7 +109,7 @@ def _reverse_parts(parameters, measurement, system):
     thermodynamic = jax.tree.map(lambda b: covariances(weights, slopes, b), sensitivities)
     part = thermodynamic_part(reduce, records, sensitivities)
     error = measurement.samples.error_of_sum
-    errors = infinitesimal_jackknife(part, weights, error), _dynamical_error(reduce, records, weights, dynamical, error)
+    errors = infinitesimal_jackknife(part, weights, error), dynamical_error(reduce, records, weights, dynamical, error)
     return times, value, records, weights, (thermodynamic, dynamical), errors
 
 
@@ -177,7 +177,7 @@ def dynamical_part(reduce, records, tangents):
     return part
 
 
-def _dynamical_error(reduce, records, weights, parts, error_of_sum):
+def dynamical_error(reduce, records, weights, parts, error_of_sum):
     """From the contributions of all samples: right if none depends on the records of another sample, else NaN."""
     known = _is_mean_over_samples(reduce, records, weights)
 
