@@ -178,6 +178,35 @@ def test_an_explosion_names_the_update():
         fit(3, start=lennard_jones(), loss=simulate)
 
 
+def test_a_step_that_leads_too_far_is_taken_back(tmp_path):
+    """By half and half again: of a loss that is NaN there, and of atoms that overlap there."""
+    topology = rv.Topology.from_elements(["Ar", "Ar"])
+
+    def loss(x, carry, key):
+        # steps of -1.9 x, as long as that is fine: 1, 1 - 1.9 / 2, ...
+        apart = rv.State(
+            jnp.array([[0.0, 0, 0], [0.5, 0, 0]]) * jnp.where(x < -0.3, 0, 1), jnp.zeros((2, 3)), rv.OpenBox()
+        )
+        end = rv.nve(rv.System(topology, rv.LennardJones(0.3, 1.0, cutoff=1.0)), apart, dt=0.001, num_steps=1).final
+        value = jnp.where(x > 0.9, x**2, jnp.where(x > -0.9, 0.5 * x**2, jnp.nan))
+        return value + 0 * jnp.sum(jax.lax.stop_gradient(end.positions)), (carry + 1, x)
+
+    options = {"loss": loss, "start": jnp.array(1.0), "optimizer": optax.sgd(0.95), "retreats": 2}
+    whole = fit(4, **options)
+    np.testing.assert_array_equal(whole.retreats, [0, 1, 0, 0])
+    np.testing.assert_allclose(whole.history[:3], [1, 0.05, 0.0025])
+    assert whole.carry == 4
+    path = tmp_path / "checkpoint"
+    fit(1, checkpoint=path, **options)  # the next one needs what was before
+    assert_trees_close(fit(4, checkpoint=path, resume=path, **options), whole, rtol=0)
+    with pytest.raises(rv.CheckpointError, match="is of another fit"):
+        fit(4, resume=path, **{**options, "retreats": 0})
+    with pytest.raises(rv.SimulationError, match=r"Update 2: .*This was so after 1 `retreats` as well"):
+        fit(4, **{**options, "optimizer": optax.sgd(4.0), "retreats": 1})
+    with pytest.raises(rv.SimulationError, match=r"^Update 1: [^`]*overlap"):
+        fit(4, **{**options, "start": jnp.array(-0.5)})
+
+
 @pytest.mark.parametrize(
     ("loss", "match"),
     [

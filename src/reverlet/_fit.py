@@ -50,6 +50,10 @@ class FitState(eqx.Module, Generic[M]):
     """How many updates have been made."""
     history: PyTree
     """The reports of all updates: leaves lead with `step`; `None` before the first."""
+    last: PyTree = None
+    """The parameters of one update before, where `retreats` may go back to them."""
+    retreats: Any = None
+    """How often the parameters went back before every update, (step,); `None` where they may not."""
     changes: tuple[str, ...] = eqx.field(static=True, default=())
     """What was changed where the fit went on from a checkpoint otherwise than it began, and after which update."""
 
@@ -67,6 +71,7 @@ def fit(
     carry: PyTree = None,
     positive: Pick | None = None,
     trainable: Pick | None = None,
+    retreats: int = 0,
     callback: Callable[[FitState[M]], None] | None = None,
     checkpoint: str | os.PathLike | None = None,
     resume: str | os.PathLike | None = None,
@@ -87,6 +92,10 @@ def fit(
     - `trainable`: picks what is fitted, in the same way; by default every array of floating-point numbers. All else
       stays as it is, whatever the optimizer does, and costs no gradient. Also by name, as `"layers"` for all that is
       in `m.layers`, or `["layers[0].weights", "*.bias"]`; so can `positive`.
+    - `retreats`: how often in a row the step before may be taken back by half, where an update fails: because of a
+      `SimulationError`, as of atoms that overlap, or numbers that are not finite. The same update is then tried again,
+      from the same carry with the same key; `FitState.retreats` tells how often. Nothing can be taken back before the
+      first step.
     - `callback(state)`: called after every update, after the checkpoint was written.
     - `checkpoint`: a file to write after every update, in one piece, so that a kill leaves a whole one; the one that it
       replaces is kept beside it as `NAME.previous`. One that is there already is refused unless the fit goes on from
@@ -114,6 +123,7 @@ def fit(
     if callback is not None:
         require_callable("callback", callback, "`lambda state: print(state.step)`")
     require_key("key", key)
+    require_count("retreats", retreats, least=0)
     moved = Moved.of(model, positive, trainable)
     carry = jax.tree.map(_strong, carry)
     report = _checked_report(loss_fn, model, carry, key)
@@ -129,6 +139,7 @@ def fit(
         checkpoint=checkpoint,
         resume=resume,
         accept_changes=accept_changes,
+        retreats=retreats,
     )
 
 
@@ -189,6 +200,7 @@ def descend(
     checkpoint: str | os.PathLike | None,
     resume: str | os.PathLike | None,
     accept_changes: bool,
+    retreats: int = 0,
     beside: PyTree = None,
     ended: Callable[[FitState], bool] = lambda state: False,
     grow: Callable[[set[str]], PyTree] | None = None,
@@ -202,6 +214,8 @@ def descend(
     path, source = _path("checkpoint", checkpoint), "auto" if resume == "auto" else _path("resume", resume)
     _require_gradients_alone(optimizer, moved.parameters)
     state = FitState(moved.model, moved.parameters, optimizer.init(moved.parameters), carry, 0, None)
+    if retreats:
+        state = dataclasses.replace(state, last=moved.parameters, retreats=np.zeros(0, int))
 
     written = path if jax.process_index() == 0 else None
     with contextlib.nullcontext() if written is None else locked(written):
@@ -222,7 +236,7 @@ def descend(
         for step in range(state.step, num_steps):
             if ended(state):
                 break
-            state = _next(state, update, moved.to_model, jax.random.fold_in(key, step))
+            state = _next_of(state, update, moved.to_model, jax.random.fold_in(key, step), retreats)
             if written is not None:
                 _save(written, state, fingerprint)
             if callback is not None:
@@ -281,6 +295,25 @@ def _as_finite(old, new):
     return jax.tree.map(lambda a, b: jnp.all(jnp.isfinite(b) | ~jnp.isfinite(a)), old, new)
 
 
+def _next_of(state: FitState, update, to_model, key: PRNGKeyArray, retreats: int) -> FitState:
+    """The state after one more update, before which the last step may be taken back by half, again and again."""
+    if not retreats:
+        return _next(state, update, to_model, key)
+    again, made = state, 0
+    while True:
+        try:
+            new = _next(again, update, to_model, key)
+            told = np.append(state.retreats, made)
+            return dataclasses.replace(new, last=again.parameters, retreats=told)
+        except SimulationError as error:
+            if made == retreats or state.step == 0:
+                told = f" This was so after {made} `retreats` as well." if made else ""
+                raise SimulationError(f"{error}{told}") from None
+        made += 1
+        halfway = jax.tree.map(lambda here, there: 0.5 * (here + there), again.parameters, state.last)
+        again = dataclasses.replace(state, parameters=halfway, model=to_model(halfway))
+
+
 def _next(state: FitState, update, to_model, key: PRNGKeyArray) -> FitState:
     """The state after one more update."""
     number = state.step + 1
@@ -303,7 +336,7 @@ def _next(state: FitState, update, to_model, key: PRNGKeyArray) -> FitState:
     report = jax.tree.map(lambda r: np.asarray(r)[None], report)
     join = lambda h, r: np.concatenate([h, r])
     history = report if state.history is None else jax.tree.map(join, state.history, report)
-    return FitState(to_model(parameters), parameters, optimizer_state, carry, number, history, state.changes)
+    return FitState(to_model(parameters), parameters, optimizer_state, carry, number, history, changes=state.changes)
 
 
 def _checked_report(loss_fn: LossFn, model, carry, key):
@@ -399,7 +432,8 @@ def _save(path: str | os.PathLike, state: FitState, fingerprint: Fingerprint | N
 
 def _saved(state: FitState) -> dict[str, PyTree]:
     # not the model: it follows from the parameters, and what is no parameter is as it was given
-    return {name: getattr(state, name) for name in ("parameters", "optimizer_state", "carry", "history")}
+    names = ("parameters", "optimizer_state", "carry", "history")
+    return {name: getattr(state, name) for name in (names if state.retreats is None else (*names, "last", "retreats"))}
 
 
 def _load(path: Path, like: FitState, report, here: Fingerprint, accept_changes: bool, grow=None) -> FitState:
@@ -410,6 +444,8 @@ def _load(path: Path, like: FitState, report, here: Fingerprint, accept_changes:
         row = lambda s: jax.ShapeDtypeStruct((step, *s.shape), s.dtype)
         history = jax.tree.map(row, report)
         wanted = {**_saved(like), "history": history}
+        if like.retreats is not None:
+            wanted["retreats"] = jax.ShapeDtypeStruct((step,), like.retreats.dtype)
         if grow is not None:
             carry = grow({leaf[0] for leaf in header["leaves"]})
             wanted |= stored_like(header, {"carry": carry})
