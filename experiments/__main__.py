@@ -3,6 +3,8 @@
 import importlib
 import sys
 
+from . import _help
+
 EXPERIMENTS = {
     "argon_isobar": "fit a Lennard-Jones potential to densities and enthalpies of argon along an isobar",
     "cg_water": "water of one bead per molecule, from structure and pressure, by reweighting",
@@ -24,7 +26,10 @@ EXPERIMENTS = {
 def main(arguments: list[str]) -> int:
     """Runs the experiment that is named first; returns the exit status."""
     listing = "\n".join(f"  {name}: {what}" for name, what in EXPERIMENTS.items())
-    usage = f"Usage: python -m experiments NAME [--help] ...\n\nExperiments:\n{listing}"
+    usage = (
+        f"Usage: python -m experiments NAME [--help] ...\n\nExperiments:\n{listing}\n\nAll take --preset: quick (two"
+        " cores, minutes), paper (as published, on a GPU) or smoke (seconds, no physics), and write into --out."
+    )
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage)
         return 0 if arguments else 2
@@ -32,6 +37,9 @@ def main(arguments: list[str]) -> int:
     if name not in EXPERIMENTS:
         print(f"Error: there is no experiment {name!r}; wanted one of {', '.join(EXPERIMENTS)}.", file=sys.stderr)
         return 2
+    if name != "slurm" and {"-h", "--help"} & set(rest):  # of slurm, it explains another command
+        print(_help.help_of(name))
+        return 0
     return importlib.import_module(f"experiments.{name}").main(rest)
 
 

@@ -17,7 +17,7 @@ from reverlet import coarse_graining
 from ._argon import crystal
 from ._cg_water_step import FIRST, Beads, Step
 from ._errors import BadInput
-from ._fields import above_zero, at_least, check_fields, not_negative
+from ._fields import above_zero, at_least, check_fields, nm, not_negative, step_ps
 from ._folder import Folder
 from ._reweighted import Redrawn
 
@@ -45,7 +45,7 @@ class Config:
     """Molecules of the coarse-grained liquid."""
     chains: Annotated[int, at_least(2, 8)] = 8
     """Simulations at a time."""
-    dt: Annotated[float, above_zero(0.005)] = 0.005
+    dt: Annotated[float, step_ps(0.005)] = 0.005
     """Time step, ps."""
     interval: Annotated[int, at_least(1, 40)] = 40
     """Time steps between samples."""
@@ -57,7 +57,7 @@ class Config:
     """Samples of every chain that are thrown away before."""
     spacing: Annotated[float, above_zero(0.02)] = 0.02
     """nm, between the knots of tables."""
-    cutoff: Annotated[float, above_zero(0.6)] = 0.6
+    cutoff: Annotated[float, nm(0.6)] = 0.6
     """nm, of the table that is fitted; that of inversion goes as far as the target."""
     structure_error: Annotated[float, above_zero(0.01)] = 0.01
     """In which deviations of g(r) and of the distribution of angles (1/rad) are counted."""

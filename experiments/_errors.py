@@ -3,8 +3,6 @@
 import contextlib
 from collections.abc import Iterator
 
-import reverlet as rv
-
 
 class BadInput(ValueError):
     """Input that no run can be made of: says what was got, what was wanted, and what would fit."""
@@ -17,6 +15,8 @@ class NotWritten(RuntimeError):
 @contextlib.contextmanager
 def refusing() -> Iterator[None]:
     """Turns the library's refusals while a run is set up into bad input, and lets defects of later stages show."""
+    import reverlet as rv  # here, so that `--help` does not wait for JAX
+
     try:
         yield
     except (ValueError, TypeError, rv.SimulationError) as error:

@@ -12,16 +12,62 @@ from ._errors import BadInput
 
 
 @dataclasses.dataclass(frozen=True)
+class Slip:
+    """A number that was likely meant in another unit: it would then be `factor` times as large as in `unit`, and is off
+    by more than `limit` in that direction."""
+
+    unit: str
+    other: str
+    factor: float
+    limit: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Check:
-    """What a field takes: whether a value is `fine`, what is `wanted` in words, and a value that would fit."""
+    """What a field takes: whether a value is `fine`, what is `wanted` in words, a value that would fit, and the unit
+    that it is likely to be confused with."""
 
     fine: Callable[[Any], bool]
     wanted: str
     such_as: float
+    slip: Slip | None = None
 
     def require(self, name: str, value: Any) -> None:
         """Refuses another value of the flag of a field `name`; NaN never is fine."""
         require(self.fine(value), name, value, self.wanted, self.such_as)
+        if self.slip is not None and value > 0:
+            require_unit(name, value, self.such_as, self.slip)
+
+
+def require_unit(name: str, value: float, usual: float, slip: Slip) -> None:
+    """Refuses a value of the flag of a field `name` that is far from the usual one, and near to it in another unit."""
+    far = value / usual if slip.factor > 1 else usual / value
+    if far > slip.limit:
+        raise BadInput(
+            f"--{name.replace('_', '-')} is {value:g} {slip.unit}; did you mean {value / slip.factor:g}? It is in"
+            f" {slip.unit}, not in {slip.other}; usual are values around {usual:g}."
+        )
+
+
+def nm(such_as: float) -> Check:
+    """A distance between atoms, or a cutoff."""
+    return Check(lambda x: x > 0, "a distance above zero, in nm", such_as, Slip("nm", "Å", 10.0, 5.0))
+
+
+def ps(such_as: float, *, zero: bool = False) -> Check:
+    """How long something runs; `zero`, whether it need not."""
+    wanted = f"{'zero or more' if zero else 'a number above zero'}, in ps"
+    return Check(lambda x: x >= 0 if zero else x > 0, wanted, such_as, Slip("ps", "fs", 1000.0, 300.0))
+
+
+def step_ps(such_as: float) -> Check:
+    """A time step."""
+    return Check(lambda x: x > 0, "a number above zero, in ps", such_as, Slip("ps", "fs", 1000.0, 50.0))
+
+
+def step_fs(such_as: float) -> Check:
+    """A time step."""
+    return Check(lambda x: x > 0, "a number above zero, in fs", such_as, Slip("fs", "ps", 1e-3, 50.0))
 
 
 def above_zero(such_as: float) -> Check:

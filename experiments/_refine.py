@@ -25,7 +25,7 @@ import reverlet as rv
 
 from ._chains import Chains
 from ._errors import BadInput
-from ._fields import Check, above_zero, at_least, check_fields, not_negative, require_frames
+from ._fields import Check, above_zero, at_least, check_fields, not_negative, ps, require_frames, step_fs
 from ._folder import Folder, History, digest, free_folder, write_json
 from ._goals import Goal, in_time, judged, told
 from ._processes import leads, on_all
@@ -59,15 +59,15 @@ class AbstractConfig:
 
     trajectories: Annotated[int, at_least(2, 64, "since errors are told from the scatter of them")]
     """How many per update, each from a chain of its own; all run as one batch."""
-    time_step: Annotated[float, above_zero(1)]
+    time_step: Annotated[float, step_fs(1)]
     """Of chains and trajectories, fs."""
     save_every: Annotated[int, at_least(1, 2)]
     """Time steps between two recorded points."""
     friction: Annotated[float, not_negative(1)]
     """Of the Langevin chains, 1/ps."""
-    interval: Annotated[float, above_zero(1)]
+    interval: Annotated[float, ps(1)]
     """How long the chains run between updates (and between samples in evaluations), ps."""
-    equilibration: Annotated[float, not_negative(10)]
+    equilibration: Annotated[float, ps(10, zero=True)]
     """How long the chains run with new parameters before they are measured, ps."""
     reference_samples: Annotated[int, at_least(1, 64)]
     """Trajectories of the reference simulation."""

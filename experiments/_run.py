@@ -1,6 +1,7 @@
 """How an experiment is started from a command line, and how it ends: errors as exit statuses."""
 
 import argparse
+import dataclasses
 import logging
 import os
 import sys
@@ -14,6 +15,9 @@ import tyro
 import reverlet as rv
 
 from ._errors import BadInput, NotWritten
+from ._fields import Slip, require_unit
+from ._help import DEFAULT
+from ._processes import leads
 
 
 def exit_status(run: Callable[[], None]) -> int:
@@ -72,16 +76,33 @@ def _leave(status: int) -> int:
 
 def command_line(name: str, presets: dict[str, Any], command: Callable[..., Any], arguments: list[str]) -> Any:
     """The command of a command line: `command` of the preset, which makes the defaults of all other flags."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", default="quick")
-    preset = first.parse_known_args(arguments)[0].preset
-    if preset not in presets:
-        raise BadInput(f"--preset is {preset!r}; wanted one of {', '.join(presets)}.")
-    default = command(config=presets[preset])
-    return tyro.cli(
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--preset", default=DEFAULT)
+    first.add_argument("--atoms", type=int)
+    try:
+        known = first.parse_known_args(arguments)[0]
+    except argparse.ArgumentError:  # said below, by all flags together
+        known = argparse.Namespace(preset=DEFAULT, atoms=None)
+    if known.preset not in presets:
+        raise BadInput(f"--preset is {known.preset!r}; wanted one of {', '.join(presets)}.")
+    config = presets[known.preset]
+    if (known.atoms or 0) > 0 and hasattr(config, "box_length"):
+        # so many atoms at the density of the preset, unless a length is given
+        length = config.box_length * (known.atoms / config.atoms) ** (1 / 3)
+        config = dataclasses.replace(config, box_length=round(length, 6), atoms=known.atoms)
+    default = command(config=config)
+    parsed = tyro.cli(
         type(default),
         default=default,
         args=arguments,
         prog=f"python -m experiments {name}",
         config=(tyro.conf.OmitArgPrefixes,),
     )
+    if hasattr(config, "box_length"):
+        require_unit("box_length", parsed.config.box_length, config.box_length, Slip("nm", "Å", 10.0, 4.0))
+    if known.preset == "smoke" and leads():
+        print(
+            "A smoke run: seconds, no physics. It shows that the program runs; its numbers mean nothing.",
+            file=sys.stderr,
+        )
+    return parsed

@@ -23,7 +23,7 @@ from reverlet import reweighting, targets
 from . import _run
 from ._argon import crystal
 from ._errors import BadInput, refusing
-from ._fields import above_zero, at_least, check_fields
+from ._fields import above_zero, at_least, check_fields, nm, step_ps
 from ._folder import Folder, digest, free_folder, write_json
 from ._goals import Goal, at_most, in_time, judged, told
 from ._isobar_figures import draw
@@ -49,18 +49,18 @@ class Config:
     """Of all random numbers."""
     data: Path = DATA
     """Densities and enthalpies of vaporization of argon at constant pressure, as ForceBalance's data.csv."""
-    sigma: Annotated[float, above_zero(0.345)] = 0.345
+    sigma: Annotated[float, nm(0.345)] = 0.345
     """nm, at the start."""
     epsilon: Annotated[float, above_zero(0.94)] = 0.94
     """kJ/mol, at the start."""
 
     atoms: Annotated[int, at_least(32, 108)] = 108
     """Of the liquid."""
-    cutoff: Annotated[float, above_zero(0.75)] = 0.75
+    cutoff: Annotated[float, nm(0.75)] = 0.75
     """nm; what is beyond is a tail correction. Energies fall to zero from 0.1 nm before."""
     chains: Annotated[int, at_least(2, 8)] = 8
     """At every temperature."""
-    dt: Annotated[float, above_zero(0.01)] = 0.01
+    dt: Annotated[float, step_ps(0.01)] = 0.01
     """Time step, ps."""
     interval: Annotated[int, at_least(20, 100)] = 100
     """Time steps between samples, a multiple of 20."""

@@ -25,7 +25,7 @@ from . import _run
 from ._diamond import GPA, TEMPERATURE, AngleNetwork, Diamond, elasticity, fresh, measured
 from ._diamond_figures import draw
 from ._errors import BadInput
-from ._fields import Check, above_zero, at_least, check_fields, not_negative
+from ._fields import Check, above_zero, at_least, check_fields, not_negative, step_ps
 from ._folder import Folder, History, free_folder, write_json
 from ._goals import Goal, at_most, in_time, judged, told
 from ._reweighted import Redrawn, descended
@@ -47,7 +47,7 @@ class Config:
     """Cubic cells of 8 atoms along every edge of the box."""
     chains: Annotated[int, at_least(2, 8)] = 8
     """That run side by side."""
-    dt: Annotated[float, above_zero(1e-3)] = 1e-3
+    dt: Annotated[float, step_ps(1e-3)] = 1e-3
     """Time step, ps."""
     friction: Annotated[float, above_zero(100)] = 100.0
     """1/ps. So much that the stress forgets itself within tens of femtoseconds: dynamics do not matter here."""

@@ -21,7 +21,7 @@ from . import _horizon_figure, _run
 from ._argon import SI, Liquid, crystal
 from ._chains import Chains
 from ._errors import BadInput, refusing
-from ._fields import above_zero, at_least, check_fields, not_negative, require_frames
+from ._fields import above_zero, at_least, check_fields, nm, not_negative, ps, require_frames, step_fs
 from ._folder import Folder, free_folder, write_json
 from ._goals import Goal, at_least as no_less, at_most, judged, told
 
@@ -40,15 +40,15 @@ class Config:
     """Of the cubic box, nm."""
     temperature: Annotated[float, above_zero(94.4)] = 94.4
     """K."""
-    sigma: Annotated[float, above_zero(0.338)] = 0.338
+    sigma: Annotated[float, nm(0.338)] = 0.338
     """σ, nm."""
     epsilon: Annotated[float, above_zero(0.893795)] = 0.893795
     """ε, kJ/mol."""
     trajectories: Annotated[int, at_least(2, 128)] = 128
     """How many, each from a chain of its own."""
-    time_step: Annotated[float, above_zero(5)] = 5.0
+    time_step: Annotated[float, step_fs(5)] = 5.0
     """Of chains and trajectories, fs."""
-    horizon: Annotated[float, above_zero(6)] = 6.0
+    horizon: Annotated[float, ps(6)] = 6.0
     """The longest trajectories, ps."""
     save_every: Annotated[int, at_least(1, 4)] = 4
     """Time steps between two recorded points."""
@@ -56,9 +56,9 @@ class Config:
     """How many lengths of trajectories are compared."""
     threshold: Annotated[float, above_zero(3)] = 3.0
     """The least signal-to-noise ratio of a horizon that is proposed."""
-    melt: Annotated[float, not_negative(4)] = 4.0
+    melt: Annotated[float, ps(4, zero=True)] = 4.0
     """How long the crystal is kept at three times the temperature to melt, ps."""
-    equilibration: Annotated[float, not_negative(16)] = 16.0
+    equilibration: Annotated[float, ps(16, zero=True)] = 16.0
     """How long the chains run before the trajectories start, ps."""
 
     def __post_init__(self):

@@ -25,7 +25,7 @@ from . import _processes, _refine, _run
 from ._argon import SI, Liquid, crystal, diffusion_of, read_structure
 from ._chains import Chains, arrays_of, mean_over_chains, states_of
 from ._errors import BadInput, refusing
-from ._fields import Check, above_zero, at_least, not_negative
+from ._fields import Check, above_zero, at_least, nm, not_negative, ps
 from ._lj_summary import summarize, told
 
 
@@ -37,10 +37,10 @@ class Config(_refine.AbstractConfig):
     """How many argon atoms, without --structure."""
     box_length: Annotated[float, above_zero(1.73405)]
     """Of the cubic box, nm, without --structure."""
-    cutoff: Annotated[float | None, Check(lambda x: x > 0, "a distance above zero, in nm", 1.0)]
+    cutoff: Annotated[float | None, nm(1.0)]
     """Plain cutoff, nm. None: 1.0, or 0.49 of the smallest height of the box where that is less."""
 
-    sigma: Annotated[float, above_zero(0.338)]
+    sigma: Annotated[float, nm(0.338)]
     """Where σ starts, nm."""
     epsilon: Annotated[float, above_zero(0.893795)]
     """Where ε starts, kJ/mol."""
@@ -48,7 +48,7 @@ class Config(_refine.AbstractConfig):
     """D*, m²/s, such as 2.36e-9. None: D* is measured by a reference simulation with the target parameters."""
     target_error: Annotated[float, not_negative(5e-11)]
     """The standard error of --target, m²/s."""
-    target_sigma: Annotated[float, above_zero(0.34)]
+    target_sigma: Annotated[float, nm(0.34)]
     """σ of the reference simulation, nm."""
     target_epsilon: Annotated[float, above_zero(0.993795)]
     """ε of the reference simulation, kJ/mol."""
@@ -57,9 +57,9 @@ class Config(_refine.AbstractConfig):
     """The learning rate of σ, nm."""
     epsilon_rate: Annotated[float, not_negative(2e-2)]
     """The learning rate of ε, kJ/mol."""
-    horizon: Annotated[float, above_zero(1.5)]
+    horizon: Annotated[float, ps(1.5)]
     """How long a trajectory is, and up to where v(0)·v(t) is integrated, ps."""
-    melt: Annotated[float, not_negative(4)]
+    melt: Annotated[float, ps(4, zero=True)]
     """How long a crystal is kept at three times the temperature to melt, ps, without --structure."""
 
     def __post_init__(self):

@@ -24,7 +24,7 @@ import reverlet as rv
 
 from . import _processes, _run
 from ._errors import BadInput, refusing
-from ._fields import Check, above_zero, at_least, check_fields, not_negative
+from ._fields import Check, above_zero, at_least, check_fields, nm, not_negative
 from ._folder import Folder, History, digest, free_folder, write_json
 from ._goals import Goal, at_most, in_time, judged, told
 from ._pretrain_figures import draw
@@ -56,7 +56,7 @@ class Config:
     contacts: bool = True
     """Train on molecules too near one another as well; never with --data, whose labels may be of another method."""
 
-    cutoff: Annotated[float | None, Check(lambda x: x > 0, "a distance above zero, in nm", 0.6)] = None
+    cutoff: Annotated[float | None, nm(0.6)] = None
     """nm. None: 0.6, or what fits the smallest box."""
     num_radial: Annotated[int, at_least(1, 12)] = 12
     """Radial functions of each element."""

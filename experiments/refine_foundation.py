@@ -46,7 +46,7 @@ from ._crystals import (
     zincblende,
 )
 from ._errors import BadInput
-from ._fields import Check, above_zero, at_least, check_fields, not_negative, require
+from ._fields import Check, above_zero, at_least, check_fields, not_negative, ps, require, step_fs
 from ._folder import Folder, History, digest, free_folder, write_json
 from ._goals import Goal, at_most, in_time, judged, told
 from ._processes import mesh_for, on_all
@@ -104,7 +104,7 @@ class Config:
     """How many per update, each from a chain of its own."""
     batch: Annotated[int, at_least(1, 1)] = 1
     """How many of them at a time, on each device."""
-    time_step: Annotated[float, above_zero(1)] = 1.0
+    time_step: Annotated[float, step_fs(1)] = 1.0
     """Of chains and trajectories, fs."""
     steps: Annotated[int, at_least(4, 24)] = 24
     """Of a trajectory."""
@@ -116,9 +116,9 @@ class Config:
     """How many of these."""
     friction: Annotated[float, above_zero(50)] = 50.0
     """Of the Langevin chains, 1/ps."""
-    interval: Annotated[float, above_zero(0.02)] = 0.02
+    interval: Annotated[float, ps(0.1)] = 0.02
     """How long the chains run between updates, ps."""
-    equilibration: Annotated[float, not_negative(0.02)] = 0.02
+    equilibration: Annotated[float, ps(0.1, zero=True)] = 0.02
     """How long the chains run before they are measured first, ps."""
 
     def __post_init__(self):

@@ -20,7 +20,7 @@ import tyro
 import reverlet as rv
 
 from . import _run
-from ._fields import Check, above_zero, at_least, check_fields, not_negative
+from ._fields import Check, above_zero, at_least, check_fields, not_negative, ps, step_fs
 from ._figures import DYNAMICAL, STYLE, TARGET, THERMODYNAMIC, save_figure
 from ._folder import Folder, free_folder, write_json
 from ._goals import Goal, at_least as no_less, at_most, judged, told
@@ -45,9 +45,9 @@ class Config:
     """The box has this many face-centered cells a side, of four argon atoms each, at the density of the liquid."""
     temperature: Annotated[float, above_zero(94.4)] = 94.4
     """K."""
-    equilibration: Annotated[float, above_zero(20)] = 20.0
+    equilibration: Annotated[float, ps(20)] = 20.0
     """How long the crystal melts and equilibrates, ps."""
-    time_step: Annotated[float, above_zero(5)] = 5.0
+    time_step: Annotated[float, step_fs(5)] = 5.0
     """fs."""
     trajectories: Annotated[int, at_least(1, 4)] = 4
     """How many starts; reported are medians over them."""

@@ -11,7 +11,6 @@ import importlib
 import importlib.util
 from pathlib import Path
 
-from . import _run
 from ._errors import BadInput
 
 
@@ -39,14 +38,15 @@ class Job:
 
 def main(arguments: list[str]) -> int:
     """Submits a job; returns the exit status."""
+    if {"-h", "--help"} & set(arguments):
+        _parser().print_help()
+        return 0
+    from . import _run  # here, so that `--help` does not wait for JAX
+
     return _run.exit_status(lambda: submit(arguments))
 
 
-def submit(arguments: list[str]) -> None:
-    """Submits what the command line says, and prints the number of the job and where its logs are."""
-    ours, theirs = arguments, []
-    if "--" in arguments:
-        ours, theirs = arguments[: arguments.index("--")], arguments[arguments.index("--") + 1 :]
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m experiments slurm", description=__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("name", help="of the experiment")
@@ -55,7 +55,15 @@ def submit(arguments: list[str]) -> None:
     parser.add_argument("--cpus-per-task", type=int, default=4)
     parser.add_argument("--minutes", type=int, default=240)
     parser.add_argument("--partition", help="of the cluster; by default its own choice")
-    flags = parser.parse_args(ours)
+    return parser
+
+
+def submit(arguments: list[str]) -> None:
+    """Submits what the command line says, and prints the number of the job and where its logs are."""
+    ours, theirs = arguments, []
+    if "--" in arguments:
+        ours, theirs = arguments[: arguments.index("--")], arguments[arguments.index("--") + 1 :]
+    flags = _parser().parse_args(ours)
     if flags.name == "slurm" or importlib.util.find_spec(f"experiments.{flags.name}") is None:
         raise BadInput(f"There is no experiment {flags.name!r} to submit; wanted one such as lj_diffusion.")
     if flags.nodes < 1 or flags.gpus_per_node < 0:

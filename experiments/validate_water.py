@@ -32,7 +32,7 @@ import reverlet as rv
 from . import _processes, _run, _validation_figures
 from ._chains import Chains, states_of
 from ._errors import BadInput, refusing
-from ._fields import above_zero, at_least, check_fields, not_negative, require, require_frames
+from ._fields import above_zero, at_least, check_fields, nm, not_negative, ps, require, require_frames, step_fs
 from ._folder import Folder, digest, free_folder, write_json
 from ._goals import at_most, in_time, judged, told
 from ._measured_spectrum import Quantity, measured
@@ -57,7 +57,7 @@ class Config:
     """Of all random numbers."""
     potential: Path | None = None
     """The surface, an archive as `rv.EANN.from_npz` reads it. None: the one that comes with the project."""
-    cutoff: Annotated[float | None, above_zero(0.6)] = None
+    cutoff: Annotated[float | None, nm(0.6)] = None
     """Of the surface, nm, which archives do not tell. None: that of the project's surface, 0.6 of others."""
     dipole: Path | None = None
     """The dipole surface: what `pretrain_water` writes, or the archive of a published model. None: the one that comes
@@ -81,7 +81,7 @@ class Config:
 
     trajectories: Annotated[int, at_least(2, 8, "since errors are told from the scatter of them")] = 8
     """How many, all run as one batch."""
-    time_step: Annotated[float, above_zero(0.5)] = 0.5
+    time_step: Annotated[float, step_fs(0.5)] = 0.5
     """fs."""
     save_every: Annotated[int, at_least(1, 4)] = 4
     """Time steps between two frames."""
@@ -89,15 +89,15 @@ class Config:
     """Frames between two that structure, pressures and energies are of."""
     friction: Annotated[float, not_negative(2)] = 2.0
     """Of the Langevin chains, 1/ps."""
-    nvt: Annotated[float, not_negative(3)] = 3.0
+    nvt: Annotated[float, ps(3, zero=True)] = 3.0
     """How long chains of q-SPC/Fw water run first, from one that was packed, ps."""
-    equilibration: Annotated[float, not_negative(1.5)] = 1.5
+    equilibration: Annotated[float, ps(1.5, zero=True)] = 1.5
     """How long the chains then run on the surface before anything is measured, ps."""
     pieces: Annotated[int, at_least(1, 1)] = 1
     """Every trajectory is of so many pieces, each of which is saved by itself."""
-    length: Annotated[float, above_zero(2.5)] = 2.5
+    length: Annotated[float, ps(2.5)] = 2.5
     """Of a piece, ps."""
-    correlation: Annotated[float, above_zero(2)] = 2.0
+    correlation: Annotated[float, ps(2)] = 2.0
     """Where the correlation functions of spectra end, ps, in a Gaussian window of a third of it."""
     highest: Annotated[float, above_zero(4500)] = 4500.0
     """The spectra end here, 1/cm."""
@@ -108,11 +108,11 @@ class Config:
     viscosity: Annotated[float | None, above_zero(0.89e-3)] = None
     """Pa s, of the surface, for the finite-size correction of the diffusion coefficient. None: that of experiment, over
     how much faster than in experiment molecules diffuse (Stokes and Einstein)."""
-    npt: Annotated[float, not_negative(2.5)] = 2.5
+    npt: Annotated[float, ps(2.5, zero=True)] = 2.5
     """How long the chains run at constant pressure, ps; the first half is thrown away. 0: not at all."""
     pressure: float = 1.0
     """Of that simulation, bar."""
-    gas: Annotated[float, not_negative(4)] = 4.0
+    gas: Annotated[float, ps(4, zero=True)] = 4.0
     """How long 64 chains of one molecule run, ps; the first half is thrown away. 0: not at all."""
     beads: Annotated[int, not_negative(16)] = 0
     """Of ring polymers, whose vibrations are compared with those of classical nuclei. 0: none, since of 16 every ps

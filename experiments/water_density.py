@@ -23,7 +23,7 @@ from reverlet import reweighting, targets
 
 from . import _run
 from ._errors import BadInput, refusing
-from ._fields import above_zero, at_least, check_fields, not_negative
+from ._fields import above_zero, at_least, check_fields, nm, not_negative, step_ps
 from ._folder import Folder, digest, free_folder, write_json
 from ._goals import Goal, agrees, at_most, in_time, judged, told
 from ._target_fits import fitted, predicted
@@ -62,7 +62,7 @@ class Config:
     constants at some of their temperatures."""
     charge: Annotated[float, above_zero(0.42)] = 0.42
     """e, of hydrogen, at the start; this and the next two are those of q-SPC/Fw, as its bonds and angles."""
-    sigma: Annotated[float, above_zero(0.3165492)] = 0.3165492
+    sigma: Annotated[float, nm(0.3165492)] = 0.3165492
     """nm, at the start."""
     epsilon: Annotated[float, above_zero(0.6503)] = 0.6502990
     """kJ/mol, at the start."""
@@ -72,12 +72,12 @@ class Config:
 
     waters: Annotated[int, at_least(8, 64)] = 64
     """Of the liquid, and of the gas, where they do not see each other."""
-    cutoff: Annotated[float, above_zero(0.55)] = 0.55
+    cutoff: Annotated[float, nm(0.55)] = 0.55
     """nm, of all but the waves of Ewald's sum; energies of Lennard-Jones fall to zero over its last 15 %, and what is
     beyond is a tail correction."""
     chains: Annotated[int, at_least(2, 2)] = 2
     """At every temperature."""
-    dt: Annotated[float, above_zero(0.0015)] = 0.0015
+    dt: Annotated[float, step_ps(0.0015)] = 0.0015
     """Time step, ps."""
     interval: Annotated[int, at_least(1, 333)] = 333
     """Time steps between samples; more where it is colder than 298.15 K."""

@@ -35,7 +35,7 @@ import reverlet as rv
 from . import _processes, _refine, _run
 from ._chains import Chains, arrays_of, states_of
 from ._errors import refusing
-from ._fields import above_zero, at_least, not_negative, require
+from ._fields import above_zero, at_least, nm, not_negative, ps, require
 from ._folder import Folder
 from ._water import FIELDS, NAMES, Grids, Water, by_name, packed, read_structure, spectral_loss, with_values
 from ._water_check import gradient_check
@@ -56,7 +56,7 @@ class Config(_refine.AbstractConfig):
     other."""
     charge: Annotated[float, above_zero(0.45)]
     """Where the charge of hydrogen starts, e; the model has 0.42."""
-    sigma: Annotated[float, above_zero(0.33)]
+    sigma: Annotated[float, nm(0.33)]
     """Where σ of oxygen starts, nm; the model has 0.3165."""
     bond: Annotated[float, above_zero(478_000)]
     """Where the stiffness of bonds starts, kJ/mol/nm²; the model has 443 153."""
@@ -71,15 +71,15 @@ class Config(_refine.AbstractConfig):
     angle_rate: Annotated[float, not_negative(0.004)]
     """The relative learning rate of the stiffness of the angle."""
 
-    correlation: Annotated[float, above_zero(0.1)]
+    correlation: Annotated[float, ps(0.1)]
     """Where correlation functions are cut in the loss, ps, and how long trajectories run into each direction."""
     highest: Annotated[float, above_zero(5000)]
     """The spectra end here, 1/cm."""
     spacing: Annotated[float, above_zero(10)]
     """Of the wavenumbers, 1/cm."""
-    nvt: Annotated[float, above_zero(64)]
+    nvt: Annotated[float, ps(64)]
     """The chain that all others start from is so long, ps; a quarter as long before."""
-    validation: Annotated[float, above_zero(1)]
+    validation: Annotated[float, ps(1)]
     """Where correlation functions of the evaluations end, ps, in a Gaussian window of a third of it; their trajectories
     are twice as long. The same number of trajectories as after the fit is measured before it."""
     check: tuple[float, ...]

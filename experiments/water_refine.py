@@ -30,7 +30,7 @@ import reverlet as rv
 from . import _processes, _refine, _run
 from ._chains import Chains, arrays_of, states_of
 from ._errors import BadInput, refusing
-from ._fields import Check, above_zero, at_least, not_negative, require
+from ._fields import Check, above_zero, at_least, nm, not_negative, ps, require
 from ._measured_spectrum import Quantity, measured
 from ._neural_water import Grids, NeuralWater, load_moment, load_surface
 from ._refine_targets import Aim
@@ -59,7 +59,7 @@ class Config(_refine.AbstractConfig):
     potential: Path | None
     """The surface to start from, an archive as `rv.EANN.from_npz` reads it. None: the one that comes with the
     project."""
-    cutoff: Annotated[float | None, above_zero(0.6)]
+    cutoff: Annotated[float | None, nm(0.6)]
     """Of the surface, nm, which archives do not tell. None: that of the project's surface, 0.6 of others."""
     dipole: Path | None
     """The dipole surface, held fixed: what `pretrain_water` writes, or the archive of a published model. None: the one
@@ -90,7 +90,7 @@ class Config(_refine.AbstractConfig):
     pressure_scale: Annotated[float, above_zero(3000)]
     """bar: off by so much counts as much as a spectrum that is off by all its intensity."""
 
-    correlation: Annotated[float, above_zero(0.1)]
+    correlation: Annotated[float, ps(0.1)]
     """Where correlation functions are cut in the loss, ps, and how long trajectories run into each direction."""
     highest: Annotated[float, above_zero(4000)]
     """The spectra end here, 1/cm."""
@@ -98,10 +98,10 @@ class Config(_refine.AbstractConfig):
     """Of the wavenumbers, 1/cm."""
     frames: Annotated[int, at_least(1, 16)]
     """Samples of every chain for the pressure, per update."""
-    nvt: Annotated[float, above_zero(10)]
+    nvt: Annotated[float, ps(10)]
     """A chain of q-SPC/Fw water that all others start from, ps: half to equilibrate it, half from the first start to
     the last."""
-    validation: Annotated[float, above_zero(0.5)]
+    validation: Annotated[float, ps(0.5)]
     """Where correlation functions of the evaluations end, ps, in a Gaussian window of a third of it; their trajectories
     are twice as long."""
     watch: Annotated[int, not_negative(10)]
