@@ -20,6 +20,7 @@ EXPERIMENTS = {
     "water_ir": "recover a force field of water from its infrared spectrum",
     "water_refine": "refine a neural potential of water by its infrared spectrum and its pressure",
     "slurm": "submit another experiment to SLURM, on many nodes",
+    "report": "write the report of a run again, or compare several runs",
 }
 
 
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> int:
     if name not in EXPERIMENTS:
         print(f"Error: there is no experiment {name!r}; wanted one of {', '.join(EXPERIMENTS)}.", file=sys.stderr)
         return 2
-    if name != "slurm" and {"-h", "--help"} & set(rest):  # of slurm, it explains another command
+    if name not in ("slurm", "report") and {"-h", "--help"} & set(rest):
         print(_help.help_of(name))
         return 0
     return importlib.import_module(f"experiments.{name}").main(rest)

@@ -24,6 +24,7 @@ import numpy as np
 
 import reverlet as rv
 
+from . import _report
 from ._errors import BadInput, NotWritten
 from ._processes import agreed, leads, meet
 
@@ -55,6 +56,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         raise NotWritten(
             f"{path} cannot be written ({error}); wanted a folder that is there, with room for {len(content)} bytes."
         ) from error
+    _report.note(path)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -14,6 +14,7 @@ import tyro
 
 import reverlet as rv
 
+from . import _report
 from ._errors import BadInput, NotWritten
 from ._fields import Slip, require_unit
 from ._help import DEFAULT
@@ -21,19 +22,24 @@ from ._processes import leads
 
 
 def exit_status(run: Callable[[], None]) -> int:
-    """Runs an experiment: 0; 2 for bad input; 1 for a run that failed; 130 for one that was interrupted."""
+    """Runs an experiment: 0; 2 for bad input; 1 for a run that failed; 130 for one that was interrupted. The report of
+    the run says how it ended."""
     # an error raised on the host from a compiled program is reported below, not by a traceback of JAX's as well
     logging.getLogger("jax._src.callback").setLevel(logging.CRITICAL)
     try:
         with rv.SimulationError.unwrapped():
             run()
+        _report.end("ended")
     except (BadInput, rv.CheckpointError) as error:
+        _report.end(str(error))
         print(f"Error: {error}", file=sys.stderr)
         return _leave(2)
     except rv.SimulationError as error:
+        _report.end(f"It failed: {error}")
         print(f"The run failed: {error}\nAll files written so far were kept.", file=sys.stderr)
         return _leave(1)
     except NotWritten as error:
+        _report.end(str(error))
         print(
             f"The run stopped: {error}\nAll files written so far were kept: make room, and the same command with"
             " --resume goes on.",
@@ -41,11 +47,13 @@ def exit_status(run: Callable[[], None]) -> int:
         )
         return _leave(1)
     except KeyboardInterrupt:
+        _report.end("It was interrupted.")
         print(
             "Interrupted. All files written so far were kept: the same command with --resume goes on.", file=sys.stderr
         )
         return _leave(130)
     except Exception as error:
+        _report.end(f"It failed: {error!r}")
         return _unexpected(error)
     return 0
 

@@ -273,6 +273,9 @@ def test_gradient_horizon(capsys, runs, tmp_path):
     assert summary["at_horizon"]["sigma"]["error"] > 0
     assert list(summary)[-1] == "goals"
     assert (folder / "gradient_horizon.png").read_bytes().startswith(b"\x89PNG")
+    page = (folder / "report.html").read_text("utf-8")
+    assert "The run has ended." in page
+    assert "data:image/png;base64," in page
     arguments = ("gradient_horizon", "--preset", "smoke", "--out")
     assert "add --resume" in refused(capsys, *arguments, folder)
     assert "a divisor of 40" in refused(capsys, *arguments, tmp_path / "new", "--horizons", "7")
