@@ -1,4 +1,7 @@
-"""What all figures look like, and how they come into the folder of a run."""
+"""What all figures look like, and how they come into the folder of a run.
+
+Bars and bands of all of them are ± 2 standard errors, unless a legend says that they are a spread.
+"""
 
 import io
 from collections.abc import Callable

@@ -35,7 +35,7 @@ def _panels(a, config, summary):
     colors = (DYNAMICAL, THERMODYNAMIC)
     for k, (axes, letter) in enumerate(((sigma, "c"), (epsilon, "d"))):
         name, symbol, _ = PARAMETERS[k]
-        scale = SLOPE_SCALE[name]
+        scale = SLOPE_SCALE
         mean, error = scale * a["gradient"][:, k], scale * a["gradient_error"][:, k]
         _band(axes, t, mean, error, colors[k], None)
         axes.axhline(0, color="0.7", lw=0.6, zorder=0)

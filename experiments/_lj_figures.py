@@ -13,9 +13,10 @@ from ._folder import read_arrays, read_json
 
 BOLTZMANN = 8.31446261815324e-3  # kJ/mol/K
 PARAMETERS = (("sigma", r"\sigma", "nm"), ("epsilon", r"\epsilon", "kJ mol$^{-1}$"))
-SLOPE_UNITS = {"sigma": r"nm ps$^{-1}$", "epsilon": r"$10^{-9}$ m$^2$s$^{-1}$ / (kJ mol$^{-1}$)"}
-# of nm²/ps per nm or per kJ/mol, to the units above
-SLOPE_SCALE = {"sigma": 1.0, "epsilon": 1e3}
+# D is in 1e-9 m²/s in all figures, and its slopes are those of that
+SLOPE_UNITS = {"sigma": r"$10^{-9}$ m$^2$s$^{-1}$ / nm", "epsilon": r"$10^{-9}$ m$^2$s$^{-1}$ / (kJ mol$^{-1}$)"}
+SLOPE_SCALE = 1e3
+"""Of nm²/ps, to 1e-9 m²/s."""
 
 
 class Run:
@@ -74,11 +75,20 @@ def draw_path(run: Run):
     shades = axes.contourf(x, y, np.log10(loss), levels, cmap="Blues", extend="min")
     figure.colorbar(shades, label=r"$\log_{10}$ loss,  loss = $10^6\,(D-D^*)^2$, $D$ in nm$^2$ ps$^{-1}$")
     valley = (np.log(target["diffusion"]) - model["intercept"] - model["sigma"] * np.array(xs)) / model["epsilon"]
-    axes.plot(xs, valley, color=TARGET, lw=1.2, label=r"$D = D^*$")
+    error = 2 * target["diffusion_error"]
+    band = [target["diffusion"] - error, target["diffusion"] + error]
+    if error > 0:
+        axes.contourf(x, y, d, band, colors=[TARGET], alpha=0.35)
+    label = rf"$D = D^*${' ± 2 standard errors' if error > 0 else ''}"
+    axes.plot(xs, valley, color=TARGET, lw=1.2, label=label)
     axes.plot(sigma, epsilon, "-", color=PATH, lw=0.8)
     axes.plot(sigma, epsilon, ".", color=PATH, ms=4, label=f"updates 1 to {len(sigma)}")
     axes.plot(sigma[0], epsilon[0], "s", color=PATH, ms=6, label="start")
-    axes.plot(*marks[0], "*", color="#f0e442", mec=PATH, mew=0.8, ms=13, label="final parameters")
+    last = min(run.config["average"], len(sigma))
+    mean = (np.mean(sigma[-last:]), np.mean(epsilon[-last:]))
+    axes.plot(*mean, "o", mfc="white", mec=PATH, ms=5, label=f"mean of the last {last} updates")
+    axes.plot(*zip(mean, marks[0], strict=True), color=THERMODYNAMIC, lw=1.8, label="Newton step from it to $D^*$")
+    axes.plot(*marks[0], "*", color="#f0e442", mec=PATH, mew=0.8, ms=13, label="final parameters: its end")
     if len(marks) > 1:
         axes.plot(*marks[1], "D", color=TARGET, mec="white", ms=7, label="target parameters")
     axes.set(
@@ -102,7 +112,7 @@ def draw_diffusion(run: Run):
     label = r"target $D^* \pm 2$ standard errors" if target_error > 0 else r"target $D^*$"
     axes.axhline(target, color=TARGET, lw=1, label=label)
     axes.axhspan(target - 2 * target_error, target + 2 * target_error, color=TARGET, alpha=0.2, lw=0)
-    axes.errorbar(updates, d, error, fmt="o", ms=3, lw=0.8, color=PATH, label="updates, ± 1 standard error")
+    axes.errorbar(updates, d, 2 * error, fmt="o", ms=3, lw=0.8, color=PATH, label="updates, ± 2 standard errors")
     ends = [(-1.0, "initial", "s", "before", -1), (len(d) + 2.0, "final", "*", "after", 1)]
     for x, key, marker, word, _ in ends:
         value, sd = summary[key]["diffusion"] * 1e9, summary[key]["diffusion_error"] * 1e9
@@ -167,7 +177,7 @@ def draw_gradients(run: Run):
     frame = int(np.argmin(abs(gradient["times"] - run.config["horizon"])))
     figure, panels = plt.subplots(1, 2, figsize=(8.2, 3.5))
     for axes, (name, symbol, _) in zip(panels, PARAMETERS, strict=True):
-        scale = SLOPE_SCALE[name]
+        scale = SLOPE_SCALE
         dynamical = gradient[name][:, frame].astype(float)
         slopes = final[f"{name}_energy"].astype(float).ravel()
         sizes_from = min(8, len(dynamical))
@@ -182,9 +192,9 @@ def draw_gradients(run: Run):
         for estimate, n, color, label, shift in cases:
             sizes = np.unique(np.geomspace(sizes_from, n, 7).round().astype(int))
             draws = [[estimate(rng.integers(n, size=m)) for _ in range(400)] for m in sizes]
-            center, spread = scale * estimate(np.arange(n)), scale * np.std(draws, axis=1)
+            center, error = scale * estimate(np.arange(n)), 2 * scale * np.std(draws, axis=1)
             axes.errorbar(
-                sizes * shift, np.full(len(sizes), center), spread, fmt="o", ms=3, capsize=2, color=color, label=label
+                sizes * shift, np.full(len(sizes), center), error, fmt="o", ms=3, capsize=2, color=color, label=label
             )
         axes.axhline(0, color="0.7", lw=0.6, zorder=0)
         axes.axvline(run.config["trajectories"], color="0.6", lw=0.8, ls=":", label="trajectories per update")
@@ -200,7 +210,7 @@ def draw_gradients(run: Run):
         axes.minorticks_off()
     panels[0].set_ylim(top=panels[0].get_ylim()[1] + 0.35 * np.ptp(panels[0].get_ylim()))
     panels[0].legend(loc="upper right")
-    figure.suptitle("bars: standard deviation over bootstrap samples of that size", fontsize=8)
+    figure.suptitle("bars: ± 2 standard errors, by bootstrap, of a mean over so many samples", fontsize=8)
     return figure
 
 
@@ -211,7 +221,7 @@ def draw_horizon(run: Run):
     n = len(gradient["sigma"])
     figure, panels = plt.subplots(2, 2, figsize=(8.2, 5.2), sharex=True)
     for column, (name, symbol, _) in zip(panels.T, PARAMETERS, strict=True):
-        values = SLOPE_SCALE[name] * gradient[name].astype(float)[:, 1:]
+        values = SLOPE_SCALE * gradient[name].astype(float)[:, 1:]
         mean, spread = values.mean(0), values.std(0, ddof=1)
         error = spread / np.sqrt(n)
         column[0].plot(t, mean, color=DYNAMICAL, label=f"mean of {n} trajectories")

@@ -36,13 +36,22 @@ def _updates(summary, history):
     figure, panel = plt.subplots(figsize=(4.6, 3))
     update, line, error = (np.array([h[name] for h in history]) for name in ("update", "line", "line_error"))
     panel.axhline(summary["target"], color=TARGET, lw=1, label="experiment")
-    panel.errorbar(update - 1, line, error, color=PATH, marker="o", ms=3, lw=1, capsize=2, label="at an update")
+    panel.errorbar(update - 1, line, 2 * error, color=PATH, marker="o", ms=3, lw=1, capsize=2, label="at an update")
     for x, (name, color) in zip((-0.4, len(history) + 0.2), COLORS.items(), strict=True):
         found = summary[name]
         panel.errorbar(
-            x, found["line"], found["line_error"], fmt="D", color=color, ms=5, capsize=2, label=f"{name}, longer run"
+            x,
+            found["line"],
+            2 * found["line_error"],
+            fmt="D",
+            color=color,
+            ms=5,
+            capsize=2,
+            label=f"{name}, longer run",
         )
-    panel.set(xlabel="updates made", ylabel="line / cm⁻¹", title="Raman line of diamond at 300 K")
+    panel.set(
+        xlabel="updates made", ylabel="line / cm⁻¹", title="Raman line of diamond at 300 K (bars: ± 2 standard errors)"
+    )
     panel.legend(loc="lower right")
     return figure
 

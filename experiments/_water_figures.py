@@ -92,7 +92,7 @@ def draw_loss(run: Run):
         column = lambda key, history=history: np.array([line[key] for line in history])
         label = {"pair": "charge and size", "all": "all four parameters"}[name]
         axes.errorbar(
-            column("update"), column("loss"), column("loss_error"), fmt="o", ms=3, lw=0.8, color=color, label=label
+            column("update"), column("loss"), 2 * column("loss_error"), fmt="o", ms=3, lw=0.8, color=color, label=label
         )
     axes.axhline(0, color="0.5", lw=0.8)
     first = max(history[0]["loss"] for history in run.histories.values())
@@ -101,7 +101,7 @@ def draw_loss(run: Run):
         xlabel="update",
         ylabel=r"$\sum(I-I^*)^2 / \sum I^{*2}$",
         title=f"{run.what}: loss, correlation cut at {run.config['correlation']:g} ps\n"
-        "(without the bias of noise: may be negative; bars: ± 1 standard error)",
+        "(without the bias of noise: may be negative; bars: ± 2 standard errors)",
     )
     axes.legend()
     return figure
@@ -148,8 +148,8 @@ def draw_gradients(run: Run):
         for part, color, shift in cases:
             value = np.array([line[part][key] for line in history])
             stated = f"{key}_error" in history[0][part]
-            error = np.array([line[part][f"{key}_error"] for line in history]) if stated else None
-            label = f"{part}, ± 1 standard error" if stated else part
+            error = 2 * np.array([line[part][f"{key}_error"] for line in history]) if stated else None
+            label = f"{part}, ± 2 standard errors" if stated else part
             axes.errorbar(updates + shift, value, error, fmt="o", ms=2.5, lw=0.7, color=color, label=label)
         axes.axhline(0, color="0.5", lw=0.8)
         axes.set(ylabel=rf"$\partial L/\partial\ln$ {symbol}", title=f"{run.what}: {symbol}")

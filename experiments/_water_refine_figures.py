@@ -97,11 +97,11 @@ def draw_watched(run: Run):
     labels = {"pressure": "pressure / bar", "diffusion": "D of this box / 10$^{-9}$ m$^2$/s"}
     for axes, (name, label) in zip(panels, labels.items(), strict=True):
         values, errors = ([m[name][key] for m in measured.values()] for key in ("value", "error"))
-        axes.errorbar(list(measured), values, np.array(errors), fmt="o-", ms=4, lw=0.8, capsize=2, color=PATH)
+        axes.errorbar(list(measured), values, 2 * np.array(errors), fmt="o-", ms=4, lw=0.8, capsize=2, color=PATH)
         axes.axhline(wanted[name], color=TARGET, lw=2, zorder=0, label=run.aim)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.axvline(run.summary["chosen"], color="0.6", lw=0.8, ls=":", label="judged")
-        axes.set(xlabel="update", ylabel=label, title=f"{run.what} (bars: one standard error)")
+        axes.set(xlabel="update", ylabel=label, title=f"{run.what} (bars: ± 2 standard errors)")
         axes.legend()
     return figure
 
