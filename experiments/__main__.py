@@ -11,6 +11,7 @@ EXPERIMENTS = {
     "diamond": "learn stress and elastic constants of diamond by a neural potential, by reweighting",
     "double_well": "recover a double well from the density of an ideal gas in it, by reweighting",
     "gradient_horizon": "how long trajectories may be before the gradient of the diffusion coefficient is noise",
+    "gradient_methods": "bias, noise and cost of every estimator of a gradient, side by side on small liquids",
     "lj_diffusion": "refine a Lennard-Jones potential until the liquid diffuses as it should",
     "pretrain_water": "train a neural potential and a dipole surface of water on labels",
     "refine_foundation": "refine a published potential of many elements by the Raman line of diamond",

@@ -1,0 +1,83 @@
+"""What `gradient_methods` found, as numbers and as a table."""
+
+from typing import Any
+
+import numpy as np
+
+from ._gradient_cases import Case
+
+
+def summarize(case: Case, a: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Gradients, errors, biases and costs of every estimator at every horizon; `None` where it was not run.
+
+    The reference of a horizon is the estimator without bias by construction that has the smallest error there; of
+    static properties, reweighting.
+    """
+    n = a["each"].shape[1]
+    mean, error = a["each"].mean(axis=1), a["each"].std(axis=1, ddof=1) / np.sqrt(n)
+    candidates = a["exact"] & ((a["names"] == "reweighting") if case.static else np.full(len(a["names"]), True))
+    best = np.nanargmin(np.where(candidates[:, None], np.where(np.isfinite(error), error, np.inf), np.inf), axis=0)
+    at = np.arange(len(a["horizons"]))
+    reference, reference_error = mean[best, at], error[best, at]
+    bias = mean - reference
+    # of the same starts, so that errors are of differences, trajectory by trajectory
+    away = a["each"] - a["each"][best, :, at].T[None]
+    bias_error = away.std(axis=1, ddof=1) / np.sqrt(n)
+    needed = n * (3 * error / abs(reference)) ** 2
+    numbers = lambda x: [float(v) if np.isfinite(v) else None for v in x]
+    rows = {
+        str(name): {
+            "gradient": numbers(mean[k]),
+            "error": numbers(error[k]),
+            "bias": numbers(bias[k]),
+            "bias_error": numbers(bias_error[k]),
+            "seconds": numbers(a["seconds"][k]),
+            "trajectories_for_3": numbers(needed[k]),
+            "seconds_for_3": numbers(needed[k] * a["seconds"][k]),
+        }
+        for k, name in enumerate(a["names"])
+    }
+    return {
+        "what": case.what,
+        "unit": case.unit,
+        "trajectories": n,
+        "horizons": [float(t) for t in a["horizons"]],
+        "reference": numbers(reference),
+        "reference_error": numbers(reference_error),
+        "reference_by": [str(a["names"][k]) for k in best],
+        "estimators": rows,
+    }
+
+
+def table(cases: tuple[Case, ...], summary: dict[str, Any]) -> str:
+    """In Markdown: every estimator at some horizons."""
+    lines = []
+    for case in cases:
+        s = summary[case.name]
+        chosen = sorted({0, len(s["horizons"]) // 2, len(s["horizons"]) - 1})
+        lines += [f"**{s['what']}**, {s['unit']}; {s['trajectories']} trajectories", ""]
+        lines += ["| estimator | horizon, ps | gradient | bias | trajectories for 3:1 | CPU s for 3:1 |"]
+        lines += ["|---|---|---|---|---|---|"]
+        for name, row in s["estimators"].items():
+            for k in chosen:
+                if row["gradient"][k] is None:
+                    continue
+                own = s["reference_by"][k] == name
+                bias = "reference" if own else _pair(row["bias"][k], row["bias_error"][k])
+                needed, seconds = row["trajectories_for_3"][k], row["seconds_for_3"][k]
+                lines.append(
+                    f"| {name} | {s['horizons'][k]:g} | {_pair(row['gradient'][k], row['error'][k])} | {bias} |"
+                    f" {needed:.2g} | {seconds:.2g} |"
+                )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _pair(value: float, error: float) -> str:
+    """A value and its error to two digits of the error."""
+    if not np.isfinite(error) or error <= 0:
+        return f"{value:.2g}"
+    digits = max(0, 1 - int(np.floor(np.log10(error))))
+    if digits > 5 or abs(value) >= 1e4:
+        return f"{value:.2e} ± {error:.1e}"
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
