@@ -46,16 +46,21 @@ class Walk(NamedTuple):
         args, functions = self.parts(self.moving)
         return refreshed(functions, due, i, y, args, prepared)
 
+    @property
+    def length(self):
+        """Of a step, in the time of the terms: the clock may count steps."""
+        return jnp.abs(self.grid.span)
+
     def control(self, i, state_bar):
         """What is left of the cotangent of the state when the step to `i` has been undone."""
         for control in self.controls:
-            state_bar = control.step((i - 1) * self.grid.h, self.grid.h, state_bar)
+            state_bar = control.step((i - 1) * self.length, self.length, state_bar)
         return state_bar
 
     def entering(self, i, ys_bar):
         """What is left of the cotangent of what was saved at step `i`."""
         for control in self.controls:
-            ys_bar = control.record(i * self.grid.h, self.grid.h, ys_bar)
+            ys_bar = control.record(i * self.length, self.length, ys_bar)
         return ys_bar
 
     def asked(self, i):
