@@ -77,11 +77,22 @@ def _along(seconds: float, case: Case, n: int) -> np.ndarray:
     return seconds / n * np.asarray(case.horizons) / case.horizons[-1]
 
 
-def energy_slopes(case: Case, states: rv.State) -> np.ndarray:
-    """-∂(U/kT)/∂θ of every sample."""
-    slope = lambda theta, s: case.system(theta).potential.energy(s.positions, s.box)
-    of_all = lambda theta, states: jax.vmap(lambda s: jax.grad(slope)(theta, s))(states)
-    return -np.asarray(eqx.filter_jit(of_all)(jnp.float32(case.theta), states), float) / KT
+@eqx.filter_jit
+def _measured(case, theta, states):
+    system = case.system(theta)
+    slope = lambda s: jax.grad(lambda theta: case.system(theta).potential.energy(s.positions, s.box))(theta)
+    return jax.vmap(lambda s: (jnp.mean(case.of_atoms(system, s, s)), -slope(s) / KT))(states)
+
+
+def values_and_slopes(case: Case, states: rv.State) -> tuple[np.ndarray, np.ndarray]:
+    """What the atoms of every sample record at rest, and -∂(U/kT)/∂θ."""
+    values, slopes = _measured(case, jnp.float32(case.theta), states)
+    return np.asarray(values, float), np.asarray(slopes, float)
+
+
+def covariance_of_all(values: np.ndarray, slopes: np.ndarray) -> np.ndarray:
+    """What every sample contributes to the covariance, of arrays of any shape."""
+    return covariances(values.reshape(-1, 1), slopes.ravel()).reshape(values.shape)
 
 
 def covariances(values: np.ndarray, slopes: np.ndarray) -> np.ndarray:
@@ -92,11 +103,10 @@ def covariances(values: np.ndarray, slopes: np.ndarray) -> np.ndarray:
 
 def reweighting(case: Case, samples: rv.Samples) -> Found:
     """-cov(A, ∂U/∂θ)/kT of the samples, without trajectories."""
-    measure = lambda system, states: jax.vmap(lambda s: jnp.mean(case.of_atoms(system, s, s)))(states)
-    values, seconds = timed(measure, case.system(), samples.states)
+    values_and_slopes(case, samples.states)  # compiles
     begun = time.process_time()
-    each = covariances(np.asarray(values, float)[:, None], energy_slopes(case, samples.states))
-    seconds += time.process_time() - begun
+    each = covariance_of_all(*values_and_slopes(case, samples.states))[:, None]
+    seconds = time.process_time() - begun
     shape = (1, len(case.horizons))
     return Found("reweighting", np.tile(each, shape), np.full(shape[1], seconds / len(samples)), True)
 
@@ -119,7 +129,7 @@ def forward_mode(case: Case, setting: Setting, samples: rv.Samples) -> Found:
     times = setting.dt * setting.save_every * np.arange(records.shape[1])
     each = case.at_horizons(times, tangents.astype(float))
     if case.static:
-        slopes = energy_slopes(case, samples.states)
+        _, slopes = values_and_slopes(case, samples.states)
         each = each + covariances(case.at_horizons(times, records.astype(float)), slopes)
     return Found("forward mode", each, _along(seconds, case, len(samples)), True)
 
@@ -127,8 +137,8 @@ def forward_mode(case: Case, setting: Setting, samples: rv.Samples) -> Found:
 def adjoints(case: Case, setting: Setting, samples: rv.Samples) -> Iterator[Found]:
     """The reversible adjoint to some horizons, and with its controls to the last of the dynamical properties."""
     horizons = case.horizons
-    chosen = (horizons[0], horizons[len(horizons) // 2], horizons[-1])
-    yield _adjoint(case, setting, samples, "reversible adjoint", (), chosen[:2] if case.static else chosen, True)
+    chosen = sorted({horizons[0], horizons[len(horizons) // 2]})
+    yield _adjoint(case, setting, samples, "reversible adjoint", (), chosen[-1:] if case.static else chosen, True)
     if case.static:
         return
     last = horizons[-1:]
@@ -167,34 +177,38 @@ def finite_differences(case: Case, setting: Setting, samples: rv.Samples, key: j
     """Central differences of two runs from the same starts: with the same random numbers under Langevin dynamics to
     where the start is forgotten, for static properties; at constant energy for dynamical ones."""
     step = setting.step * case.theta
+    both = _ends_by_sampling if case.static else _values_at_constant_energy
+    of_one, key_args = both(case, setting, samples, key)
+    run = lambda theta, *args: (of_one(theta + step, *args), of_one(theta - step, *args))
+    (up, down), seconds = timed(run, jnp.float32(case.theta), samples.states, *key_args)
+    each = (up.astype(float) - down) / (2 * step)
     if not case.static:
-        dynamics = dynamics_of(setting, case.horizons[-1], rv.ReversibleAdjoint())
-        record = Linear(case.of_atoms, jnp.ones(1)).record
+        each = case.at_horizons(setting.dt * setting.save_every * np.arange(each.shape[1]), each)
+    return Found("finite differences", each, _along(seconds, case, len(samples)), not case.static)
 
-        def run(theta, states):
-            at = lambda theta: dynamics.run_many(case.system(theta), states, record, throw=False).records
-            return at(theta + step), at(theta - step)
 
-        (up, down), seconds = timed(run, jnp.float32(case.theta), samples.states)
-        times = setting.dt * setting.save_every * np.arange(up.shape[1])
-        each = case.at_horizons(times, (up.astype(float) - down) / (2 * step))
-        return Found("finite differences", each, _along(seconds, case, len(samples)), True)
-    measure = lambda system, states: jax.vmap(lambda s: jnp.mean(case.of_atoms(system, s, s)))(states)
+def _values_at_constant_energy(case, setting, samples, key):
+    del samples, key
+    dynamics = dynamics_of(setting, case.horizons[-1], rv.ReversibleAdjoint())
+    record = Linear(case.of_atoms, jnp.ones(1)).record
+    run = lambda theta, states: dynamics.run_many(case.system(theta), states, record, throw=False).records
+    return run, ()
+
+
+def _ends_by_sampling(case, setting, samples, key):
+    """Configurations at all horizons are samples of one run."""
     every, n = case.horizons[0], len(samples)
     rounds = round(case.horizons[-1] / every)
     sampler = rv.LangevinBAOAB(TEMPERATURE, setting.friction, dt=setting.dt, num_steps=setting.steps(every))
+    kept = np.array([round(t / every) - 1 for t in case.horizons])
 
     def run(theta, states, key):
-        def at(theta):
-            system = case.system(theta)
-            return measure(system, sampler.sample(system, states, rounds * n, key=key)[0].states)
+        system = case.system(theta)
+        ends = sampler.sample(system, states, rounds * n, key=key)[0].states
+        measured = jax.vmap(lambda s: jnp.mean(case.of_atoms(system, s, s)))(ends)
+        return measured.reshape(rounds, n)[kept].T  # all of one instant come first
 
-        return at(theta + step), at(theta - step)
-
-    (up, down), seconds = timed(run, jnp.float32(case.theta), samples.states, key)
-    each = ((up.astype(float) - down) / (2 * step)).reshape(rounds, n)  # all of one instant first
-    each = each[[round(t / every) - 1 for t in case.horizons]].T
-    return Found("finite differences", each, _along(seconds, case, n), False)
+    return run, (key,)
 
 
 def family(case: Case, setting: Setting, samples: rv.Samples, key: jax.Array) -> Iterator[Found]:
@@ -211,16 +225,18 @@ def family(case: Case, setting: Setting, samples: rv.Samples, key: jax.Array) ->
 
     kernel, likelihood = rv.langevin.PathKernel(setting.rate, setting.spring), rv.langevin.LikelihoodRatio()
     window, everything = setting.window, rv.langevin.AllNoise()
-    for k, (name, feedback, credit, exact) in enumerate(
-        (
-            ("pathwise, Langevin", rv.langevin.Pathwise(), everything, not case.static),
-            ("kernel, all noise", kernel, everything, not case.static),
-            ("kernel, near noise", kernel, near(None), not case.static),
+    members = [
+        ("pathwise, Langevin", rv.langevin.Pathwise(), everything, True),
+        ("kernel, near noise", kernel, near(None), True),
+        ("likelihood ratio, all noise", likelihood, everything, True),
+    ]
+    if not case.static:
+        members += [
+            ("kernel, all noise", kernel, everything, True),
             ("kernel, near noise of late", kernel, near(window), False),
-            ("likelihood ratio, all noise", likelihood, everything, not case.static),
             ("likelihood ratio, near noise", likelihood, near(None), False),
-        )
-    ):
+        ]
+    for k, (name, feedback, credit, exact) in enumerate(members):
 
         def run(system, samples, feedback, key, credit=credit):
             found = rv.langevin.path_tangents(
@@ -232,4 +248,6 @@ def family(case: Case, setting: Setting, samples: rv.Samples, key: jax.Array) ->
         tangents, seconds = timed(run, case.system(), samples, feedback, begun)
         print(f"{case.name}: {name}, {seconds:.1f} s", file=sys.stderr)
         times = setting.dt * setting.save_every * np.arange(tangents.shape[1])
-        yield Found(name, case.at_horizons(times, tangents.astype(float)), _along(seconds, case, len(samples)), exact)
+        each = case.at_horizons(times, tangents.astype(float))
+        # where a start is not forgotten, the dynamical part alone is not the whole
+        yield Found(name, each, _along(seconds, case, len(samples)), exact and not case.static)

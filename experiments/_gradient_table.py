@@ -10,19 +10,25 @@ from ._gradient_cases import Case
 def summarize(case: Case, a: dict[str, np.ndarray]) -> dict[str, Any]:
     """Gradients, errors, biases and costs of every estimator at every horizon; `None` where it was not run.
 
-    The reference of a horizon is the estimator without bias by construction that has the smallest error there; of
-    static properties, reweighting.
+    The reference of a horizon is the estimator without bias by construction, but for locality, that has the smallest
+    error there; of static properties, reweighting of many more samples.
     """
     n = a["each"].shape[1]
     mean, error = a["each"].mean(axis=1), a["each"].std(axis=1, ddof=1) / np.sqrt(n)
-    candidates = a["exact"] & ((a["names"] == "reweighting") if case.static else np.full(len(a["names"]), True))
-    best = np.nanargmin(np.where(candidates[:, None], np.where(np.isfinite(error), error, np.inf), np.inf), axis=0)
     at = np.arange(len(a["horizons"]))
-    reference, reference_error = mean[best, at], error[best, at]
+    if case.static:
+        by = ["reweighting of many samples"] * len(at)
+        reference, reference_error = (np.full(len(at), x) for x in a["reference"])
+        bias_error = np.hypot(error, reference_error)
+    else:
+        allowed = np.where(a["exact"][:, None] & np.isfinite(error), error, np.inf)
+        best = np.argmin(allowed, axis=0)
+        by = [str(a["names"][k]) for k in best]
+        reference, reference_error = mean[best, at], error[best, at]
+        # of the same starts: errors are of differences, trajectory by trajectory
+        away = a["each"] - a["each"][best, :, at].T[None]
+        bias_error = away.std(axis=1, ddof=1) / np.sqrt(n)
     bias = mean - reference
-    # of the same starts, so that errors are of differences, trajectory by trajectory
-    away = a["each"] - a["each"][best, :, at].T[None]
-    bias_error = away.std(axis=1, ddof=1) / np.sqrt(n)
     needed = n * (3 * error / abs(reference)) ** 2
     numbers = lambda x: [float(v) if np.isfinite(v) else None for v in x]
     rows = {
@@ -44,7 +50,7 @@ def summarize(case: Case, a: dict[str, np.ndarray]) -> dict[str, Any]:
         "horizons": [float(t) for t in a["horizons"]],
         "reference": numbers(reference),
         "reference_error": numbers(reference_error),
-        "reference_by": [str(a["names"][k]) for k in best],
+        "reference_by": by,
         "estimators": rows,
     }
 
@@ -56,6 +62,8 @@ def table(cases: tuple[Case, ...], summary: dict[str, Any]) -> str:
         s = summary[case.name]
         chosen = sorted({0, len(s["horizons"]) // 2, len(s["horizons"]) - 1})
         lines += [f"**{s['what']}**, {s['unit']}; {s['trajectories']} trajectories", ""]
+        if case.static:
+            lines += [f"Reference: {_pair(s['reference'][0], s['reference_error'][0])}, {s['reference_by'][0]}.", ""]
         lines += ["| estimator | horizon, ps | gradient | bias | trajectories for 3:1 | CPU s for 3:1 |"]
         lines += ["|---|---|---|---|---|---|"]
         for name, row in s["estimators"].items():

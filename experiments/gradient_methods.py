@@ -18,13 +18,13 @@ import reverlet as rv
 
 from . import _gradient_figures, _run
 from ._argon import crystal
-from ._chains import Chains
+from ._chains import Chains, mean_over_chains
 from ._errors import BadInput
 from ._fields import above_zero, at_least, check_fields, not_negative
 from ._folder import Folder, free_folder, write_json
 from ._goals import Goal, agrees, at_most, judged, told
 from ._gradient_cases import ATOMS, CASES, LENGTH, TEMPERATURE, Case
-from ._gradient_estimators import Setting, all_of
+from ._gradient_estimators import Setting, all_of, covariance_of_all, values_and_slopes
 from ._gradient_table import summarize, table
 
 
@@ -40,6 +40,8 @@ class Config:
     """Which of the four observables."""
     trajectories: Annotated[int, at_least(4, 192)] = 192
     """How many, each from a chain of its own, for every estimator."""
+    rounds: Annotated[int, at_least(2, 24)] = 24
+    """Samples of every chain for the reference of static properties, by reweighting."""
     time_step: Annotated[float, above_zero(5)] = 5.0
     """fs."""
     save_every: Annotated[int, at_least(1, 10)] = 10
@@ -89,7 +91,7 @@ class Config:
 PRESETS = {
     "quick": Config(),
     "paper": Config(preset="paper", trajectories=8192),
-    "smoke": Config(preset="smoke", only="diffusion", trajectories=4, longest=0.5, melt=0.0, equilibration=1.0),
+    "smoke": Config(preset="smoke", only="rdf", trajectories=4, rounds=2, longest=0.5, melt=0.0, equilibration=1.0),
 }
 
 
@@ -143,15 +145,23 @@ def case_stage(config: Config, case: Case, number: int) -> dict[str, np.ndarray]
     chains = sampling.with_new_velocities(state.repeat(config.trajectories), keys[0])
     chains = sampling.equilibrate(potential, chains, config.melt, keys[1], f"{case.name}: melting", factor=3.0)
     chains = sampling.equilibrate(potential, chains, config.equilibration, keys[2], f"{case.name}: equilibrating")
-    samples, _ = sampling.draw(potential, chains, keys[3])
+    samples, chains = sampling.draw(potential, chains, keys[3])
     print(f"{case.name}: {len(samples)} starts", file=sys.stderr)
     found = list(all_of(case, config.setting, samples, keys[4]))
+    if case.static:
+        measure = lambda _, drawn: values_and_slopes(case, drawn.states)
+        size = config.rounds * config.trajectories
+        later = sampling.measure(potential, chains, size, keys[0], f"{case.name}: reference", measure)
+        reference = np.array(mean_over_chains(covariance_of_all(*later)))
+    else:
+        reference = np.full(2, np.nan)
     return {
         "names": np.array([f.name for f in found]),
         "exact": np.array([f.exact for f in found]),
         "each": np.stack([f.each for f in found]),
         "seconds": np.stack([f.seconds for f in found]),
         "horizons": np.array(case.horizons),
+        "reference": reference,
     }
 
 
