@@ -1,6 +1,6 @@
-"""The picture of the home page, from numbers of the results.
+"""The pictures of the home page, from numbers of the results.
 
-    python docs/measurements/home.py            draws docs/home.png from docs/results/home.json
+    python docs/measurements/home.py            draws docs/home-*.png from docs/results/home.json
     python docs/measurements/home.py spectra    computes the spectra of home.json anew, some CPU minutes
     python docs/measurements/home.py horizon RUN    takes the gradients of home.json from a run of `gradient_horizon`
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 DOCS = Path(__file__).parents[1]
-NUMBERS, FIGURE = DOCS / "results/home.json", DOCS / "home.png"
+NUMBERS = DOCS / "results/home.json"
 DYNAMICAL, BEFORE, TARGET, AFTER = "#0072b2", "#d55e00", "#009e73", "#222222"  # told apart by the color-blind
 
 
@@ -82,11 +82,12 @@ def draw(numbers: dict) -> None:
 
     style = {"font.size": 9, "axes.titlesize": 9.5, "axes.spines.top": False, "axes.spines.right": False}
     style |= {"legend.frameon": False, "legend.fontsize": 8, "figure.constrained_layout.use": True}
-    with plt.rc_context(style):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.2), width_ratios=(1.25, 1))
-        draw_spectra(left, numbers["spectra"])
-        draw_horizon(right, numbers["horizon"])
-        figure.savefig(FIGURE, dpi=200)
+    panels = {"spectra": draw_spectra, "horizon": draw_horizon}
+    for name, panel in panels.items():
+        with plt.rc_context(style):
+            figure, axes = plt.subplots(figsize=(4.5, 3.2))
+            panel(axes, numbers[name])
+            figure.savefig(DOCS / f"home-{name}.png", dpi=180)
 
 
 def draw_spectra(axes, curves: dict) -> None:
@@ -101,7 +102,7 @@ def draw_spectra(axes, curves: dict) -> None:
         axes.plot(nu, mean, color=color, lw=width, alpha=0.5 if name == "target" else 1, label=label)
     axes.set(xlim=(0, 4500), ylim=(0, None), xlabel="wavenumber / cm⁻¹", ylabel=r"$n\alpha$ / $10^3$ cm⁻¹")
     axes.set_title("water: infrared spectrum before and after a fit")
-    axes.legend(loc="upper left", bbox_to_anchor=(0.4, 1))
+    axes.legend(loc="upper left", bbox_to_anchor=(0.36, 1))
 
 
 def draw_horizon(axes, slopes: dict) -> None:
@@ -109,7 +110,7 @@ def draw_horizon(axes, slopes: dict) -> None:
     band(axes, times, {"value": mean, "error": slopes["error"]}, 1, DYNAMICAL)
     axes.plot(times, mean, color=DYNAMICAL, label=f"{slopes['trajectories']} trajectories, ± 2 standard errors")
     axes.axhline(0, color="0.7", lw=0.6, zorder=0)
-    axes.axvline(slopes["proposed"], color="0.5", ls=":", label="length proposed")
+    axes.axvline(slopes["proposed"], color="0.5", ls=":", label="proposed length")
     axes.set(xlim=(0, 3.4), ylim=(-0.2, 0.1), xlabel="length of trajectories / ps")
     axes.set_ylabel(r"$\partial D/\partial\sigma$ / nm ps⁻¹")
     axes.set_title("argon: gradient of the diffusion coefficient")

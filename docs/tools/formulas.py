@@ -17,8 +17,11 @@ def typeset(page: str) -> str:
     """A page of HTML with MathML in place of what the extension `arithmatex` marked."""
 
     def formula(found: re.Match) -> str:
-        display = "block" if found["opening"] == "[" else "inline"
-        return convert(html.unescape(found["tex"]), display=display)
+        tex = html.unescape(found["tex"])
+        if found["opening"] == "(":
+            return convert(tex, display="inline")
+        # on a narrow page a long formula scrolls by itself
+        return f'<div style="overflow-x: auto">{convert(tex, display="block")}</div>'
 
     return MARKED.sub(formula, page)
 
