@@ -188,6 +188,17 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def gallery(session: nox.Session) -> None:
+    """Run the notebooks of the documentation, and save them with what they print and draw. Arguments choose some."""
+    session.install("-e", ".[openmm,plot]", "ipykernel", "nbconvert")
+    notebooks = session.posargs or [str(path) for path in sorted(Path("docs/gallery").glob("*.ipynb"))]
+    convert = ("jupyter", "nbconvert", "--to", "notebook", "--execute", "--inplace")
+    session.run(
+        *convert, *notebooks, env={"JAX_PLATFORMS": "cpu", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    )
+
+
+@nox.session
 def package(session: nox.Session) -> None:
     """Build what would be uploaded, and run the README's example on it in an environment without anything else."""
     session.install("build", "twine")
@@ -207,6 +218,7 @@ def docs(session: nox.Session) -> None:
     """Build the documentation into `site/`; whatever a reader would find broken is an error."""
     session.install(*group("docs"))
     session.run("python", "docs/tools/names.py")
+    session.run("python", "docs/tools/notebooks.py")
     output = session.run("zensical", "build", "--clean", "--strict", silent=True)
     session.log(output)
     session.run("python", "docs/tools/formulas.py", "site")

@@ -1,5 +1,6 @@
-"""Every Python block of the README and of the documentation runs as it is printed."""
+"""Every Python block of the README, of the documentation and of its notebooks runs as it is printed."""
 
+import json
 import os
 import re
 import subprocess
@@ -9,13 +10,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NOTEBOOKS = sorted((ROOT / "docs" / "gallery").glob("*.ipynb"))
+WRITTEN = [page for page in sorted((ROOT / "docs").rglob("*.md")) if page.parent.name != "gallery"]
+PAGES = [ROOT / "README.md", *WRITTEN, *NOTEBOOKS]
 BLOCK = re.compile(r"(?P<skipped><!-- not run -->\s*)?^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def runnable(page: Path) -> str:
     """The blocks of a page, in order, each on the lines it has in the page so that a traceback names them."""
     text = page.read_text("utf-8")
+    if page in NOTEBOOKS:
+        cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+        return "\n\n".join("".join(cell["source"]) for cell in cells)
     lines = [""] * text.count("\n")
     for block in BLOCK.finditer(text):
         if block["skipped"] is None:
@@ -28,7 +34,7 @@ def runnable(page: Path) -> str:
 WITH_CODE = [page for page in PAGES if runnable(page)]
 
 
-AS_USERS_DO = {"infrared.md", "reversible-adjoint.md"}
+AS_USERS_DO = {"reversible-adjoint.md"}
 """Pages that compute for long, or look at the last bits: not compiled as quickly as the suite, see noxfile.py."""
 
 
