@@ -39,16 +39,18 @@ def contacts(topology, box, x):
 
 
 def main(file=None, duration="10", temperature="298.15", waters="64"):
+    jax.config.update("jax_num_cpu_devices", 2)
+    mesh = rv.device_mesh()
     key = jax.random.split(jax.random.key(0), 3)
     start = packed(int(waters), 0.997, key[0])
     model = rv.qspcfw(int(waters), start.box, cutoff=cutoff_in(start.box))
     topology, dt = model.topology, 5e-4
-    sampling = Chains(topology, float(temperature), 2.0, dt, 0.1)
+    sampling = Chains(topology, float(temperature), 2.0, dt, 0.1, mesh)
     chains = sampling.with_new_velocities(start.repeat(CHAINS), key[1])
     chains = sampling.equilibrate(model.potential, chains, 1.0, key[2], "starting")
     surface = load_surface(Path(file) if file else None, topology, None if file is None else 0.4922812)
-    # one chain after another, which is fastest on a CPU
-    sampler = rv.LangevinBAOAB(float(temperature), 2.0, dt=dt, num_steps=LOOK, batch=1)
+    # on each core one chain after another, which is fastest
+    sampler = rv.LangevinBAOAB(float(temperature), 2.0, dt=dt, num_steps=LOOK, batch=1, mesh=mesh)
     system, box = rv.System(topology, surface), start.box
     look = jax.jit(jax.vmap(lambda x: (all_whole(topology, box, x), contacts(topology, box, x))))
     apart, near, least = np.zeros(CHAINS, bool), np.zeros(CHAINS, bool), np.full(3, np.inf)
