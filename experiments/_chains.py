@@ -1,11 +1,14 @@
 """Langevin chains that give one sample each per update, and go on from where the last update left them."""
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 from tqdm import tqdm
@@ -91,6 +94,31 @@ def arrays_of(chains: rv.State) -> dict[str, np.ndarray]:
 def states_of(arrays: dict[str, np.ndarray], box: rv.AbstractBox) -> rv.State:
     """The chains of the file of a stage."""
     return jax.vmap(lambda x, v: rv.State(x, v, box))(arrays["positions"], arrays["velocities"])
+
+
+@contextlib.contextmanager
+def watched(file: Path, topology: rv.Topology, states: rv.State, doing: str) -> Iterator[None]:
+    """Writes the atoms that a simulation on a surface went wrong from, to be looked at."""
+    try:
+        with rv.SimulationError.unwrapped():
+            yield
+    except rv.SimulationError as error:
+        found, when = states, "as they were before"
+        if isinstance(error.chains, rv.State):
+            found, when = error.chains, "as they are now"
+        if _processes.leads():
+            write_atoms(file, topology, found)
+        raise rv.SimulationError(
+            f"The surface does not hold liquid water together, {doing}: {error} The chains {when} are in {file}."
+        ) from error
+
+
+def write_atoms(path: Path, topology: rv.Topology, states: rv.State) -> Path:
+    """The atoms of all chains, one frame each."""
+    times = jnp.arange(len(states.positions), dtype=states.positions.dtype)
+    last = jax.tree.map(lambda x: x[-1], states)
+    rv.io.write(path, topology, rv.Trajectory(times, states, last))
+    return path
 
 
 def mean_over_chains(values: np.ndarray) -> tuple[float, float]:

@@ -111,6 +111,7 @@ class Folder:
             ):
                 raise BadInput(f"{path / 'config.json'} is not a run's; wanted the file that the run wrote. {_RESTORE}")
             different = _differences(path, functools.reduce(operator.or_, changes, begun), config, changeable)
+            _require_devices(path, known)
             self._hold()
             if different:
                 changes = [*changes, {name: config.get(name) for name in different}]
@@ -278,13 +279,17 @@ def environment() -> dict[str, Any]:
             versions[name] = rv.__version__ if name == "reverlet" else "missing"
     return {
         "versions": versions,
-        "devices": [str(d.device_kind) for d in jax.devices()],
+        "devices": _devices(),
         "cores": os.cpu_count(),
         "platform": platform.platform(),
         "git": _git_revision(),
         "command": sys.argv,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def _devices() -> list[str]:
+    return [str(d.device_kind) for d in jax.devices()]
 
 
 def _git_revision() -> str | None:
@@ -310,6 +315,19 @@ def _require_checkpoint(history: Path) -> None:
         raise BadInput(
             f"The checkpoint {checkpoint} is missing, although {history.name} has {lines} updates; wanted the file"
             f" that the run wrote. {_RESTORE}"
+        )
+
+
+def _require_devices(path: Path, known: dict[str, Any]) -> None:
+    """Refuses a run that was begun on devices of another kind, which round otherwise: it would end in the numbers of
+    neither."""
+    environment = known.get("environment")
+    there = environment.get("devices") if isinstance(environment, dict) else None
+    if isinstance(there, list) and {*map(str, there)} != {*_devices()}:
+        raise BadInput(
+            f"The run in {path} was begun on {_some(sorted({*map(str, there)}))}; here is"
+            f" {_some(sorted({*_devices()}))}, which rounds otherwise. Wanted devices of the same kind, to go on to the"
+            " same numbers (for a CPU, JAX_PLATFORMS=cpu), or another folder to start in. Nothing was changed."
         )
 
 

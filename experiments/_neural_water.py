@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 import reverlet as rv
 
-from ._chains import Chains, bar
+from ._chains import Chains, bar, write_atoms
 from ._errors import BadInput
 from ._water import spectra_of
 from .pretrain_water import EANN, load_dipole
@@ -63,6 +63,35 @@ class Grids:
     frames: int
 
 
+class MolecularPressure(rv.AbstractObservable):
+    """The pressure by the forces between molecules: N kT/V - (1/3V) dU/ds, where s scales the box and the centers of N
+    molecules. It has the mean of that of all atoms, `rv.Pressure`, and not the noise of their bonds.
+
+    **Arguments:** `thermal_energy`, kT (kJ/mol).
+    """
+
+    thermal_energy: float
+
+    def record(self, system, state, initial):
+        del initial
+        box, masses = state.box, system.topology.masses[:3, None]
+        molecules = state.positions.reshape(-1, 3, 3)  # each as O, H, H
+        from_oxygen = jax.vmap(jax.vmap(box.displacement, (None, 0)))(molecules[:, 0], molecules)
+        inside = from_oxygen - jnp.sum(masses * from_oxygen, axis=1, keepdims=True) / jnp.sum(masses)
+
+        def energy(strain, x):
+            return system.potential.strained_energy(strain * jnp.eye(3, dtype=x.dtype), x, box)
+
+        zero = jnp.zeros((), state.positions.dtype)
+        all_atoms, slopes = jax.grad(energy, (0, 1))(zero, state.positions)
+        between = all_atoms - jnp.sum(slopes.reshape(-1, 3, 3) * inside)
+        return (len(molecules) * self.thermal_energy - between / 3) / box.volume
+
+    def reduce(self, times, records, weights, ensemble=None):
+        del times, ensemble
+        return jnp.sum(weights * jnp.mean(records, axis=1)) / jnp.sum(weights)
+
+
 class NeuralWater:
     """How a run samples its liquid in a `box` and measures it.
 
@@ -72,6 +101,7 @@ class NeuralWater:
     def __init__(self, sampling: Chains, box: rv.AbstractBox, moment: rv.AbstractDipole, grids: Grids):
         self.sampling, self.box, self.moment, self.grids = sampling, box, moment, grids
         self.ensemble = rv.NVT(sampling.temperature)
+        self.pressure = MolecularPressure(rv.units.BOLTZMANN * sampling.temperature)
         self.frame = sampling.dt * grids.save_every
         self.low = self._spectrum(rv.spectra.CutoffWindow(grids.correlation), grids.correlation)
         gaussian = rv.spectra.GaussianWindow(grids.validation / 3)  # pyright: ignore[reportCallIssue]
@@ -104,11 +134,45 @@ class NeuralWater:
         and where the chains stopped.
         """
         keys, n, topology = jax.random.split(key), len(chains.positions), self.sampling.topology
-        steps = max(1, round(self.sampling.interval / self.grids.frames / self.sampling.dt))
-        sampler = dataclasses.replace(self.sampling.sampler(), num_steps=steps)
-        samples, ends = sampler.sample(self.system(potential), chains, n * self.grids.frames, key=keys[0])
+        samples, ends = self._sampler().sample(self.system(potential), chains, n * self.grids.frames, key=keys[0])
         frames = samples.with_velocities(topology, key=keys[1])
         return frames, frames[-n:], ends.states
+
+    def _sampler(self) -> rv.LangevinBAOAB:
+        steps = max(1, round(self.sampling.interval / self.grids.frames / self.sampling.dt))
+        return dataclasses.replace(self.sampling.sampler(), num_steps=steps)
+
+    def look(self, potential: rv.AbstractPotential, chains: rv.State, key: PRNGKeyArray, file: Path) -> str:
+        """Draws an interval again, frame by frame, until a chain comes apart: writes the frames of that one until then
+        to a file, to be looked at, and says which it is, and when it was."""
+        system, sampler, topology = self.system(potential), self._sampler(), self.sampling.topology
+        sample_key, ends, frames, ended = jax.random.split(key)[0], rv.Chains(chains), [chains], False
+        while len(frames) <= self.grids.frames and not ended:
+            try:
+                with rv.SimulationError.unwrapped():
+                    drawn = sampler.sample(system, ends, len(chains.positions), key=sample_key)
+                    _, ends = jax.block_until_ready(drawn)
+            except rv.SimulationError:
+                ended = True
+            else:
+                frames.append(ends.states)
+                ended = bool(np.any(self._longest_bonds(ends.states) > BOND))
+        bonds = self._longest_bonds(frames[-1])
+        chain, step = int(np.argmax(bonds)), len(frames) * sampler.num_steps
+        if bonds[chain] > BOND:
+            step -= sampler.num_steps
+        write_atoms(file, topology, jax.tree.map(lambda *x: jnp.stack([y[chain] for y in x]), *frames))
+        if not ended:
+            return f"The chains hold until their trajectories begin; the one with the longest O-H bond is in {file}."
+        return (
+            f"Chain {chain} of {len(chains.positions)} comes apart by step {step} of this interval, frame"
+            f" {step // sampler.num_steps} of {self.grids.frames}; {len(frames)} frames of it are in {file}, where an"
+            f" O-H bond is {bonds[chain]:.3f} nm long at the end."
+        )
+
+    def _longest_bonds(self, states: rv.State) -> np.ndarray:
+        longest = lambda x: jnp.max(bond_lengths(self.sampling.topology, self.box, x))
+        return np.asarray(jax.vmap(longest)(states.positions))
 
     def evaluate(
         self, potential: rv.AbstractPotential, chains: rv.State, samples: int, key: PRNGKeyArray, label: str
@@ -116,9 +180,9 @@ class NeuralWater:
         """What of the liquid is told: no derivative of it is taken.
 
         **Returns:** arrays that lead with rounds and chains: `low` and `full` spectra (1/cm) of at least `samples`
-        trajectories, and of these `temperature` (K) and `diffusion` (nm²/ps); `pressure` (bar), the mean over the
-        frames of an interval, `g_OO`, `g_OH`, `g_HH`, and `whole`, whether every hydrogen is near an oxygen; besides,
-        `wavenumbers` (1/cm) and `r` (nm).
+        trajectories, and of these `temperature` (K) and `diffusion` (nm²/ps); `pressure` (bar), the mean over an
+        interval and the trajectory after it; `g_OO`, `g_OH`, `g_HH` over the interval, and `whole`, whether every
+        hydrogen is near an oxygen; besides, `wavenumbers` (1/cm) and `r` (nm).
         """
         found = []
         for k in bar(-(-samples // len(chains.positions)), label):
@@ -134,13 +198,15 @@ def _measure(water: NeuralWater, potential, chains, key):
     frames, starts, chains = water.draw(potential, chains, key)
     system, n = water.system(potential), len(chains.positions)
     diffusion = rv.SelfDiffusion()
-    joint = rv.Joint((water.low, rv.Temperature(), diffusion))
+    joint = rv.Joint((water.low, rv.Temperature(), diffusion, water.pressure))
     estimate = rv.expectation(joint, system, starts, dynamics=water.long)
-    current, temperature, correlation = estimate.records
+    current, temperature, correlation, along = estimate.records
     one = jnp.ones(1, current.dtype)
-    still = rv.expectation(rv.Joint((rv.Pressure(), *water.structure.values())), system, frames)
+    still = rv.expectation(rv.Joint((water.pressure, *water.structure.values())), system, frames)
     of_chains = lambda x: jnp.mean(x[:, 0].reshape(-1, n, *x.shape[2:]), axis=0)
     pressure, *g = (of_chains(x) for x in still.records)
+    interval, trajectory = water.sampling.interval, 2 * water.grids.validation
+    pressure = (interval * pressure + trajectory * jnp.mean(along, axis=1)) / (interval + trajectory)
     spectrum = lambda s: spectra_of(s, estimate.times, current, starts.ensemble)
     measured = {
         "low": spectrum(water.low),
@@ -155,6 +221,12 @@ def _measure(water: NeuralWater, potential, chains, key):
 
 def all_whole(topology: rv.Topology, box: rv.AbstractBox, positions: Float[Array, "atoms 3"]) -> Array:
     """Whether every atom is still where the bonds of the topology have it."""
+    return jnp.all(bond_lengths(topology, box, positions) < BOND)
+
+
+def bond_lengths(
+    topology: rv.Topology, box: rv.AbstractBox, positions: Float[Array, "atoms 3"]
+) -> Float[Array, " bonds"]:
+    """nm, to the nearest image."""
     i, j = topology.bonds.T
-    away = jax.vmap(box.displacement)(positions[i], positions[j])
-    return jnp.all(jnp.linalg.norm(away, axis=-1) < BOND)
+    return jnp.linalg.norm(jax.vmap(box.displacement)(positions[i], positions[j]), axis=-1)

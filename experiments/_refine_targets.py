@@ -2,6 +2,7 @@
 gradients."""
 
 import dataclasses
+import itertools
 
 import equinox as eqx
 import jax
@@ -16,12 +17,15 @@ from ._neural_water import NeuralWater
 
 EDGE = 1000.0
 """1/cm: below it wavenumbers weigh more."""
+BANDS = (0.0, EDGE, 2500.0, np.inf)
+"""1/cm: where intermolecular vibrations and librations, the bend and the stretch begin, and end."""
 
 
 class Part(eqx.Module):
-    """A loss, and what each chain contributes to its gradient: leaves lead with `chains`, their sum is the gradient."""
+    """Losses, and what each chain contributes to their gradients: leaves lead with `losses chains`, sums over chains
+    are the gradients."""
 
-    loss: Float[Array, ""]
+    loss: Float[Array, " losses"]
     by_chain: PyTree
 
 
@@ -45,6 +49,11 @@ class Aim:
         scale = np.sqrt(np.sum((root * self.spectrum) ** 2)) / root
         return rv.SquaredDistance(water.low, jnp.asarray(self.spectrum, like), jnp.asarray(scale, like))
 
+    def bands(self, distance: rv.SquaredDistance, wavenumbers: Float[Array, " k"]) -> Float[Array, "bands k"]:
+        """What scales the deviations of every band in its part of the distance: those of others count nothing."""
+        within = [(wavenumbers >= low) & (wavenumbers < high) for low, high in itertools.pairwise(BANDS)]
+        return jnp.where(jnp.stack(within), distance.scale, 1e12 * distance.scale)
+
     def losses(self, arrays: dict[str, np.ndarray]) -> dict[str, float]:
         """Both losses of an evaluation, as they would be of many samples: without the bias of noise."""
         root = self._roots(arrays["wavenumbers"])
@@ -64,19 +73,27 @@ def _products(rows: np.ndarray) -> float:
 
 
 def spectrum_part(
-    distance: rv.SquaredDistance, water: NeuralWater, system: rv.System, starts: rv.Samples, gradient: str
+    aim: Aim, distance: rv.SquaredDistance, water: NeuralWater, system: rv.System, starts: rv.Samples, gradient: str
 ) -> Part:
-    """Of the spectrum along trajectories from one sample of every chain; `gradient`, total or dynamical."""
-    estimate, found = rv.expectation_gradients(distance, system, starts, dynamics=water.short, keep_samples=True)
-    dynamical, thermodynamic = _of_samples(found)
-    by_chain = jax.tree.map(jnp.add, dynamical, thermodynamic) if gradient == "total" else dynamical
-    return Part(estimate.value, by_chain)
+    """Of the bands of the spectrum along trajectories from one sample of every chain; `gradient`, total or dynamical.
+
+    One loss of the whole spectrum has one gradient, that of the band which is furthest off.
+    """
+
+    def of_band(scale):
+        band = eqx.tree_at(lambda d: d.scale, distance, scale)
+        estimate, found = rv.expectation_gradients(band, system, starts, dynamics=water.short, keep_samples=True)
+        dynamical, thermodynamic = _of_samples(found)
+        by_chain = jax.tree.map(jnp.add, dynamical, thermodynamic) if gradient == "total" else dynamical
+        return Part(estimate.value, by_chain)
+
+    return jax.vmap(of_band)(aim.bands(distance, water.low.wavenumbers))
 
 
-def pressure_part(aim: Aim, system: rv.System, frames: rv.Samples, chains: int) -> Part:
+def pressure_part(aim: Aim, water: NeuralWater, system: rv.System, frames: rv.Samples, chains: int) -> Part:
     """Of the pressure of several samples of every chain, by reweighting: products of different chains alone, whose
     noise is independent."""
-    estimate, found = rv.expectation_gradients(rv.Pressure(), system, frames, keep_samples=True)
+    estimate, found = rv.expectation_gradients(water.pressure, system, frames, keep_samples=True)
     of_chains = lambda x: x.reshape(-1, chains, *x.shape[1:])
     add = lambda a, b: jnp.sum(of_chains(a + b), axis=0)
     slopes = jax.tree.map(add, *_of_samples(found))
@@ -84,7 +101,7 @@ def pressure_part(aim: Aim, system: rv.System, frames: rv.Samples, chains: int) 
     others = (jnp.sum(away) - away) / (chains - 1)
     factor = 2 * others / (rv.units.BAR * aim.pressure_scale)
     by_chain = jax.tree.map(lambda s: factor.reshape(-1, *[1] * (s.ndim - 1)) * s, slopes)
-    return Part(jnp.mean(away * others), by_chain)
+    return jax.tree.map(lambda x: x[None], Part(jnp.mean(away * others), by_chain))
 
 
 def _of_samples(found: rv.Gradients) -> tuple[PyTree, PyTree]:

@@ -4,7 +4,6 @@ clusters."""
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from jaxtyping import PRNGKeyArray
 
 import reverlet as rv
 
-from ._chains import Chains, arrays_of, bar
+from ._chains import Chains, arrays_of, bar, watched, write_atoms
 from ._neural_water import PAIRS, all_whole
 from ._path_integral import RingPolymers
 from ._water import cutoff_in, spectra_of
@@ -83,20 +82,9 @@ class Liquid:
         bins = max(1, int(2 * (grids.k_max - smallest) / smallest))
         self.scattered = rv.StructureFactor.fit(box, grids.k_max, bins, scattering=rv.scattering.XRays())
 
-    @contextlib.contextmanager
-    def watched(self, states: rv.State, doing: str) -> Iterator[None]:
+    def watched(self, states: rv.State, doing: str) -> contextlib.AbstractContextManager[None]:
         """Writes the atoms that a simulation went wrong from, to be looked at."""
-        try:
-            with rv.SimulationError.unwrapped():
-                yield
-        except rv.SimulationError as error:
-            found, when = states, "as they were before"
-            if isinstance(error.chains, rv.State):
-                found, when = error.chains, "as they are now"
-            file = write_atoms(self.path / "blown_up.extxyz", self.sampling.topology, found)
-            raise rv.SimulationError(
-                f"The surface does not hold liquid water together, {doing}: {error} The chains {when} are in {file}."
-            ) from error
+        return watched(self.path / "blown_up.extxyz", self.sampling.topology, states, doing)
 
     def mended(self, states: rv.State) -> tuple[rv.State, np.ndarray]:
         """The chains with those that came apart put where a whole one is, so that all can go on; and which were whole,
@@ -308,11 +296,3 @@ def cluster_energies(load: Any) -> dict[str, np.ndarray]:
         row |= {f"intra_{name}": sum(parts[name]) - len(parts[name]) * zero[name] for name in zero}
         rows.append({**row, "sizes": len(parts["reference"])})
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
-
-
-def write_atoms(path: Path, topology: rv.Topology, states: rv.State) -> Path:
-    """The atoms of all chains, one frame each."""
-    times = jnp.arange(len(states.positions), dtype=states.positions.dtype)
-    last = jax.tree.map(lambda x: x[-1], states)
-    rv.io.write(path, topology, rv.Trajectory(times, states, last))
-    return path

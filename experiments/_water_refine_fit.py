@@ -1,5 +1,6 @@
 """How `water_refine` steps its surface, and what it keeps of the way."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -68,26 +69,29 @@ def fit(
     """Steps the surface; `carry` of what is returned is a `Carry`.
 
     A chain in which a molecule came apart begins again from those of `whole_chains`.
+
+    **Errors:** `SimulationError` where the surface holds no liquid any more; `blown_up.extxyz` has the atoms then.
     """
     arrays = lambda model: eqx.filter(model, eqx.is_inexact_array)
-    unravel = ravel_pytree(arrays(start))[1]
+    unravel, moves = ravel_pytree(arrays(start))[1], moving(config.trainable, arrays(start))
     adam, distance = config.method == "adam", aim.distance(water)
 
     def measured(surface, chains, key):
         frames, starts, chains = water.draw(surface, chains, key)
         system, parts = water.system(surface), {}
         if "ir" in config.targets.split(","):
-            parts["ir"] = spectrum_part(distance, water, system, starts, config.gradient)
+            parts["ir"] = spectrum_part(aim, distance, water, system, starts, config.gradient)
         if "density" in config.targets.split(","):
-            parts["density"] = pressure_part(aim, system, frames, config.trajectories)
-        return {name: Part(p.loss, only(config.trainable, p.by_chain)) for name, p in parts.items()}, chains
+            parts["density"] = pressure_part(aim, water, system, frames, config.trajectories)
+        return {name: Part(p.loss, jax.tree.map(jnp.multiply, moves, p.by_chain)) for name, p in parts.items()}, chains
 
     def loss_fn(model, carry, key):
         # all of this is measured, not traced: its derivative is put in by `linearize`
         surface = jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, model)
         parts, chains = measured(surface, carry.chains, key)
-        norms, noises, gradients = zip(*(size_and_noise(part.by_chain) for part in parts.values()), strict=True)
-        losses = [part.loss for part in parts.values()]
+        summed = [jax.tree.map(lambda x: jnp.sum(x, axis=0), part) for part in parts.values()]
+        norms, noises, gradients = zip(*(size_and_noise(part.by_chain) for part in summed), strict=True)
+        losses = [part.loss for part in summed]
         whole = jax.vmap(lambda x: all_whole(water.sampling.topology, water.box, x))(chains.positions)
         report: dict[str, Any] = {
             "loss": sum(losses),
@@ -98,8 +102,9 @@ def fit(
         }
         if len(parts) == 2:
             report["cosine"] = cosine(*gradients)
-        rows = jnp.stack(gradients)
-        away = jnp.sum(rows, axis=0) if adam else -smallest_step(jnp.stack(losses), rows)
+        rows = jnp.concatenate([jax.vmap(size_and_noise)(part.by_chain)[2] for part in parts.values()])
+        each = jnp.concatenate([part.loss for part in parts.values()])
+        away = jnp.sum(rows, axis=0) if adam else -smallest_step(each, rows)
         back = lambda now, then: jnp.where(whole.reshape(-1, *[1] * (now.ndim - 1)), now, then)
         mean = jax.tree.map(lambda m, x: m + (x - m) / config.average, carry.mean, arrays(surface))
         carry = Carry(jax.tree.map(back, chains, whole_chains), mean, carry.kept.after(mean))
@@ -111,13 +116,37 @@ def fit(
     files = _refine.Files(folder.checkpoint, folder / "history.jsonl", folder.changed)
     carry = Carry(chains, arrays(start), Kept.places(arrays(start), config.watch, config.updates))
     mesh, trainable = water.sampling.mesh, list(config.trainable) or None
-    return _refine.descend(loss_fn, Updates(), config, mesh, optimizer, start, carry, key, files, trainable=trainable)
+
+    def descend(updates):
+        until = dataclasses.replace(config, updates=updates)
+        return _refine.descend(
+            loss_fn, Updates(), until, mesh, optimizer, start, carry, key, files, trainable=trainable
+        )
+
+    try:
+        return descend(config.updates)
+    except rv.SimulationError as error:
+        # again from what was kept, to see and show the atoms
+        done = len(files.history.read_text().splitlines()) if files.checkpoint.exists() else 0
+        surface, before = start, chains
+        if done:
+            kept = descend(done)
+            surface, before = kept.model, kept.carry.chains
+        seen = water.look(surface, before, jax.random.fold_in(key, done), folder / "blown_up.extxyz")
+        raise rv.SimulationError(
+            f"{error} {seen} The surface after {done} updates stays: --resume goes on from it, with --accept-changes at"
+            " a smaller --rate."
+        ) from None
 
 
-def only(names: tuple[str, ...], by_chain: PyTree) -> PyTree:
-    """Contributions to a gradient, with zeros where parameters are not of these names; all, where there are none."""
-    keep = lambda path, x: x if not names or jax.tree_util.keystr(path)[1:].startswith(names) else jnp.zeros_like(x)
-    return jax.tree_util.tree_map_with_path(keep, by_chain)
+def moving(names: tuple[str, ...], surface: PyTree) -> PyTree:
+    """A one for each array of a surface that is of these names, as `rv.fit` knows them, a zero for the others; ones,
+    where there are no names."""
+    if not names:
+        return jax.tree.map(lambda x: jnp.ones((), x.dtype), surface)
+    steps = rv.per_parameter(optax.scale, [(name, 1.0) for name in names])
+    ones = jax.tree.map(lambda x: jnp.ones((), x.dtype), surface)
+    return steps.update(ones, steps.init(ones))[0]
 
 
 class Updates:

@@ -48,9 +48,30 @@ def summarize(
         "spectra": spectra,
         "measured": measured,
         "target_pressure": aim.pressure,
+        "pull": pull(history),
         "moved": moved,
         "gradient": config.gradient,
     }
+
+
+def pull(history: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The mean cosine between the gradients of both targets, over the updates in which neither was reached, with its
+    standard error, and whether the targets contradict each other: whether it is negative by more than three of these.
+    `None` with fewer than five such updates."""
+    both = [x["cosine"] for x in history if "cosine" in x and x["ir"] > 0 and x["density"] > 0]
+    if len(both) < 5:
+        return None
+    value, error = float(np.mean(both)), float(np.std(both, ddof=1) / np.sqrt(len(both)))
+    return {"cosine": value, "error": error, "updates": len(both), "contradict": value + 3 * error < 0}
+
+
+def _contradiction(pull: dict[str, Any] | None) -> str:
+    if pull is None or not pull["contradict"]:
+        return ""
+    return (
+        " The targets contradict each other beyond their errors: the cosine between their gradients is"
+        f" {pull['cosine']:.2f}±{pull['error']:.2g}."
+    )
 
 
 def _away(curves: np.ndarray, target: np.ndarray) -> dict[str, float]:

@@ -28,7 +28,7 @@ from jaxtyping import PRNGKeyArray
 import reverlet as rv
 
 from . import _processes, _refine, _run
-from ._chains import Chains, arrays_of, states_of
+from ._chains import Chains, arrays_of, states_of, watched
 from ._errors import BadInput, refusing
 from ._fields import Check, above_zero, at_least, nm, not_negative, ps, require
 from ._measured_spectrum import Quantity, measured
@@ -149,7 +149,7 @@ SELF = Config(
     pressure=1.0,
     perturbation=0.12,
     gradient="dynamical",
-    updates=10,
+    updates=6,
     method="smallest",
     rate=0.8,
     longest=0.05,
@@ -158,23 +158,23 @@ SELF = Config(
     momentum=0.0,
     watch=0,
     stop="last",
-    average=3,
+    average=2,
     low_weight=1.0,
     pressure_scale=3000.0,
     trajectories=8,
-    time_step=0.5,
+    time_step=1.0,
     save_every=4,
     correlation=0.1,
-    highest=4500.0,
+    highest=4000.0,
     spacing=10.0,
     friction=5.0,
-    interval=0.3,
-    frames=24,
+    interval=0.5,
+    frames=20,
     nvt=10.0,
     equilibration=1.0,
     validation=0.5,
     reference_samples=48,
-    final_samples=24,
+    final_samples=32,
 )
 
 
@@ -187,6 +187,13 @@ PRESETS = {
         perturbation=0.0,
         trainable=(),
         low_weight=10.0,
+        updates=10,
+        average=3,
+        time_step=0.5,
+        highest=4500.0,
+        interval=0.3,
+        frames=24,
+        final_samples=24,
     ),
     "paper": dataclasses.replace(
         SELF,
@@ -204,6 +211,8 @@ PRESETS = {
         stop="diffusion",
         average=20,
         trajectories=320,
+        time_step=0.5,
+        highest=4500.0,
         correlation=0.2,
         interval=0.2,
         frames=16,
@@ -222,6 +231,7 @@ PRESETS = {
         stop="diffusion",
         average=1,
         trajectories=2,
+        time_step=0.5,
         correlation=0.004,
         spacing=100.0,
         interval=0.004,
@@ -272,9 +282,10 @@ def run(command: Command) -> None:
     start = _processes.on_all(perturbed(surface, config.perturbation, chains, keys[1]), mesh)
 
     def evaluated(potential, chains, samples, key, when):
-        keys = jax.random.split(key)
-        chains = water.sampling.equilibrate(potential, chains, config.equilibration, keys[0], f"equilibrating {when}")
-        return {**arrays_of(chains), **water.evaluate(potential, chains, samples, keys[1], when)}
+        keys, sampling = jax.random.split(key), water.sampling
+        with watched(folder / "blown_up.extxyz", sampling.topology, chains, f"measuring {when}"):
+            chains = sampling.equilibrate(potential, chains, config.equilibration, keys[0], f"equilibrating {when}")
+            return {**arrays_of(chains), **water.evaluate(potential, chains, samples, keys[1], when)}
 
     if reference is None:
         compute = lambda: evaluated(surface, chains, config.reference_samples, keys[3], "the target")
@@ -284,7 +295,7 @@ def run(command: Command) -> None:
     aim = aim_of(config, target)
     before = folder.array_stage("before.npz", lambda: evaluated(start, chains, config.final_samples, keys[4], "before"))
     fitted = fit(config, water, aim, start, chains_of(before), chains, folder, keys[5])
-    last, surface_after = fitted.carry.chains, eqx.combine(fitted.carry.mean, start)
+    last, surface_after = fitted.carry.chains, eqx.combine(averaged(config, fitted), start)
     final = folder.array_stage(
         _refine.FINAL, lambda: evaluated(surface_after, last, config.final_samples, keys[6], "after")
     )
@@ -348,6 +359,12 @@ def how_far(start: rv.EANN, end: rv.EANN) -> dict[str, float]:
     rms = lambda x: float(jnp.sqrt(jnp.mean(x**2)))
     pairs = zip(arrays(start), arrays(end), strict=True)
     return {jax.tree_util.keystr(at)[1:]: rms(b - a) / (rms(a) or 1.0) for (at, a), (_, b) in pairs}
+
+
+def averaged(config: Config, fitted: rv.FitState) -> Any:
+    """The exponential mean of the parameters, those after the last update included."""
+    last = eqx.filter(fitted.model, eqx.is_inexact_array)
+    return jax.tree.map(lambda m, x: m + (x - m) / config.average, fitted.carry.mean, last)
 
 
 def write_surface(path: Path, surface: rv.EANN) -> None:

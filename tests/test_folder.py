@@ -56,6 +56,19 @@ def test_what_may_change_is_recorded(tmp_path):
         resume(rate=0.2, atoms=8)
 
 
+def test_devices_of_another_kind(tmp_path):
+    new(tmp_path)
+    file = tmp_path / "config.json"
+    known = json.loads(file.read_text())
+    known["environment"]["devices"] = ["NVIDIA H200"]
+    file.write_text(json.dumps(known))
+    with pytest.raises(BadInput, match=r"begun on NVIDIA H200; here is cpu, which rounds otherwise\. Wanted devices"):
+        again(tmp_path)
+    known["environment"]["devices"] = ["cpu", "cpu"]  # more or fewer of them
+    file.write_text(json.dumps(known))
+    assert stages(again(tmp_path)) == (3.0, 4)
+
+
 def flip(path):
     """Changes a number in a file, which can still be read."""
     content = path.read_bytes()

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import re
+import subprocess
+import time
 
 import equinox as eqx
 import jax
@@ -9,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import central_difference, random_like
+from test_water_experiment import ROOT, command, environment, numbers
 
 import reverlet as rv
 
@@ -22,9 +26,11 @@ from experiments._measured_spectrum import measured
 from experiments._neural_water import Grids, NeuralWater, all_whole
 from experiments._refine_targets import Aim, cosine, pressure_part, size_and_noise, smallest_step, spectrum_part
 from experiments._trials import several
-from experiments._water_refine_fit import Kept, only
+from experiments._water_refine_fit import Kept, moving
+from experiments._water_refine_summary import pull
 
 CHAINS, FRAMES = 2, 2
+SMOKE = ("water_refine", "--preset", "smoke")
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +65,15 @@ def product(by_chain, direction):
 
 @pytest.mark.slow
 def test_gradient_of_the_spectral_loss_is_that_of_differences(liquid):
-    """Through trajectories of 0.1 ps in both directions, by all parameters of the network."""
+    """Through trajectories of 0.1 ps in both directions, by all parameters of the network; of all bands together."""
     water, network, _, starts = liquid
     nu = np.asarray(water.low.wavenumbers)
-    distance = Aim(1e3 * np.exp(-(((nu - 1500) / 500) ** 2)), 10.0, 0.0, 1000.0).distance(water)
-    part = eqx.filter_jit(lambda n: spectrum_part(distance, water, water.system(n), starts, "dynamical"))(network)
+    aim = Aim(1e3 * np.exp(-(((nu - 1500) / 500) ** 2)), 10.0, 0.0, 1000.0)
+    distance = aim.distance(water)
+    of = lambda n: spectrum_part(aim, distance, water, water.system(n), starts, "dynamical")
+    bands = eqx.filter_jit(of)(network)
+    assert len(bands.loss) == 3
+    part = jax.tree.map(lambda x: jnp.sum(x, axis=0), bands)
     arrays, fixed = eqx.partition(network, eqx.is_inexact_array)
 
     @jax.jit
@@ -83,16 +93,34 @@ def test_gradient_of_the_pressure_is_that_of_the_reweighted_mean(liquid):
     water, network, frames, _ = liquid
     # so far off that the scatter between chains does not matter
     aim = Aim(np.ones(1), 1.0, -1e9, 1e9)
-    part = eqx.filter_jit(lambda n: pressure_part(aim, water.system(n), frames, CHAINS))(network)
+    part = eqx.filter_jit(lambda n: pressure_part(aim, water, water.system(n), frames, CHAINS))(network)
     arrays, fixed = eqx.partition(network, eqx.is_inexact_array)
 
     @jax.jit
     def mean(arrays):
-        return rv.expectation(rv.Pressure(), water.system(eqx.combine(arrays, fixed)), frames).value
+        return rv.expectation(water.pressure, water.system(eqx.combine(arrays, fixed)), frames).value
 
+    part = jax.tree.map(lambda x: x[0], part)
     direction = random_like(arrays, 3)
     wanted = 2 * float(central_difference(mean, arrays, direction, 1e-5)) / rv.units.BAR / 1e9
     assert product(part.by_chain, direction) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_the_pressure_between_molecules_is_that_of_differences(liquid):
+    """Of the energy where a box grows and molecules in it move apart; wherever the atoms of one are wrapped to."""
+    water, network, frames, _ = liquid
+    x, masses = np.asarray(frames.states.positions[0]).reshape(-1, 3, 3), np.asarray(water.sampling.topology.masses[:3])
+    centers = np.einsum("a,mak->mk", masses, x)[:, None] / masses.sum()
+
+    def energy(scale):
+        box = rv.OrthorhombicBox(scale * water.box.lengths)
+        return float(network.energy(jnp.asarray(x + (scale - 1) * centers).reshape(-1, 3), box))
+
+    volume, kt = float(water.box.volume), rv.units.BOLTZMANN * 298.15
+    wanted = (len(x) * kt - (energy(1 + 1e-5) - energy(1 - 1e-5)) / 2e-5 / 3) / volume
+    state = jax.tree.map(lambda y: y[0], frames.states)
+    for s in (state, eqx.tree_at(lambda s: s.positions, state, state.positions.at[1].add(water.box.lengths))):
+        assert float(water.pressure.record(water.system(network), s, s)) == pytest.approx(wanted, rel=1e-6)
 
 
 @pytest.mark.parametrize("chains", [3, 8])
@@ -132,12 +160,16 @@ def test_the_smallest_step_takes_losses_to_zero():
 
 
 def test_what_is_not_fitted_has_no_gradient(liquid):
-    network = liquid[1]
-    kept = only(("layers[1]", "last"), network)
-    moved = {name for name, size in water_refine.how_far(network, kept).items() if size > 0}
-    assert moved
-    assert not any(name.startswith(("layers[1]", "last")) for name in moved)
-    assert max(water_refine.how_far(network, only((), network)).values()) == 0
+    """By the same names as in `rv.fit`, with `*` for anything."""
+    network = eqx.filter(liquid[1], eqx.is_inexact_array)
+    at = lambda path: jax.tree_util.keystr(path)[1:]
+    moved = lambda *names: {at(p) for p, x in jax.tree_util.tree_leaves_with_path(moving(names, network)) if x}
+    everything = {at(path) for path, _ in jax.tree_util.tree_leaves_with_path(network)}
+    assert moved() == everything
+    assert moved("layers[1]", "last") == {n for n in everything if n.startswith(("layers[1]", "last"))}
+    assert moved("*widths", "layers*bias") == {n for n in everything if n == "widths" or n.endswith("bias")}
+    with pytest.raises(ValueError, match="'first', which is nothing of the model"):
+        moved("first")
 
 
 def test_surfaces_that_are_kept():
@@ -186,6 +218,29 @@ def test_a_molecule_that_comes_apart(liquid):
     assert not all_whole(topology, water.box, x.at[1].add(0.1))
 
 
+def test_a_surface_that_blows_up(liquid, tmp_path):
+    """It is said which chain does and when, and its atoms are there to be looked at."""
+    water, network, _, starts = liquid
+    wild = eqx.tree_at(lambda n: n.last, network, jax.tree.map(lambda x: 3e5 * x, network.last))
+    says = water.look(wild, starts.states, jax.random.key(0), tmp_path / "blown_up.extxyz")
+    found = re.search(r"Chain (\d) of 2 comes apart by step (\d+) of this interval, frame (\d) of 2; (\d) frames", says)
+    assert found, says
+    chain, step, frame, count = map(int, found.groups())
+    assert step == 2 * frame
+    _, written = rv.io.read(tmp_path / "blown_up.extxyz")
+    assert len(written.times) == count
+    np.testing.assert_allclose(written.records.positions[0], starts.states.positions[chain], atol=1e-7)
+
+
+def test_targets_that_contradict_each_other():
+    history = lambda cosines: [{"cosine": c, "ir": 0.1, "density": 0.2} for c in cosines]
+    assert pull(history([-0.5, -0.3, -0.4, -0.6, -0.2]))["contradict"]
+    assert not pull(history([-0.5, 0.5, -0.4, 0.3, -0.2]))["contradict"]
+    assert pull(history([-0.5, -0.3, -0.4, -0.6])) is None
+    assert pull([{**h, "ir": -0.1} for h in history(5 * [-0.5])]) is None
+    assert pull([{"ir": 0.1}]) is None
+
+
 def test_a_spectrum_of_another_quantity(tmp_path):
     file = tmp_path / "spectrum.txt"
     own = measured(None, "n_alpha")
@@ -198,6 +253,24 @@ def test_a_spectrum_of_another_quantity(tmp_path):
     np.testing.assert_allclose(measured(file, "n_alpha").intensities, own.intensities)
     with pytest.raises(BadInput, match="--quantity n_alpha"):
         measured(file, "epsilon2")
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path):
+    """Killed after the first of two updates, in processes of their own."""
+    folders = [tmp_path / name for name in ("whole", "killed")]
+    commands = [command(*SMOKE, "--out", folder) for folder in folders]
+    settings = {"cwd": ROOT, "env": environment(), "stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    assert subprocess.run(commands[0], **settings).returncode == 0
+    process = subprocess.Popen(commands[1], **settings)
+    while not (folders[1] / "checkpoint.eqx").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (folders[1] / "final.npz").exists()
+    assert subprocess.run([*commands[1], "--resume"], **settings).returncode == 0
+    assert numbers(folders[1]) == numbers(folders[0])
 
 
 @pytest.mark.parametrize(
