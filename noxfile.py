@@ -224,7 +224,7 @@ def docs(session: nox.Session) -> None:
     session.run("python", "docs/tools/formulas.py", "site")
     # `--strict` covers links, anchors, cross-references and absent objects. The rest is ours:
     faults = re.findall(r"^(?:griffe|mkdocs\w*): .*", output, re.MULTILINE)
-    faults += nav_faults() + image_faults()
+    faults += nav_faults() + guide_faults() + image_faults()
     if faults:
         session.error("\n".join(faults))
 
@@ -241,6 +241,15 @@ def nav_faults() -> list[str]:
     listed = names(nox.project.load_toml("zensical.toml")["project"]["nav"])
     written = {page.relative_to("docs").as_posix() for page in Path("docs").rglob("*.md")}
     return [f"{page} is not in both nav and docs/" for page in sorted(listed ^ written)]
+
+
+def guide_faults() -> list[str]:
+    """Names of the reference that no guide mentions."""
+    pages = [page for page in Path("docs").rglob("*.md") if page.parts[1] not in ("api", "results")]
+    words = set(re.findall(r"\w+", " ".join(page.read_text("utf-8") for page in pages)))
+    described = "\n".join(page.read_text("utf-8") for page in sorted(Path("docs/api").glob("*.md")))
+    names = re.findall(r"^::: (\S+)", described, re.MULTILINE)
+    return [f"{name} is in no guide" for name in names if name.split(".")[-1] not in words]
 
 
 def image_faults() -> list[str]:

@@ -98,7 +98,5 @@ def require_ase() -> Any:
     try:
         import ase
     except ImportError as error:
-        raise ImportError(
-            "This needs the package `ase`, which is not installed; wanted `pip install reverlet[ase]`."
-        ) from error
+        raise ImportError("This needs the package `ase`, which is not installed; wanted `pip install ase`.") from error
     return ase
