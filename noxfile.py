@@ -149,6 +149,7 @@ def experiments(session: nox.Session) -> None:
         "water_density",
         "refine_foundation",
         "cg_water",
+        "pair_rdf",
         "gradient_horizon",
         "gradient_methods",
         "pretrain_water",
