@@ -78,6 +78,8 @@ def _panels(a, config, summary):
         axes.set_xlim(0, t[-1])
         if np.isfinite(a["decay"]):
             axes.axvline(a["decay"], color="0.6", lw=0.8, ls=":", label="decay of the correlation")
+        if "settled" in a:  # not in runs of old
+            axes.axvline(a["settled"], color="0.3", lw=0.9, ls="--", label="$D$ has settled")
         if np.isfinite(a["proposed"]):
             axes.axvline(a["proposed"], color=TARGET, lw=1.1, ls="-", label="proposed horizon")
     value.legend(loc="lower right")

@@ -188,6 +188,7 @@ def summarize(config: Config, a: dict[str, np.ndarray]) -> dict[str, Any]:
         "trajectories": config.trajectories,
         "proposed_horizon": time(proposed),
         "correlation_decay": time(a["decay"]),
+        "value_settled": time(a["settled"]),
         "signal_to_noise_at_least": {str(level): last_above(level) for level in (10, 3, 1)},
         "lyapunov": with_error("lyapunov"),
         "noise_growth_rate": noise_growth(a),
@@ -210,12 +211,13 @@ def goals(config: Config, summary: dict[str, Any]) -> list[Goal]:
     proposed = summary["proposed_horizon"]
     ratio = summary["at_horizon"]["signal_to_noise"] if proposed is not None else np.nan
     decay = np.inf if summary["correlation_decay"] is None else summary["correlation_decay"]
+    over = max(decay, summary["value_settled"])
     chaos, noise = summary["lyapunov"], summary["noise_growth_rate"]
     # slopes over half of the time, of a noise that is itself estimated from the same trajectories
     away = abs(noise / chaos["value"] - 1)
     return [
         no_less("signal-to-noise ratio at the proposed horizon", ratio, config.threshold),
-        no_less("proposed horizon, in times of decay of the correlation", (proposed or np.nan) / decay, 1),
+        no_less("proposed horizon, over when correlation and value have converged", (proposed or np.nan) / over, 1),
         at_most("growth of the gradient's noise against the Lyapunov exponent, relative", away, 0.1),
     ]
 
@@ -232,7 +234,8 @@ def three_lines(config: Config, summary: dict[str, Any], seconds: float, figure:
     proposed = "none" if s["proposed_horizon"] is None else f"{s['proposed_horizon']:.2f} ps"
     decay = "later" if s["correlation_decay"] is None else f"by {s['correlation_decay']:.2f} ps"
     return [
-        f"Proposed horizon: {proposed}; the correlation has decayed {decay}, the Lyapunov exponent is"
+        f"Proposed horizon: {proposed}; the correlation has decayed {decay}, D has settled by"
+        f" {s['value_settled']:.2f} ps, the Lyapunov exponent is"
         f" {s['lyapunov']['value']:.2f} ± {s['lyapunov']['error']:.2f} 1/ps, the gradient's noise grows by"
         f" {s['noise_growth_rate']:.2f} 1/ps.",
         f"At {at['horizon']:.2f} ps: D {at['diffusion'] * 1e9:.3f} ± {at['diffusion_error'] * 1e9:.3f} 1e-9 m²/s,"

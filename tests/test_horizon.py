@@ -10,6 +10,7 @@ import pytest
 from helpers import MASS, argon_box, argon_positions, argon_topology, assert_trees_close, lennard_jones, well
 
 import reverlet as rv
+from reverlet import _horizon
 
 T, K, N, DT = 120.0, 250.0, 40, 0.02
 TOPOLOGY = rv.Topology.from_elements(["Ar"] * 2)
@@ -211,6 +212,18 @@ def test_what_is_proposed(reach, c, threshold, decay, proposed):
     np.testing.assert_allclose(got.correlation, np.maximum(1 - got.times / reach, 0), atol=1e-12)
     np.testing.assert_allclose(got.decay, decay, rtol=1e-12)
     np.testing.assert_allclose(got.proposed, proposed, rtol=1e-12)
+    assert got.settled == got.horizons[0]  # whatever the length, the value is k
+
+
+def test_when_a_value_has_settled():
+    """It rises to one at 0.5, with a standard error e of every change: changes by less than 3 e are none."""
+    samples, t = free_particles(), jnp.arange(1, 11) / 10
+    value = jnp.minimum(2 * t, 1.0)
+    error = lambda e: e * jnp.sqrt(0.9) * jnp.arange(10)[:, None] * free_particles().states.positions[:, 1, 0] / 10
+    for e, wanted in ((0.0, 0.5), (0.04, 0.5), (0.4, 0.1)):
+        own = error(e)
+        change = jax.vmap(samples.error_of_sum)(own - own[3])
+        np.testing.assert_allclose(_horizon._settled(t, value, own, 3.0, samples), wanted, err_msg=str(change))
 
 
 @pytest.mark.slow

@@ -54,6 +54,8 @@ class GradientHorizon(eqx.Module):
     """Its standard error."""
     decay: Float[Array, ""]
     """When the correlation function has decayed, ps; infinite where it has not within the longest horizon."""
+    settled: Float[Array, ""]
+    """The first horizon after which the value changes no more, as far as its noise can tell, ps; the longest, if none."""
     growth: Float[Array, " horizons"]
     """The mean logarithm of how much a small random perturbation has grown."""
     growth_error: Float[Array, " horizons"]
@@ -96,10 +98,12 @@ def gradient_horizon(
     and memory are those of one run of a tangent for each direction, and of one more for the exponent.
 
     Proposed is the largest horizon at which the signal-to-noise ratio is at least `threshold` in every direction and
-    which is at most `beyond` times when the correlation function has decayed: after the last frame at which its
-    size is, by two standard errors, more than `tail` times that at time zero. A proposed horizon shorter than the decay
-    means a biased property, or more samples: the ratio grows with the square root of their number. The noise
-    is that of the gradient with all its cotangents: controls of `dynamics.adjoint` are left out.
+    which is at most `beyond` times when the correlation function has decayed and the value has settled. It has decayed
+    after the last frame at which its size is, by two standard errors, more than `tail` times that at time zero. The
+    value has settled at the first horizon from which on no longer one changes it by `threshold` standard errors of the
+    change. A proposed horizon shorter than either means a biased property, or more samples: the ratio grows with the
+    square root of their number. The noise is that of the gradient with all its cotangents: controls of
+    `dynamics.adjoint` are left out.
 
     **Arguments:**
 
@@ -145,10 +149,11 @@ def gradient_horizon(
     each = num_frames // num_horizons
     lengths = tuple(each * k for k in range(1, num_horizons + 1))
     measured = dataclasses.replace(both, observable=observable)
-    value, value_error, gradient, gradient_error = _all_lengths(
+    value, deviations, gradient, gradient_error = _all_lengths(
         measured, times, records, tangents, weights, sensitivities if thermodynamic else None, middle, lengths
     )
     horizons = times[middle:][each::each]
+    settled = _settled(horizons, value, deviations, threshold, samples)
 
     measured = dataclasses.replace(both, observable=correlation)
     curve, curve_error = _correlation(measured, times, correlated, weights, middle)
@@ -160,12 +165,13 @@ def gradient_horizon(
     growth = replicate(growth, dynamics.mesh)
     exponents = _exponents(horizons, growth)
 
-    clear = jnp.all(jnp.abs(gradient) >= threshold * gradient_error, axis=1) & (horizons <= beyond * decay)
+    clear = jnp.all(jnp.abs(gradient) >= threshold * gradient_error, axis=1)
+    clear &= horizons <= beyond * jnp.maximum(decay, settled)
     proposed = jnp.where(jnp.any(clear), jnp.max(jnp.where(clear, horizons, 0)), jnp.nan)
     return GradientHorizon(
         horizons=horizons,
         value=value,
-        value_error=value_error,
+        value_error=jax.vmap(samples.error_of_sum)(deviations),
         gradient=gradient,
         gradient_error=gradient_error,
         names=names,
@@ -173,6 +179,7 @@ def gradient_horizon(
         correlation=curve,
         correlation_error=curve_error,
         decay=decay,
+        settled=settled,
         growth=weighted_mean(weights, growth),
         growth_error=_mean_error(samples, weights, growth),
         lyapunov=weighted_mean(weights, exponents),
@@ -187,14 +194,15 @@ def _mean_error(samples, weights, values):
 
 @eqx.filter_jit
 def _all_lengths(measured, times, records, tangents, weights, sensitivities, middle, lengths):
-    """The value and the gradient over `lengths` frames from the start, or from the middle in both directions."""
+    """The value, what every sample contributes to its deviation, and the gradient with its error, over `lengths` frames
+    from the start, or from the middle in both directions."""
 
     def until(n):
         cut = lambda x, axis: jax.lax.slice_in_dim(x, max(middle - n, 0), middle + n + 1, axis=axis)
         part = jax.tree.map(lambda x: cut(x, 1), records)
         reduce = lambda r, w: measured.reduce(cut(times, 0), r, w)
         value, slopes, _ = slopes_of(reduce, part, weights)
-        error = measured.samples.error_of_sum(weights * (slopes - jnp.sum(weights * slopes)))
+        own = weights * (slopes - jnp.sum(weights * slopes))
         tangent = jax.tree.map(lambda x: cut(x, 2), tangents)
         dynamical = dynamical_part(reduce, part, tangent)
         if sensitivities is None:
@@ -204,7 +212,7 @@ def _all_lengths(measured, times, records, tangents, weights, sensitivities, mid
             gradient = lambda w: dynamical(w) + thermodynamic(w)
         return (
             value,
-            error,
+            own,
             gradient(weights),
             infinitesimal_jackknife(gradient, weights, measured.samples.error_of_sum),
         )
@@ -232,6 +240,19 @@ def _decay(times, curve, error, tail):
     """The time of the frame after the last at which the curve is, by two standard errors, beyond `tail`."""
     last = jnp.max(jnp.where(jnp.abs(curve) - 2 * error > tail, jnp.arange(1, len(curve) + 1), 0))
     return jnp.where(last < len(curve), times[jnp.minimum(last, len(curve) - 1)], jnp.inf)
+
+
+def _settled(horizons, value, own, threshold, samples):
+    """The first horizon of which no later value differs by `threshold` standard errors of the difference."""
+
+    def changes(k):
+        error = jax.vmap(samples.error_of_sum)(own - own[k])
+        later = jnp.arange(len(value)) > k
+        return jnp.any(later & (jnp.abs(value - value[k]) > threshold * error))
+
+    # one after the other: all pairs of lengths at once are many
+    still = jax.lax.map(changes, jnp.arange(len(value)))  # never of the last
+    return horizons[jnp.max(jnp.where(still, jnp.arange(1, len(value) + 1), 0))]
 
 
 def _exponents(horizons, growth):
