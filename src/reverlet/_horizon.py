@@ -55,7 +55,7 @@ class GradientHorizon(eqx.Module):
     decay: Float[Array, ""]
     """When the correlation function has decayed, ps; infinite where it has not within the longest horizon."""
     settled: Float[Array, ""]
-    """The first horizon after which the value changes no more, as far as its noise can tell, ps; the longest, if none."""
+    """The first horizon after which the value changes no more than its noise, ps; the longest where none is."""
     growth: Float[Array, " horizons"]
     """The mean logarithm of how much a small random perturbation has grown."""
     growth_error: Float[Array, " horizons"]
