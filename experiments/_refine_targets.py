@@ -50,7 +50,10 @@ class Aim:
         return rv.SquaredDistance(water.low, jnp.asarray(self.spectrum, like), jnp.asarray(scale, like))
 
     def bands(self, distance: rv.SquaredDistance, wavenumbers: Float[Array, " k"]) -> Float[Array, "bands k"]:
-        """What scales the deviations of every band in its part of the distance: those of others count nothing."""
+        """What scales the deviations of every band in its part of the distance: those of others count nothing.
+
+        One loss of the whole spectrum has one gradient, that of the band which is furthest off.
+        """
         within = [(wavenumbers >= low) & (wavenumbers < high) for low, high in itertools.pairwise(BANDS)]
         return jnp.where(jnp.stack(within), distance.scale, 1e12 * distance.scale)
 
@@ -73,12 +76,15 @@ def _products(rows: np.ndarray) -> float:
 
 
 def spectrum_part(
-    aim: Aim, distance: rv.SquaredDistance, water: NeuralWater, system: rv.System, starts: rv.Samples, gradient: str
+    distance: rv.SquaredDistance,
+    scales: Float[Array, "losses k"],
+    water: NeuralWater,
+    system: rv.System,
+    starts: rv.Samples,
+    gradient: str,
 ) -> Part:
-    """Of the bands of the spectrum along trajectories from one sample of every chain; `gradient`, total or dynamical.
-
-    One loss of the whole spectrum has one gradient, that of the band which is furthest off.
-    """
+    """Of the spectrum, for each of the scales of its deviations a loss, along trajectories from one sample of every
+    chain; `gradient`, total or dynamical."""
 
     def of_band(scale):
         band = eqx.tree_at(lambda d: d.scale, distance, scale)
@@ -87,7 +93,7 @@ def spectrum_part(
         by_chain = jax.tree.map(jnp.add, dynamical, thermodynamic) if gradient == "total" else dynamical
         return Part(estimate.value, by_chain)
 
-    return jax.vmap(of_band)(aim.bands(distance, water.low.wavenumbers))
+    return jax.vmap(of_band)(scales)
 
 
 def pressure_part(aim: Aim, water: NeuralWater, system: rv.System, frames: rv.Samples, chains: int) -> Part:

@@ -75,12 +75,14 @@ def fit(
     arrays = lambda model: eqx.filter(model, eqx.is_inexact_array)
     unravel, moves = ravel_pytree(arrays(start))[1], moving(config.trainable, arrays(start))
     adam, distance = config.method == "adam", aim.distance(water)
+    # Adam follows the sum, for which one gradient is enough
+    scales = distance.scale[None] if adam else aim.bands(distance, water.low.wavenumbers)
 
     def measured(surface, chains, key):
         frames, starts, chains = water.draw(surface, chains, key)
         system, parts = water.system(surface), {}
         if "ir" in config.targets.split(","):
-            parts["ir"] = spectrum_part(aim, distance, water, system, starts, config.gradient)
+            parts["ir"] = spectrum_part(distance, scales, water, system, starts, config.gradient)
         if "density" in config.targets.split(","):
             parts["density"] = pressure_part(aim, water, system, frames, config.trajectories)
         return {name: Part(p.loss, jax.tree.map(jnp.multiply, moves, p.by_chain)) for name, p in parts.items()}, chains

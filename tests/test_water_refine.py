@@ -70,7 +70,8 @@ def test_gradient_of_the_spectral_loss_is_that_of_differences(liquid):
     nu = np.asarray(water.low.wavenumbers)
     aim = Aim(1e3 * np.exp(-(((nu - 1500) / 500) ** 2)), 10.0, 0.0, 1000.0)
     distance = aim.distance(water)
-    of = lambda n: spectrum_part(aim, distance, water, water.system(n), starts, "dynamical")
+    scales = aim.bands(distance, water.low.wavenumbers)
+    of = lambda n: spectrum_part(distance, scales, water, water.system(n), starts, "dynamical")
     bands = eqx.filter_jit(of)(network)
     assert len(bands.loss) == 3
     part = jax.tree.map(lambda x: jnp.sum(x, axis=0), bands)
