@@ -213,3 +213,37 @@ def test_exploded_chain():
     sampler = rv.LangevinBAOAB(94.4, 1.0, dt=0.2, num_steps=100)
     with pytest.raises(FloatingPointError, match=r"\d of 2 samples come from chains that exploded: sample \d"):
         sampler.sample(SYSTEM, STATE.repeat(2), 2, key=jax.random.key(0))
+
+
+def other_units():
+    """Calls with units that are not ours, or arguments in another order, and what they are told."""
+    argon = {"sigma": 0.338, "epsilon": 0.893795, "cutoff": 1.0}
+    box = rv.OrthorhombicBox(jnp.full(3, 2.0))
+    water = rv.Topology.from_elements(["O", "H", "H"], molecules=[0, 0, 0])
+    times, dipoles = 0.5 * np.arange(400), np.cos(np.arange(1200.0)).reshape(400, 3)
+    key = jax.random.key(0)
+    return [
+        (lambda: rv.System(SWITCHED, argon_topology()), r"a potential, `LennardJones`; .* `rv\.System\(topology, pot"),
+        (
+            lambda: rv.System(argon_topology(), rv.LennardJones),
+            r"`potential` is .*such as `LennardJones\(\.\.\.\)`|wanted",
+        ),
+        (lambda: rv.LennardJones(**{**argon, "sigma": 3.38}), "Lengths are in nm: 3.38 Å are 0.338"),
+        (lambda: run(system=rv.System(argon_topology(), rv.LennardJones(3.4, 1.0, cutoff=10.0))), "10 Å are 1"),
+        (lambda: rv.fcc("Ar", 3, density=1.374), r"`1\.374 \* rv\.units\.GRAM_PER_CUBIC_CENTIMETER`, and of a gas `sp"),
+        (
+            lambda: rv.pack(water, np.zeros((3, 3)), 8, density=1.0, key=key),
+            r"`1 \* rv\.units\.GRAM.* of a gas a `box`",
+        ),
+        (lambda: run(dt=1.0, num_steps=20), "Times are in ps: 1 fs are 0.001"),
+        (lambda: rv.infrared(times, dipoles, 8.0, 300.0), r"resolves no more than 33\.36 1/cm; .*0\.5 fs are 0\.0005"),
+        (lambda: rv.expectation(rv.Temperature, SYSTEM, None), r"`samples` is None"),
+        (lambda: rv.pack(water, np.zeros((3, 3)), 8, box=box, key=0), r"such as `jax\.random\.key\(0\)`"),
+    ]
+
+
+@pytest.mark.parametrize("number", range(len(other_units())))
+def test_other_units_and_orders(number):
+    call, match = other_units()[number]
+    with pytest.raises((TypeError, ValueError, rv.SimulationError), match=f"(?s){match}"):
+        call()

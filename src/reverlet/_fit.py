@@ -30,6 +30,7 @@ from ._fingerprint import Fingerprint
 from ._misc import require_callable, require_count, require_flag, require_instance, require_key
 from ._per_parameter import Pick, mapped, picked, positive_leaves
 from ._printing import described
+from ._progress import Bar
 from ._verdict import SimulationError
 
 M = TypeVar("M", bound=PyTree)
@@ -76,6 +77,7 @@ def fit(
     checkpoint: str | os.PathLike | None = None,
     resume: str | os.PathLike | None = None,
     accept_changes: bool = False,
+    progress: bool = True,
 ) -> FitState[M]:
     """Minimizes a loss by gradient descent; measure, compare, adapt, repeat.
 
@@ -106,6 +108,7 @@ def fit(
     - `accept_changes`: whether to go on from a checkpoint with other learning rates, another key or other fields of the
       model than it was written with, which is refused otherwise. `FitState.changes` tells of it. So a fit that exploded
       goes on: with smaller learning rates, from the checkpoint or from the one before it.
+    - `progress`: whether to show on a terminal how much is done, and how long the rest will take.
 
     **Returns:** the state after `num_steps` updates.
 
@@ -140,6 +143,7 @@ def fit(
         resume=resume,
         accept_changes=accept_changes,
         retreats=retreats,
+        progress=progress,
     )
 
 
@@ -201,6 +205,7 @@ def descend(
     resume: str | os.PathLike | None,
     accept_changes: bool,
     retreats: int = 0,
+    progress: bool = False,
     beside: PyTree = None,
     ended: Callable[[FitState], bool] = lambda state: False,
     grow: Callable[[set[str]], PyTree] | None = None,
@@ -233,14 +238,17 @@ def descend(
                     f"`num_steps` is {num_steps}, but {source} has {state.step} updates already; wanted at least as"
                     " many, those included."
                 )
-        for step in range(state.step, num_steps):
-            if ended(state):
-                break
-            state = _next_of(state, update, moved.to_model, jax.random.fold_in(key, step), retreats)
-            if written is not None:
-                _save(written, state, fingerprint)
-            if callback is not None:
-                callback(state)
+        first = state.step
+        with Bar("fit", num_steps - first, progress) as bar:
+            for step in range(first, num_steps):
+                if ended(state):
+                    break
+                state = _next_of(state, update, moved.to_model, jax.random.fold_in(key, step), retreats)
+                if written is not None:
+                    _save(written, state, fingerprint)
+                bar.update(state.step - first)
+                if callback is not None:
+                    callback(state)
     return state
 
 

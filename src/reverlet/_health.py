@@ -195,4 +195,5 @@ def _describe_explosion(describe, kinetic, reach, bad, failure, dt, save_every, 
         f" {kinetic[frame]:.6g} kJ/mol, after {kinetic[before]:.6g} at step {before * int(save_every)} and"
         f" {kinetic[0]:.6g} at the start. Wanted an energy that stays near its first value: try a shorter time step,"
         " better equilibrated positions, or look at what the parameters have become."
+        f"{'' if dt < 0.05 else f' Times are in ps: {float(dt):.6g} fs are {float(dt) / 1000:.6g}.'}"
     )

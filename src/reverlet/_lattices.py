@@ -4,8 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike
 
+from . import units
 from ._box import OrthorhombicBox
-from ._misc import require_count, require_instance, require_number, require_positive
+from ._misc import is_concrete, require_count, require_instance, require_number, require_positive
 from ._state import State
 from ._topology import Topology
 
@@ -51,6 +52,15 @@ def diamond(
     return _crystal(element, cells, np.concatenate([_FCC, _FCC + 0.25]), density, spacing)
 
 
+def require_dense(density: ArrayLike, instead: str) -> None:
+    """Refuses a density (u/nm³) that is a gas's, but a liquid's if it were in g/cm³."""
+    if is_concrete(density) and float(np.asarray(density)) < 0.05 * units.GRAM_PER_CUBIC_CENTIMETER:
+        raise ValueError(
+            f"`density` is {float(np.asarray(density)):.6g} u/nm³, that of a gas; if it is in g/cm³, wanted"
+            f" `{float(np.asarray(density)):.6g} * rv.units.GRAM_PER_CUBIC_CENTIMETER`, and of a gas {instead}."
+        )
+
+
 def _crystal(element, cells, sites, density, spacing):
     require_instance("element", element, str)
     numbers = (cells,) * 3 if not isinstance(cells, Sequence) or isinstance(cells, str) else tuple(cells)
@@ -65,6 +75,8 @@ def _crystal(element, cells, sites, density, spacing):
     name, given, unit = ("spacing", spacing, "nm") if density is None else ("density", density, "u/nm³")
     require_number(name, given)
     require_positive(name, given, unit)
+    if density is not None:
+        require_dense(density, "`spacing`")
     corners = np.stack(np.meshgrid(*map(np.arange, numbers), indexing="ij"), axis=-1).reshape(-1, 1, 3)
     inside = (corners + sites).reshape(-1, 3)
     topology = Topology.from_elements([element] * len(inside))

@@ -11,6 +11,7 @@ from ._misc import is_concrete, require_count, require_instance, require_number,
 from ._neighbors import Neighbors, Wear
 from ._potential import energy_of
 from ._printing import described
+from ._progress import Bar
 from ._state import State
 from ._system import System
 
@@ -51,10 +52,18 @@ class _Walk(NamedTuple):
     downhill: Int[Array, ""]
     num_steps: Int[Array, ""]
     nudged: Bool[Array, ""]
+    fresh: Bool[Array, ""]
+    """Whether forces have not been evaluated yet: they are in the loop alone, where they are compiled once."""
 
 
 def minimize(
-    system: System, state: State, *, max_steps: int = 10_000, tolerance: float = 10.0, max_move: float = 0.01
+    system: System,
+    state: State,
+    *,
+    max_steps: int = 10_000,
+    tolerance: float = 10.0,
+    max_move: float = 0.01,
+    progress: bool = True,
 ) -> Minimum:
     """Moves atoms downhill in energy until all forces are small (FIRE), in the box that is given.
 
@@ -64,7 +73,8 @@ def minimize(
     same directions, and go on from there if forces point further away: so a straight angle is left, which has no force
     whatever its energy. Of a flatter saddle the forces may be small enough all the same. The result has no derivative.
 
-    **Arguments:** `tolerance`, the largest force on an atom that is small enough, kJ/mol/nm; `max_move`, nm.
+    **Arguments:** `tolerance`, the largest force on an atom that is small enough, kJ/mol/nm; `max_move`, nm;
+    `progress`, whether to show on a terminal how many of `max_steps` are done.
 
     **Errors:** `ValueError` for numbers that are not positive, and a state that does not fit the system;
     `SimulationError` where energy or forces are not finite in the end, with the nearest two atoms, and for neighbor
@@ -81,25 +91,47 @@ def minimize(
     require_positive("max_move", max_move, "nm")
     state = system.check_shape_and_cutoff(state)
     dtype = state.positions.dtype
-    numbers = (jnp.asarray(max_steps), jnp.asarray(tolerance, dtype), jnp.asarray(max_move, dtype))
-    end, energy, largest = _descend(*jax.lax.stop_gradient((system, state, *numbers)))
+    numbers = (jnp.asarray(tolerance, dtype), jnp.asarray(max_move, dtype))
+    system, state, *numbers = jax.lax.stop_gradient((system, state, *numbers))
+    with Bar("minimize", int(max_steps), progress) as bar:
+        end = _begin(system, state, numbers[1])
+        for number in bar.parts((system, state, *numbers)):
+            end, energy, largest = _descend(system, state.box, end, jnp.asarray(bar.done + number), *numbers)
+            bar.update(bar.done + number, f"{float(largest):.3g} kJ/mol/nm" if bar.shown else "")
+            if bar.shown and (float(largest) <= tolerance or not jnp.isfinite(largest)):
+                break
     relaxed = eqx.tree_at(lambda s: s.positions, state, end.positions)  # unchecked: the next line tells why it fails
-    minimum = Minimum(relaxed, energy, largest, end.num_steps, largest <= tolerance)
+    minimum = Minimum(relaxed, energy, largest, end.num_steps, jnp.asarray(largest <= tolerance))
     minimum = check_wear(system.search, end.wear, guard=minimum)
     minimum = check_energies(relaxed, energy, guard=minimum)
     return check_forces(relaxed, end.forces, guard=minimum)
 
 
 @eqx.filter_jit
-def _descend(system, state, max_steps, tolerance, max_move):
-    """The last step, its energy, and the largest force there."""
+def _begin(system, state, max_move):
+    """Where the walk begins."""
     box, dtype = state.box, state.positions.dtype
+    x = _apart(state.positions, box, max_move)
+    neighbors = system.find_neighbors(x, box)
+    number = lambda value: jnp.asarray(value, dtype)
+    wear = Wear.none(dtype) if neighbors is None else Wear.none(dtype).and_of(x, box, neighbors)
+    still, no = jnp.zeros_like(x), jnp.array(False)
+    return _Walk(
+        x, still, still, neighbors, wear, number(_START), number(_MIXING), jnp.array(0), jnp.array(0), no, ~no
+    )  # fmt: skip
+
+
+@eqx.filter_jit
+def _descend(system, box, walk, max_steps, tolerance, max_move):
+    """The last step up to so many, its energy, and the largest force there."""
     forces = lambda x, neighbors: system.potential.forces(x, box, neighbors=neighbors)
 
     def goes_on(walk):
         # a force that is not a number ends it as well
         largest = _largest(walk.forces)
-        return (walk.num_steps < max_steps) & ((largest > tolerance) | ((largest <= tolerance) & ~walk.nudged))
+        return walk.fresh | (walk.num_steps < max_steps) & (
+            (largest > tolerance) | ((largest <= tolerance) & ~walk.nudged)
+        )
 
     def step(walk):
         # limited before it is squared: where atoms overlap a force has no square in float32
@@ -113,8 +145,9 @@ def _descend(system, state, max_steps, tolerance, max_move):
         v = jnp.where(slope > 0, walk.velocities, 0) + dt * f
         v = (1 - mixing) * v + mixing * f * jnp.sqrt(jnp.sum(v**2) / jnp.maximum(jnp.sum(f**2), 1e-30))
         v = _limited(v, max_move / dt)
-        rests = _largest(walk.forces) <= tolerance  # once only: see `goes_on`
-        moves = jnp.where(rests, 0.01 * max_move * _directions(v), dt * v)
+        dt, mixing = jnp.where(walk.fresh, walk.dt, dt), jnp.where(walk.fresh, walk.mixing, mixing)
+        rests = (_largest(walk.forces) <= tolerance) & ~walk.fresh  # once only: see `goes_on`
+        moves = jnp.where(rests, 0.01 * max_move * _directions(v), dt * v)  # none at first, since forces are zero
         x = walk.positions + moves
         neighbors = walk.neighbors
         if neighbors is not None:
@@ -123,19 +156,11 @@ def _descend(system, state, max_steps, tolerance, max_move):
         f = forces(x, neighbors)
         stays = rests & ~(jnp.sum(f * moves) > 0)
         x, f = jnp.where(stays, walk.positions, x), jnp.where(stays, walk.forces, f)
-        num_steps = walk.num_steps + jnp.where(stays, 0, 1)
+        num_steps = walk.num_steps + jnp.where(stays | walk.fresh, 0, 1)
         v = jnp.where(rests, 0, v)
-        return _Walk(x, v, f, neighbors, wear, dt, mixing, downhill, num_steps, walk.nudged | rests)
+        return _Walk(x, v, f, neighbors, wear, dt, mixing, downhill, num_steps, walk.nudged | rests, jnp.array(False))
 
-    x = _apart(state.positions, box, max_move)
-    neighbors = system.find_neighbors(x, box)
-    number = lambda value: jnp.asarray(value, dtype)
-    wear = Wear.none(dtype) if neighbors is None else Wear.none(dtype).and_of(x, box, neighbors)
-    start = _Walk(
-        x, jnp.zeros_like(x), forces(x, neighbors), neighbors, wear, number(_START), number(_MIXING), jnp.array(0),
-        jnp.array(0), jnp.array(False),
-    )  # fmt: skip
-    end = jax.lax.while_loop(goes_on, step, start)
+    end = jax.lax.while_loop(goes_on, step, walk)
     return end, energy_of(system.potential, end.positions, box, end.neighbors), _largest(end.forces)
 
 

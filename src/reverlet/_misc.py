@@ -61,7 +61,8 @@ def require_instance(name: str, x: Any, classes: Any) -> None:
     """Refuses what is of no class of these: one, or a union."""
     if not isinstance(x, classes):
         wanted = " or ".join("None" if c is NoneType else f"`{c.__name__}`" for c in get_args(classes) or (classes,))
-        raise TypeError(f"`{name}` is {_described(x)}; wanted an instance of {wanted}.")
+        meant = f", such as `{x.__name__}(...)`" if isinstance(x, type) and issubclass(x, classes) else ""
+        raise TypeError(f"`{name}` is {_described(x)}; wanted an instance of {wanted}{meant}.")
 
 
 def require_callable(name: str, x: Any, example: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ._box import AbstractBox, OpenBox, OrthorhombicBox, require_known
+from ._lattices import require_dense
 from ._minimize import minimize
 from ._misc import (
     as_array,
@@ -50,6 +51,7 @@ def pack(
     density: float | None = None,
     box: AbstractBox | None = None,
     contact: float = 0.2,
+    progress: bool = True,
     key: PRNGKeyArray,
 ) -> tuple[Topology, State]:
     """A box of molecules to start from: on a lattice, turned at random, then moved apart until none overlap.
@@ -61,6 +63,7 @@ def pack(
     **Arguments:** `molecule` and its `positions` (nm), or several of both; `num`, how many of each; `density` (u/nm³,
     so `1.0 * units.GRAM_PER_CUBIC_CENTIMETER`) for a cube, or a periodic `box` of any shape; `contact`, how far atoms
     of different molecules are moved apart (nm). A larger one helps large atoms, a smaller one high densities.
+    `progress`, as for `minimize`.
 
     **Errors:** `ValueError` for numbers and shapes that do not fit together, unless exactly one of `density` and `box`
     is given, and where some atoms of different molecules stay nearer than 0.8 contacts, as at too high a density.
@@ -95,16 +98,17 @@ def pack(
             " molecules, or a lower density."
         )
 
-    start = _placed(shapes, numbers, box, key)
-    own, search = _unit_pairs(topologies, numbers), None
-    lengths = jnp.linalg.norm(start[own[:, 0]] - start[own[:, 1]], axis=1)
-    springs = HarmonicBond(own, jnp.full(len(own), 1e5, start.dtype), lengths, kinds=jnp.arange(len(own)))
+    # what is done once is done in NumPy: JAX would compile every line of it
+    placed, own, search = _placed(shapes, numbers, box, key), np.asarray(_unit_pairs(topologies, numbers)), None
+    start, lengths = jnp.asarray(placed), np.linalg.norm(placed[own[:, 0]] - placed[own[:, 1]], axis=1)
+    springs = HarmonicBond(own, np.full(len(own), 1e5, placed.dtype), lengths, kinds=np.arange(len(own)))
     soft = lambda distance: Excluding(_Soft(distance), own, topology.num_atoms)
     if topology.num_atoms >= _MANY_ATOMS:
         search = CellList.fit(start, box, cutoff=contact, room=2.0)
     state = State(start, jnp.zeros_like(start), box)
-    relaxed = minimize(System(topology, springs + soft(contact), search=search), state, max_steps=2000).state.positions
-    packed = _rigid(shapes, numbers, relaxed)
+    system = System(topology, springs + soft(contact), search=search)
+    relaxed = minimize(system, state, max_steps=2000, progress=progress).state.positions
+    packed = jnp.asarray(_rigid(shapes, numbers, np.asarray(relaxed)))
     overlap = System(topology, soft(0.8 * contact), search=search).potential_energy(packed, box)
     if not overlap == 0:
         raise ValueError(
@@ -115,28 +119,29 @@ def pack(
     return topology, State(packed, jnp.zeros_like(packed), box)
 
 
-def _placed(shapes: list[Array], numbers: list[int], box: AbstractBox, key: PRNGKeyArray) -> Float[Array, "atoms 3"]:
+def _placed(shapes: list[Array], numbers: list[int], box: AbstractBox, key: PRNGKeyArray) -> np.ndarray:
     """The molecules on a lattice, kinds mixed and turned at random."""
     lattice_key, turn_key = jax.random.split(key)
-    centers = _lattice(sum(numbers), box, lattice_key)
+    centers = np.asarray(_lattice(sum(numbers), box, lattice_key))
     rotations = _rotations(sum(numbers), shapes[0].dtype, turn_key)
     places, first = [], 0
     for x, n in zip(shapes, numbers, strict=True):
         which = slice(first, first + n)
-        turned = jnp.einsum("mij,aj->mai", rotations[which], x - jnp.mean(x, axis=0))
+        x = np.asarray(x)
+        turned = np.einsum("mij,aj->mai", rotations[which], x - np.mean(x, axis=0))
         places.append((turned + centers[which, None]).reshape(-1, 3))
         first += n
-    return jnp.concatenate(places)
+    return np.concatenate(places)
 
 
-def _rigid(shapes: list[Array], numbers: list[int], relaxed: Float[Array, "atoms 3"]) -> Float[Array, "atoms 3"]:
+def _rigid(shapes: list[Array], numbers: list[int], relaxed: np.ndarray) -> np.ndarray:
     """The shapes that were given, where the springs have taken them."""
     places, first = [], 0
     for x, n in zip(shapes, numbers, strict=True):
         moved = relaxed[first : first + n * len(x)].reshape(n, len(x), 3)
-        places.append(jax.vmap(_superposed, (None, 0))(x, moved).reshape(-1, 3))
+        places.append(_superposed(np.asarray(x), moved).reshape(-1, 3))
         first += n * len(x)
-    return jnp.concatenate(places)
+    return np.concatenate(places)
 
 
 def _box_for(topology: Topology, density: float | None, box: AbstractBox | None) -> AbstractBox:
@@ -146,6 +151,7 @@ def _box_for(topology: Topology, density: float | None, box: AbstractBox | None)
         return box
     if density is not None and box is None:
         require_positive("density", density, "u/nm³")
+        require_dense(density, "a `box`")
         return OrthorhombicBox(jnp.full(3, (jnp.sum(topology.masses) / density) ** (1 / 3)))
     raise ValueError(
         f"`density` is {density} and `box` is {'missing' if box is None else 'given'}; wanted exactly one of them."
@@ -164,16 +170,16 @@ def _lattice(num: int, box: AbstractBox, key: PRNGKeyArray) -> Float[Array, "mol
     return jax.random.permutation(key, fractions)[:num] @ box.vectors
 
 
-def _rotations(num: int, dtype, key: PRNGKeyArray) -> Float[Array, "molecules 3 3"]:
+def _rotations(num: int, dtype, key: PRNGKeyArray) -> np.ndarray:
     """Uniformly distributed, from quaternions."""
-    q = jax.random.normal(key, (num, 4), dtype)
-    w, x, y, z = (q / jnp.linalg.norm(q, axis=1, keepdims=True)).T
+    q = np.asarray(jax.random.normal(key, (num, 4), dtype))
+    w, x, y, z = (q / np.linalg.norm(q, axis=1, keepdims=True)).T
     rows = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
         [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
         [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
     ]
-    return jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=-2)
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
 def _unit_pairs(topologies: list[Topology], numbers: list[int]) -> Int[Array, "pairs 2"]:
@@ -182,10 +188,11 @@ def _unit_pairs(topologies: list[Topology], numbers: list[int]) -> Int[Array, "p
     return Topology.concatenate([t.repeat(n) for t, n in zip(whole, numbers, strict=True)]).intramolecular_pairs()
 
 
-def _superposed(shape: Float[Array, "atoms 3"], onto: Float[Array, "atoms 3"]) -> Float[Array, "atoms 3"]:
-    """A rigid shape, moved and turned to be as near as it can (W. Kabsch, Acta Cryst. A 32, 922 (1976))."""
-    centered, center = shape - jnp.mean(shape, axis=0), jnp.mean(onto, axis=0)
-    u, _, v = jnp.linalg.svd(centered.T @ (onto - center))
+def _superposed(shape: np.ndarray, onto: np.ndarray) -> np.ndarray:
+    """A rigid shape, moved and turned to be as near as it can to each of several (W. Kabsch, Acta Cryst. A 32, 922
+    (1976))."""
+    centered, center = shape - np.mean(shape, axis=0), np.mean(onto, axis=1, keepdims=True)
+    u, _, v = np.linalg.svd(centered.T @ (onto - center))
     # no reflection: a molecule keeps its handedness
-    sign = jnp.ones(3, shape.dtype).at[2].set(jnp.sign(jnp.linalg.det(u @ v)))
-    return centered @ (u * sign) @ v + center
+    u[:, :, 2] *= np.sign(np.linalg.det(u @ v))[:, None]
+    return centered @ u @ v + center

@@ -199,7 +199,13 @@ def _spectrum(make, times, series, wavenumbers, window, unit) -> Spectrum:
     own = frames // number
     pieces = jnp.asarray(series[:, : number * own].reshape(-1, own, *series.shape[2:]), float)
     if wavenumbers is None:
-        highest = min(_HIGHEST, math.pi / step / units.WAVENUMBER)
+        resolved = math.pi / step / units.WAVENUMBER
+        if resolved < 100:
+            raise ValueError(
+                f"`times` are {step:.6g} ps apart, which resolves no more than {resolved:.4g} 1/cm; wanted them in ps:"
+                f" {step:.6g} fs are {step / 1000:.6g}. If they are, say which `wavenumbers`."
+            )
+        highest = min(_HIGHEST, resolved)
         wavenumbers = wavenumber_grid(highest, step=step, num_lags=lags, zero_padding=2)
     require_wavenumbers(wavenumbers)
     waves = jnp.asarray(wavenumbers, float)

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from ._box import AbstractBox, require_one_image
 from ._dipole import AbstractDipole, AbstractPolarizability
-from ._fields import AbstractChecked
+from ._fields import AbstractChecked, Rule, instance
 from ._health import check_energies, check_wear
 from ._misc import cast_floats, is_concrete, require_float, require_instance, require_resolved
 from ._neighbors import AbstractNeighborSearch, Neighbors, Wear
@@ -26,6 +26,18 @@ class Surfaces(AbstractChecked):
     polarizability: AbstractPolarizability | None = None
 
 
+def _topology() -> Any:
+    def require(name, x):
+        if isinstance(x, AbstractPotential):
+            raise TypeError(
+                f"`{name}` of `System` is a potential, `{type(x).__name__}`; wanted the topology first:"
+                " `rv.System(topology, potential)`."
+            )
+        require_instance(name, x, Topology)
+
+    return Rule(lambda x: x, require)
+
+
 class System(AbstractChecked):
     """Atoms and the surfaces they move on and are seen by.
 
@@ -36,8 +48,8 @@ class System(AbstractChecked):
     potential reaches.
     """
 
-    topology: Topology
-    potential: AbstractPotential
+    topology: Topology = _topology()
+    potential: AbstractPotential = instance(AbstractPotential)
     dipole: AbstractDipole | None = None
     polarizability: AbstractPolarizability | None = None
     search: AbstractNeighborSearch | None = None
@@ -178,4 +190,5 @@ def _describe_cutoff(cutoff, half):
     return (
         f"The cutoff is {float(cutoff):.6g} nm; wanted at most half the smallest height of the box, which is"
         f" {float(half):.6g} nm here. Use a cutoff up to that, or a larger box."
+        f"{'' if cutoff < 3 else f' Lengths are in nm: {float(cutoff):.6g} Å are {float(cutoff) / 10:.6g}.'}"
     )

@@ -154,6 +154,15 @@ class LennardJones(AbstractSpeciesPairPotential):
     truncation: AbstractTruncation = checked(truncation_rule(), default=None, kw_only=True)
     has_mixing_rule: ClassVar[bool] = True
 
+    def __check_init__(self):
+        # of one species: among several are dummies that have any
+        if is_concrete(self.sigma) and self.sigma.ndim == 0 and float(self.sigma) > self.cutoff:
+            raise ValueError(
+                f"`sigma` is {float(self.sigma):.6g} nm, longer than the cutoff, {self.cutoff:.6g} nm; wanted a shorter"
+                f" one, or a longer cutoff. Lengths are in nm: {float(self.sigma):.6g} Å are"
+                f" {float(self.sigma) / 10:.6g}."
+            )
+
     def pair_energy(self, r2, i, j):
         sigma = self.of_pair(self.sigma, i, j)
         epsilon = self.of_pair(self.epsilon, i, j, lambda a, b: jnp.sqrt(a * b))

@@ -229,13 +229,20 @@ class AbstractSampler(AbstractChecked):
 
     @abc.abstractmethod
     def sample(
-        self, system: System, chains: State | Chains, num_samples: int, *, key: PRNGKeyArray
+        self,
+        system: System,
+        chains: State | Chains,
+        num_samples: int,
+        *,
+        progress: bool = True,
+        key: PRNGKeyArray,
     ) -> tuple[Samples, Chains]:
         """Runs many chains at once, and keeps `num_samples` configurations of all together.
 
         **Arguments:** `chains`, where they start: what an earlier call returned, to go on; or states whose leaves lead
         with `chains` (see `State.repeat`). `num_samples`, a multiple of the number of chains: every chain gives the
-        same number. All samples of one instant come first.
+        same number. All samples of one instant come first. `progress`: whether to show on a terminal how much is done,
+        and how long the rest will take.
 
         **Returns:** the samples, and the chains to go on from.
 

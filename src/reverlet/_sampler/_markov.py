@@ -1,5 +1,5 @@
 import abc
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import diffrax
 import equinox as eqx
@@ -15,6 +15,7 @@ from .._fields import AbstractChecked
 from .._health import check_energies, check_wear, explosion_limit, reach_of, too_far_out
 from .._misc import furthest, is_concrete, require_instance, require_key
 from .._neighbors import Neighbors, Wear
+from .._progress import Bar
 from .._solver import Drift, Kick
 from .._state import State
 from .._system import System
@@ -61,6 +62,8 @@ class AbstractMarkovSampler(AbstractSampler):
     num_steps: AbstractVar[int]
     """Between two samples of a chain."""
     mesh: AbstractVar[Mesh | None]
+    goes_on_exactly: ClassVar[bool] = True
+    """Whether rounds in parts are the same as at once."""
 
     @property
     @abc.abstractmethod
@@ -71,10 +74,26 @@ class AbstractMarkovSampler(AbstractSampler):
     def advance(self, system: System, chains: Chains, rounds: int, key: PRNGKeyArray) -> Advanced:
         """Runs all chains for so many rounds of `num_steps`. Nothing of it carries a derivative."""
 
-    def sample(self, system, chains, num_samples, *, key):
+    def sample(self, system, chains, num_samples, *, progress=True, key):
         require_instance("system", system, System)
         require_key("key", key)
         chains, rounds = as_chains(chains, num_samples)
+        parts = []
+        with Bar("sample", rounds, progress and self.goes_on_exactly) as bar:
+            for number in bar.parts((self, system, chains, key)):
+                try:
+                    samples, chains = self._sample(system, chains, number, key)
+                except SimulationError as error:
+                    if error.samples is not None:
+                        error.samples = _joined([*parts, error.samples])
+                    elif parts and error.chains is not None:
+                        error.samples = _joined(parts)
+                    raise
+                parts.append(samples)
+                bar.update(bar.done + number)
+        return _joined(parts), chains
+
+    def _sample(self, system, chains, rounds, key):
         if self.mesh is not None and require_samples(chains.states, self.mesh) % self.mesh.size != 0:
             size = self.mesh.size
             raise ValueError(
@@ -118,6 +137,14 @@ class AbstractMarkovSampler(AbstractSampler):
         # once more: the compiler may spread what was cut out of arrays that every device has, and a loop that goes on
         # from there is compiled twice; of several processes none could write it
         return replicate(fine, self.mesh)
+
+
+def _joined(parts):
+    if len(parts) == 1:
+        return parts[0]
+    own = [(s.states, s.log_density, s.chain) for s in parts]
+    states, density, chain = jax.tree.map(lambda *x: jnp.concatenate(x), *own)
+    return Samples(states, density, chain, parts[0].ensemble)
 
 
 class AbstractFlowSampler(AbstractMarkovSampler):
@@ -276,6 +303,7 @@ def _describe_explosion(bad, energies, kinetic, reach):
     return (
         f"{np.sum(bad)} of {bad.size} samples come from chains that exploded: sample {k} has a potential energy of"
         f" {energies[k]:.6g} kJ/mol, a kinetic energy of {kinetic[k]:.6g} and atoms as far out as {reach[k]:.6g} nm."
-        " Chains explode when they start from overlapping atoms, when the time step is too long, or when parameters"
-        f" have run away; in {reach.dtype} atoms may be less than {furthest(reach.dtype):.6g} nm out."
+        " Chains explode when they start from overlapping atoms, when the time step is too long (times are in ps: 2 fs"
+        " are 0.002), or when parameters have run away;"
+        f" in {reach.dtype} atoms may be less than {furthest(reach.dtype):.6g} nm out."
     )

@@ -60,6 +60,8 @@ class OpenMMSampler(AbstractMarkovSampler):
             if self.platform not in known:
                 raise ValueError(f"`platform` is {self.platform!r}; wanted one of {', '.join(known)}.")
 
+    goes_on_exactly = False
+
     @property
     def ensemble(self):
         return NVT(self.temperature) if self.pressure is None else NPT(self.temperature, self.pressure)
