@@ -126,6 +126,12 @@ def test_of_independent_atoms_their_own_noise_says_all_with_less_of_it():
     assert np.all(error[1:] < np.std(of_all, axis=0)[1:] / np.sqrt(N))
 
 
+def test_noise_within_any_distance_is_all_noise():
+    far, of_all = rv.langevin.NoiseWithin(100.0), rv.langevin.AllNoise()
+    pair = [tangents(springs("chain"), FEEDBACKS["medium"], credit).tangents for credit in (far, of_all)]
+    np.testing.assert_allclose(*pair, rtol=1e-9, atol=1e-12)
+
+
 @eqx.filter_jit
 def gradient(feedback, credit, forward, observable=Moments()):
     system = springs("chain")

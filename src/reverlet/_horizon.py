@@ -105,6 +105,8 @@ def gradient_horizon(
     square root of their number. The noise is that of the gradient with all its cotangents: controls of
     `dynamics.adjoint` are left out.
 
+    Beyond the horizon, `rv.langevin.path_gradient` is one way; `docs/which-gradient.md` compares all there are.
+
     **Arguments:**
 
     - `observable`: must reduce to a scalar, over any number of frames. `samples`: at least two, independent.
