@@ -196,7 +196,7 @@ def test_diffusion_needs_trajectories():
     samples, _ = rv.LangevinBAOAB(94.4, 1.0, dt=0.002, num_steps=1).sample(
         SYSTEM, STATE.repeat(2), 2, key=jax.random.key(0)
     )
-    with pytest.raises(ValueError, match="pass `dynamics=rv.Dynamics"):  # noqa: RUF043
+    with pytest.raises(ValueError, match=r"wanted trajectories: `dynamics=rv\.Dynamics"):
         rv.expectation(rv.SelfDiffusion(), SYSTEM, samples)
     with pytest.raises(ValueError, match="wanted a scalar"):
         rv.expectation_gradients(rv.VACF(), SYSTEM, samples, dynamics=rv.Dynamics(dt=0.001, num_steps=1))
