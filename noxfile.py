@@ -150,6 +150,7 @@ def experiments(session: nox.Session) -> None:
         "refine_foundation",
         "cg_water",
         "pair_rdf",
+        "pair_temperatures",
         "gradient_horizon",
         "gradient_methods",
         "pretrain_water",

@@ -14,6 +14,7 @@ EXPERIMENTS = {
     "gradient_methods": "bias, noise and cost of every estimator of a gradient, side by side on small liquids",
     "lj_diffusion": "refine a Lennard-Jones potential until the liquid diffuses as it should",
     "pair_rdf": "learn a pair potential from g(r), through the dynamics, by reweighting and by inversion",
+    "pair_temperatures": "one pair potential for many temperatures, and how far each method's carries",
     "pretrain_water": "train a neural potential and a dipole surface of water on labels",
     "refine_foundation": "refine a published potential of many elements by the Raman line of diamond",
     "reversal_error": "how far back a trajectory can be walked, in floating point and on a lattice",

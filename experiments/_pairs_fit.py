@@ -165,8 +165,10 @@ class Reweighted:
     settling: int
     reach: float = 2.0
 
-    def fit(self, task: Task, model: Learned, states: rv.State, key: Any, folder: Folder) -> rv.FitState:
-        """By `rv.fit`; the first quarter of every simulation is left out."""
+    def fit(
+        self, task: Task, model: Learned, states: rv.State, key: Any, folder: Folder, name: str = "difftre"
+    ) -> rv.FitState:
+        """By `rv.fit`; the first quarter of every simulation is left out. `name`, of the files."""
         liquid, target, weights = task.liquid, _single(task.target), _single(task.weights)
 
         def loss_fn(model, carry, key):
@@ -189,7 +191,7 @@ class Reweighted:
             return -jnp.sum(jax.lax.stop_gradient(step) * model.coefficients), (ends, report)
 
         rate = lambda k: 1 / jnp.maximum(1, k - self.settling + 1)
-        return _fit(loss_fn, model, optax.sgd(rate), states, self.updates, key, folder, "difftre")
+        return _fit(loss_fn, model, optax.sgd(rate), states, self.updates, key, folder, name)
 
 
 def _fit(loss_fn, model, optimizer, carry, updates, key, folder, name) -> rv.FitState:

@@ -229,14 +229,17 @@ def _run_on(liquid, potential, states, steps, factor, see):
     return liquid.run(lambda point: potential, states, steps, factor=factor, record=record)
 
 
-def learned(c: Config, method: str, task: Task, states: rv.State, key: Any, folder: Folder) -> np.ndarray:
-    """What a method makes of the target: values of its table, kJ/mol."""
+def learned(
+    c: Config, method: str, task: Task, states: rv.State, key: Any, folder: Folder, name: str | None = None
+) -> np.ndarray:
+    """What a method makes of the target: values of its table, kJ/mol. `name`, of its files, by default the method's."""
+    name = name or method
     if method == "ibi":
         found = Inversion(c.simulations, c.steps).fit(task, states, key, folder)
         return np.asarray(found.potential.values, float)
     model, g, states = whitened(task, task.prior(), states, c.steps)
     if method == "difftre":
-        fitted = Reweighted(c.simulations, c.steps, c.settling).fit(task, model, states, key, folder)
+        fitted = Reweighted(c.simulations, c.steps, c.settling).fit(task, model, states, key, folder, name)
     else:
         fitted = Chunks(c.updates, c.chunk, c.rate).fit(task, model, states, g, key, folder)
     return np.asarray(fitted.model.values(), float)

@@ -57,6 +57,11 @@ def test_bad_input(flags, told, tmp_path, capsys):
     assert re.search(told, capsys.readouterr().err)
 
 
+def test_temperatures_that_are_not_trained_lie_between(tmp_path, capsys):
+    assert main(["pair_temperatures", "--unseen", "3", "--out", str(tmp_path / "run")]) == 2
+    assert "--unseen has 3.0; wanted temperatures between those of --temperature" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("target", ["lj", "family", "morse", "soft", "yukawa"])
 def test_targets(target):
     """The family has the strength of Lennard-Jones: 12-6 is that."""
