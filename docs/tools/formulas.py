@@ -8,6 +8,8 @@ from pathlib import Path
 
 from latex2mathml.converter import convert
 
+SIZED_ANGLE = re.compile(r"\\(?:big|Big|bigg|Bigg)[lr]?\\(?=[lr]angle)")
+"""The converter knows sizes of parentheses, and not of angles."""
 MARKED = re.compile(
     r'<(?:span|div) class="arithmatex">\\(?P<opening>[(\[])(?P<tex>.*?)\\[)\]]</(?:span|div)>', re.DOTALL
 )
@@ -17,11 +19,13 @@ def typeset(page: str) -> str:
     """A page of HTML with MathML in place of what the extension `arithmatex` marked."""
 
     def formula(found: re.Match) -> str:
-        tex = html.unescape(found["tex"])
-        if found["opening"] == "(":
-            return convert(tex, display="inline")
+        inline, tex = found["opening"] == "(", SIZED_ANGLE.sub(r"\\", html.unescape(found["tex"]))
+        made = convert(tex, display="inline" if inline else "block")
+        unknown = re.search(r">[^<]*(\\[a-zA-Z]+)", made)
+        if unknown:
+            raise ValueError(f"The converter does not know {unknown[1]}, in {tex}")
         # on a narrow page a long formula scrolls by itself
-        return f'<div style="overflow-x: auto">{convert(tex, display="block")}</div>'
+        return made if inline else f'<div style="overflow-x: auto">{made}</div>'
 
     return MARKED.sub(formula, page)
 
