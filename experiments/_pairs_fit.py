@@ -65,8 +65,8 @@ class Task:
     def prior(self) -> Learned:
         """The base, and curves that may be added."""
         centers = self.liquid.structure.centers
-        start = max(self.first, float(np.interp(0.1, self.target[0][: np.argmax(self.target[0])],
-                                                centers[: np.argmax(self.target[0])])))  # fmt: skip
+        rises = [np.interp(0.1, g[: np.argmax(g)], centers[: np.argmax(g)]) for g in self.target]
+        start = max(self.first, float(min(rises)))
         curves = hats(self.r, start, self.cutoff, self.spacing)
         number = jnp.zeros(curves.shape[1], jnp.float32)
         return Learned(number, _single(self.base()), _single(curves), self.first, self.cutoff)
