@@ -230,7 +230,7 @@ def test_refused_in_ase(monkeypatch):
 
     _calculator._class.cache_clear()
     monkeypatch.setitem(sys.modules, "ase", None)
-    with pytest.raises(ImportError, match=r"reverlet\[ase\]"):
+    with pytest.raises(ImportError, match="wanted `pip install ase`"):
         rv.ASECalculator(SYSTEM)
 
 
