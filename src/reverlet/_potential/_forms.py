@@ -155,9 +155,9 @@ class LennardJones(AbstractSpeciesPairPotential):
     has_mixing_rule: ClassVar[bool] = True
 
     def __check_init__(self):
-        # a slip of units; a tiny box may have a cutoff a little below sigma. Of one species: among several are dummies
-        # that have any
-        if is_concrete(self.sigma) and self.sigma.ndim == 0 and float(self.sigma) > 2 * self.cutoff:
+        # a slip of units; tiny boxes and ideal gases have cutoffs below sigma
+        # of one species: among several are dummies that have any
+        if is_concrete(self.sigma) and self.sigma.ndim == 0 and float(self.sigma) > max(1.0, 2 * self.cutoff):
             raise ValueError(
                 f"`sigma` is {float(self.sigma):.6g} nm, more than twice the cutoff, {self.cutoff:.6g} nm; wanted a"
                 f" shorter one, or a longer cutoff. Lengths are in nm: {float(self.sigma):.6g} Å are"
