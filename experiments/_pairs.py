@@ -203,7 +203,5 @@ def hats(knots: np.ndarray, start: float, cutoff: float, spacing: float) -> np.n
 def lattice(atoms: int, length: float) -> np.ndarray:
     """Atoms on sites of a face-centered cubic lattice, of which there are as many or more, (atoms, 3), nm."""
     cells = int(np.ceil((atoms / 4) ** (1 / 3) - 1e-9))
-    corners = np.stack(np.meshgrid(*[np.arange(cells)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
-    basis = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
-    sites = (corners + basis).reshape(-1, 3) + 0.25
-    return sites[np.linspace(0, len(sites) - 1, atoms).astype(int)] * length / cells
+    sites = np.asarray(rv.fcc("Ar", cells, spacing=length / cells)[1].positions)
+    return sites[np.linspace(0, len(sites) - 1, atoms).astype(int)] + 0.25 * length / cells

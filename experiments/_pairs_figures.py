@@ -27,7 +27,7 @@ def draw(folder: Path) -> list[Path]:
         folder,
         {
             "structure": lambda: _structure(structure, config, names),
-            "potentials": lambda: _potentials(structure, curves, names),
+            "potentials": lambda: potentials(structure, curves, STYLES),
             "methods": lambda: _methods(folder, summary, names),
         },
     )
@@ -59,22 +59,24 @@ def _structure(structure, config, names):
     return figure
 
 
-def _potentials(structure, curves, names):
-    """u(r) and its error; where g is below 0.1 nobody knows it."""
+def potentials(structure, curves, styles, errors=0.35):
+    """u(r) and its error, up to `errors`, of all `curves` by the style that their name begins with; where g is below
+    0.1 nobody knows it."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.2))
     r, level = curves["r"], lambda u: u - u[-1]
     seen = np.max([np.interp(r, structure["r"], g) for g in structure["target"]], axis=0) > 0.1
     from_here = r[np.argmax(seen)]
     left.plot(r, level(curves["truth"]), color=TARGET, lw=4, alpha=0.45, label="truth")
-    for name in names:
-        text, style = STYLES[name]
-        left.plot(r, level(curves[name]), label=text, **style)
-        right.plot(r, level(curves[name]) - level(curves["truth"]), label=text, **style)
+    for name in (name for name in curves if name not in ("r", "truth")):
+        text, style = styles[name.split("-")[0]]
+        told = left.get_legend_handles_labels()[1]
+        left.plot(r, level(curves[name]), label=None if text in told else text, **style)
+        right.plot(r, level(curves[name]) - level(curves["truth"]), **style)
     low = min(level(curves["truth"])[r >= from_here].min(), -0.5)
     left.set(xlabel="r / σ", ylabel="u(r) - u(r_c) / ε", ylim=(1.4 * low, 4), xlim=(from_here - 0.1, r[-1]))
     left.legend(fontsize=6.5)
     right.axhspan(-0.05, 0.05, color=TARGET, alpha=0.2, lw=0)
-    right.set(xlabel="r / σ", ylabel="error of u(r) / ε", ylim=(-0.35, 0.35), xlim=(from_here - 0.02, r[-1]))
+    right.set(xlabel="r / σ", ylabel="error of u(r) / ε", ylim=(-errors, errors), xlim=(from_here - 0.02, r[-1]))
     return figure
 
 

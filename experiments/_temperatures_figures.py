@@ -8,7 +8,7 @@ import numpy as np
 
 from ._figures import TARGET, save_figures
 from ._folder import read_arrays, read_json
-from ._pairs_figures import STYLES
+from ._pairs_figures import STYLES, potentials
 
 SINGLE = ("a fit to each temperature alone", {"color": "0.25", "lw": 0.9, "ls": "-."})
 
@@ -24,7 +24,7 @@ def draw(folder: Path) -> list[Path]:
         {
             "structure": lambda: _structure(structure, summary, styles),
             "temperatures": lambda: _temperatures(summary, styles),
-            "potentials": lambda: _potentials(structure, curves, styles),
+            "potentials": lambda: potentials(structure, curves, known, errors=0.5),
         },
     )
 
@@ -64,25 +64,6 @@ def _temperatures(summary, styles):
     axes.plot(t[order], noise[order], color=TARGET, lw=1, label="noise of two runs")
     axes.set(yscale="log", xlabel="kT / ε", ylabel="mean squared error of g(r)", title="dots: temperatures of the fit")
     axes.legend(fontsize=6.5)
-    return figure
-
-
-def _potentials(structure, curves, styles):
-    """u(r), and its error."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.2))
-    r, level = curves["r"], lambda u: u - u[-1]
-    seen = np.max([np.interp(r, structure["r"], g) for g in structure["target"]], axis=0) > 0.1
-    here = r[np.argmax(seen)]
-    left.plot(r, level(curves["truth"]), color=TARGET, lw=4, alpha=0.45, label="truth")
-    for name in (n for n in curves if n not in ("r", "truth")):
-        text, style = styles[name.split("-")[0]]
-        told = left.get_legend_handles_labels()[1]
-        left.plot(r, level(curves[name]), label=None if text in told else text, **style)
-        right.plot(r, level(curves[name]) - level(curves["truth"]), **style)
-    left.set(xlabel="r / σ", ylabel="u(r) - u(r_c) / ε", ylim=(-1.5, 4), xlim=(here - 0.1, r[-1]))
-    left.legend(fontsize=6.5)
-    right.axhspan(-0.05, 0.05, color=TARGET, alpha=0.2, lw=0)
-    right.set(xlabel="r / σ", ylabel="error of u(r) / ε", ylim=(-0.5, 0.5), xlim=(here - 0.02, r[-1]))
     return figure
 
 
