@@ -210,7 +210,7 @@ def descend(
     ended: Callable[[FitState], bool] = lambda state: False,
     grow: Callable[[set[str]], PyTree] | None = None,
 ) -> FitState:
-    """Updates one after the other, each of which is in a checkpoint before the next; arguments and errors as of `fit`.
+    """Updates one after the other, each of which is in a checkpoint before the next; arguments and errors as for `fit`.
 
     **Arguments:** `update(parameters, optimizer_state, carry, key)` returns all these anew, a report, the loss, and a
     `Fine`; `report`, the shapes of one; `beside`, what else must be the same where the fit goes on; `ended`, whether no

@@ -65,10 +65,10 @@ def expectation_gradients(
     is not, that of the dynamical part takes the derivatives of all records. Reverse mode has those of one sum only, and
     the error is NaN then; `rv.ForwardMode()` knows it.
 
-    **Arguments:** as of `expectation`. `keep_samples`, whether to keep what every sample contributes, to study the
+    **Arguments:** as for `expectation`. `keep_samples`, whether to keep what every sample contributes, to study the
     noise of the gradient.
 
-    **Errors:** `ValueError` unless the observable reduces to a scalar; as of `nve`.
+    **Errors:** `ValueError` unless the observable reduces to a scalar; as for `nve`.
     """
     require_instance("system", system, System)
     require_flag("keep_samples", keep_samples)

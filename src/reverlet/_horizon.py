@@ -119,7 +119,7 @@ def gradient_horizon(
     - `num_horizons`: how many, at equal distances; must divide the number of frames after the first.
     - `key`: of the random perturbations. The exponent is the slope of their growth over the second half of the time.
 
-    **Errors:** `ValueError` for numbers and trees that do not fit; as of `nve`.
+    **Errors:** `ValueError` for numbers and trees that do not fit; as for `nve`.
 
     **Reference:** B. Han and K. Yu, "Refining potential energy surface through dynamical properties via differentiable
     molecular simulation" (2025), for truncation; G. Benettin et al., Meccanica 15, 9 (1980), for the exponent.

@@ -342,9 +342,9 @@ def label_loss(
 
     To be added to the loss of a fit to experiment, so that the model does not forget what it was trained on.
 
-    **Arguments:** as of `force_matching`; the constant of energies is the mean difference.
+    **Arguments:** as for `force_matching`; the constant of energies is the mean difference.
 
-    **Errors:** as of `predict_labels`.
+    **Errors:** as for `predict_labels`.
     """
     require_instance("model", model, AbstractPotential | AbstractDipole)
     require_instance("labels", labels, Labels)

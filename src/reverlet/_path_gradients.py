@@ -160,9 +160,9 @@ def path_tangents(
 
     Along a mean of records every derivative is the mean of `tangents` over samples.
 
-    **Arguments:** as of `path_gradient`; the observable need not be a scalar.
+    **Arguments:** as for `path_gradient`; the observable need not be a scalar.
 
-    **Errors:** as of `path_gradient`.
+    **Errors:** as for `path_gradient`.
     """
     measurement = _measurement(observable, system, samples, paths, feedback, credit, None, throw, key)
     parameters = eqx.filter(system.surfaces, eqx.is_inexact_array)

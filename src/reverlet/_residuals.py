@@ -97,7 +97,7 @@ class Prior(AbstractChecked):
 class LogPrior(AbstractChecked):
     """The same of the logarithm of positive parameters: costs (ln(p/mean)/width)².
 
-    **Arguments:** as of `Prior`; `width`, a relative one: 0.1 is ten percent.
+    **Arguments:** as for `Prior`; `width`, a relative one: 0.1 is ten percent.
     """
 
     pick: Any = checked(_pick_rule(), static=True)

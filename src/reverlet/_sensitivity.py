@@ -264,7 +264,7 @@ def sensitivities(
 
     **Arguments:** `samples`, of every point; `positive` and `trainable`, as of `fit`.
 
-    **Errors:** as of `fit_targets`.
+    **Errors:** as for `fit_targets`.
     """
     wanted, moved = Wanted.of(points), Moved.of(model, positive, trainable)
     samples = tuple(samples)

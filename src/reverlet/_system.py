@@ -89,7 +89,7 @@ class System(AbstractChecked):
         """-∂U/∂x, kJ/mol/nm, with the list in use, or one made for these positions (nm) if the system has a search; NaN
         if that is too small.
 
-        **Errors:** as of `AbstractPotential.forces`.
+        **Errors:** as for `AbstractPotential.forces`.
         """
         return self.potential.forces(positions, box, neighbors=self.find_neighbors(positions, box))
 
@@ -120,7 +120,7 @@ class System(AbstractChecked):
         From the velocities as they are: on average N k T/V and the virial's part where these are of all 3N degrees of
         freedom, and (N-1) k T/V where the center of mass is at rest.
 
-        **Errors:** as of `pressure_tensor`.
+        **Errors:** as for `pressure_tensor`.
         """
         return jnp.trace(self.pressure_tensor(state)) / 3
 

@@ -55,10 +55,10 @@ class DeepPolarizability(AbstractPolarizability, AbstractAtomIndexed):
     ) -> "DeepPolarizability":
         """Networks to be trained, none of whose gradients vanish, for the atoms of a topology.
 
-        **Arguments:** as of `DeepDipole.fresh`; `centers`, the elements that are polarizable; `isotropic` (nm³), what
+        **Arguments:** as for `DeepDipole.fresh`; `centers`, the elements that are polarizable; `isotropic` (nm³), what
         each of them has at first besides its network's; `scale`, nm³ of one unit of the networks.
 
-        **Errors:** as of `DeepDipole.fresh`.
+        **Errors:** as for `DeepDipole.fresh`.
         """
         require_scale(scale, "nm³")
         require_finite("isotropic", isotropic)

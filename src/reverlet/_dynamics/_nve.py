@@ -84,7 +84,7 @@ def nve(
 class Dynamics(AbstractChecked):
     """How to run trajectories at constant energy from samples: the arguments of `nve`, for `expectation`.
 
-    **Errors:** as of `nve`, when made.
+    **Errors:** as for `nve`, when made.
     """
 
     dt: float = positive_scalar("ps")

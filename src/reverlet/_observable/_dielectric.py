@@ -60,7 +60,7 @@ class Conductivity(AbstractTransportCoefficient):
     **Arguments:** `dipole`, an `AbstractDipole`, a function from the potential of the system to one, such as
     `rv.PointCharges.of`, or `None` for that of the system; `max_time` (ps), where the integral ends.
 
-    **Errors:** as of `Viscosity`.
+    **Errors:** as for `Viscosity`.
 
     **Reference:** R. Kubo, J. Phys. Soc. Jpn. 12, 570 (1957).
     """

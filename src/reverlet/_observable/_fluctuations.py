@@ -78,7 +78,7 @@ class ThermalExpansion(AbstractObservable):
 
     (⟨V H⟩ - ⟨V⟩⟨H⟩)/(kT² ⟨V⟩) with H = U + pV; a third of it is that of a length, in an isotropic substance.
 
-    **Errors:** as of `IsothermalCompressibility`.
+    **Errors:** as for `IsothermalCompressibility`.
 
     **Reference:** as of `HeatCapacity`.
     """

@@ -181,7 +181,7 @@ class CoordinationNumber(AbstractObservable):
 
     **Arguments:** `radius` (nm); `width` (nm); `pair` and `intermolecular` as of `RDF`.
 
-    **Errors:** as of `RDF`; in an open box the radius may be of any length.
+    **Errors:** as for `RDF`; in an open box the radius may be of any length.
     """
 
     radius: float = checked(positive_number("nm"), static=True)

@@ -37,7 +37,7 @@ class VDOS(AbstractObservable):
     **Arguments:** `wavenumbers` (1/cm), `window`, `num_lags` and `quadrature` as of `InfraredSpectrum`; `element`, the
     symbol of the one whose atoms count, all by default.
 
-    **Errors:** as of `InfraredSpectrum`; `ValueError` for an unknown element. NaN if the system has none of it.
+    **Errors:** as for `InfraredSpectrum`; `ValueError` for an unknown element. NaN if the system has none of it.
 
     **Reference:** J. M. Dickey and A. Paskin, Phys. Rev. 188, 1407 (1969).
     """

@@ -121,7 +121,7 @@ class MorseBond(AbstractBondedPotential):
     `length` r₀ (nm), scalars or one per kind; `kinds`, the kind of every bond. Near r₀ it is a `HarmonicBond` of
     stiffness 2 D a².
 
-    **Errors:** as of `HarmonicBond`.
+    **Errors:** as for `HarmonicBond`.
 
     **Reference:** P. M. Morse, Phys. Rev. 34, 57 (1929).
     """
@@ -193,7 +193,7 @@ class UreyBradley(AbstractBondedPotential):
     **Arguments:** `angles`, three atoms each, the middle one second; `stiffness` k (kJ/mol/nm²) and `length` r₀ (nm),
     scalars or one per kind; `kinds`, the kind of every angle.
 
-    **Errors:** as of `HarmonicBond`.
+    **Errors:** as for `HarmonicBond`.
 
     **Reference:** H. C. Urey and C. A. Bradley, Phys. Rev. 38, 1969 (1931).
     """
@@ -262,7 +262,7 @@ class RBTorsion(AbstractBondedPotential):
     **Arguments:** `torsions`, four atoms each; `c0` to `c5` (kJ/mol, any sign), scalars or one per kind; `kinds`, the
     kind of every torsion.
 
-    **Errors:** as of `PeriodicTorsion`.
+    **Errors:** as for `PeriodicTorsion`.
 
     **Reference:** J.-P. Ryckaert and A. Bellemans, Faraday Discuss. Chem. Soc. 66, 95 (1978).
     """

@@ -100,7 +100,7 @@ class EANN(AbstractGraphPotential, AbstractAtomIndexed):
         `b`, and `c`, `rs`, `inta` and `initpot`, with linear layers (elements, inputs, outputs), alone or under
         `energy`. The others as of `from_npz`: `elements` by rising mass, as DMFF sorts them.
 
-        **Errors:** as of `from_npz`.
+        **Errors:** as for `from_npz`.
         """
         return cls._of_arrays(path, _of_dmff(path, read_pickle(path)), topology, elements, cutoff, max_degree)
 

@@ -94,7 +94,7 @@ class Rescaling(AbstractExcepting, AbstractPotential):
     **Arguments:** `potential`; `pairs`, atoms i and j, in any order; `factor`, a constant; `num_atoms`, as of
     `Excluding`.
 
-    **Errors:** as of `Excluding`; `ValueError` for a factor that is not finite.
+    **Errors:** as for `Excluding`; `ValueError` for a factor that is not finite.
     """
 
     potential: AbstractPairPotential

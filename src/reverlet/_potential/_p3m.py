@@ -34,9 +34,9 @@ class P3M(AbstractLatticeSum):
     that gradients through trajectories are right. The energy depends a little (as `accuracy` says) on where the atoms
     are relative to the mesh, and their forces do not sum to zero exactly.
 
-    **Arguments:** as of `Ewald`; `mesh`, how many points along each lattice vector. Make it with `P3M.fit`.
+    **Arguments:** as for `Ewald`; `mesh`, how many points along each lattice vector. Make it with `P3M.fit`.
 
-    **Errors:** as of `Ewald`; `ImportError` without the package `jax-pme`, which the extra `pme` brings.
+    **Errors:** as for `Ewald`; `ImportError` without the package `jax-pme`, which the extra `pme` brings.
 
     **Reference:** R. W. Hockney and J. W. Eastwood, Computer Simulation Using Particles (McGraw-Hill 1981).
     """

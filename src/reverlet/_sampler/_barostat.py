@@ -279,7 +279,7 @@ class MonteCarloBarostat(AbstractBarostat):
     **Arguments:** `thermostat`, `pressure`, `every`, `scaling` as of `StochasticCellRescaling`; `size`, the largest
     change of ln V at first; `adapt`, for how many rounds it is adapted: 0 keeps what is given.
 
-    **Errors:** as of `StochasticCellRescaling`.
+    **Errors:** as for `StochasticCellRescaling`.
 
     **Reference:** K.-H. Chow and D. M. Ferguson, Comput. Phys. Commun. 91, 283 (1995); J. Åqvist et al., Chem. Phys.
     Lett. 384, 288 (2004).

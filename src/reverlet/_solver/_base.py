@@ -25,7 +25,7 @@ class AbstractReversibleSolver(diffrax.AbstractSolver):
     ) -> tuple[PyTree[Array], dict[str, PyTree[Array]], PyTree[Array]]:
         """Undoes `step` from `t0` to `t1`.
 
-        **Arguments:** as of `diffrax.AbstractSolver.step`, except that `y1` and `solver_state` are those at `t1`.
+        **Arguments:** as for `diffrax.AbstractSolver.step`, except that `y1` and `solver_state` are those at `t1`.
 
         **Returns:** `y0`, the same interpolation data as `step`, and the solver state at `t0`.
         """

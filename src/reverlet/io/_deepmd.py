@@ -25,9 +25,9 @@ def read_deep_dipole(
 
     Of the descriptor se_e2_a with layers of tanh, without excluded pairs.
 
-    **Arguments:** as of `DeepDipole.from_frozen`.
+    **Arguments:** as for `DeepDipole.from_frozen`.
 
-    **Errors:** as of `DeepDipole.from_frozen`.
+    **Errors:** as for `DeepDipole.from_frozen`.
     """
     with _model(path, "dipole") as read:
         model = read.published()

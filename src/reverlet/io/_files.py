@@ -143,7 +143,7 @@ def reporting(path: Path | str, topology: Topology) -> Iterator[Reporter]:
 
     What is written is in the file at once, so that it can be looked at, and stays there when the run is killed.
 
-    **Errors:** as of `write`, and `ValueError` for a file that is there already.
+    **Errors:** as for `write`, and `ValueError` for a file that is there already.
     """
     path = Path(path)
     writer = _writer(path)
