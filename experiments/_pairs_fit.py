@@ -44,12 +44,14 @@ class Task:
         """Where tables have values, nm."""
         return np.linspace(self.first, self.cutoff, self.knots)
 
-    @property
-    def weights(self) -> Float[np.ndarray, "points bins"]:
-        """About the inverse variances of g: so many pairs there are on a sphere; their mean is one."""
-        centers = self.liquid.structure.centers
-        w = centers / (self.target + 0.05) * (self.target > 1e-3 * self.target.max())
-        return w / np.mean(w)
+    def sums(self, model: "Learned") -> Float[np.ndarray, "points modes bins"]:
+        """What g is multiplied with for ∂U/∂coefficients: every curve, times the pairs that there are in a shell of an
+        ideal gas. The mean energy knows no more of g than these, and so are they all that can tell of the potential."""
+        structure, n = self.liquid.structure, self.liquid.positions.shape[1]
+        curves = [np.interp(structure.centers, self.r, curve, right=0.0) for curve in np.asarray(model.modes, float).T]
+        shells = np.asarray(structure.rdf._shells(structure.rdf.edges), float)
+        pairs = n * (n - 1) / 2 / np.asarray(self.liquid.points.length, float) ** 3
+        return pairs[:, None, None] * np.stack(curves) * shells
 
     def base(self) -> np.ndarray:
         """The potential of mean force of the first state point, kJ/mol: what all methods start from."""
@@ -88,105 +90,139 @@ def responses(structure: Structure, model: Learned) -> Callable[[Any, rv.State],
     return see
 
 
-def response(kt, g, slopes):
-    """∂⟨g⟩/∂coefficients = -cov(g, ∂U/∂coefficients)/kT of samples (samples, bins), (samples, modes); and cov/kT² of
-    the slopes."""
-    g, slopes = g - jnp.mean(g, axis=0), slopes - jnp.mean(slopes, axis=0)
-    over = lambda a, b: jnp.matmul(a.T, b, precision=_PRECISE) / len(b)
-    return -over(g, slopes) / kt, over(slopes, slopes) / kt**2
+def metric(kt, slopes):
+    """cov(∂U/∂coefficients)/kT² of samples (samples, modes): how far apart, in twice the relative entropy, liquids are
+    whose coefficients differ by one; -1/kT times the response of the mean of ∂U/∂coefficients to them; and the inverse
+    covariance of coefficients that are told from one independent sample."""
+    slopes = slopes - jnp.mean(slopes, axis=0)
+    return jnp.matmul(slopes.T, slopes, precision=_PRECISE) / (len(slopes) * kt**2)
 
 
-def whitened(task: Task, model: Learned, states: rv.State, steps: int) -> tuple[Learned, np.ndarray, rv.State]:
-    """The model with its curves mixed so that g feels each alike: singular vectors of its response at the start, each
-    over its singular value. Gradient descent of a plain table is slow otherwise: g feels some curves a hundred times
-    less than others. Those that it feels least stay slower: their gradients are mostly noise. Also g at the start, and
-    where the simulation ended."""
+class Compared(eqx.Module):
+    """How far g is from the target, in what tells of the potential: the sums over g that are ∂U/∂coefficients."""
 
-    @eqx.filter_jit
-    def run(model, states):
-        return task.liquid.run(
-            lambda point: model.table(), states, steps, record=responses(task.liquid.structure, model)
-        )
+    target: Float[Array, "points bins"]
+    sums: Float[Array, "points modes bins"]
+    """Over kT."""
+    roots: Float[Array, "points modes modes"]
+    """Square roots of the inverse covariances of these sums."""
 
-    (g, _, slopes), states = run(model, states)
-    flat = lambda x: np.asarray(x, float)[:, :, x.shape[2] // 4 :].reshape(len(x), -1, x.shape[-1])
-    g, slopes = flat(g), flat(slopes)
-    rows = [
-        np.sqrt(w)[:, None] * np.asarray(response(float(kt), a, b)[0], float)
-        for w, kt, a, b in zip(task.weights, task.liquid.points.kt, g, slopes, strict=True)
-    ]
-    _, s, v = np.linalg.svd(np.concatenate(rows), full_matrices=False)
-    modes = np.asarray(model.modes, float) @ v.T / np.maximum(s, 0.3 * s[0])
-    return dataclasses.replace(model, modes=_single(modes)), np.mean(g, axis=1), states
+    def excess(self, g: Float[Array, "points bins"]) -> Float[Array, "points modes"]:
+        """Sums of g less those of the target."""
+        return jnp.einsum("pmb,pb->pm", self.sums, g - self.target, precision=_PRECISE)
+
+    def residual(self, g: Float[Array, "points bins"]) -> Float[Array, "points modes"]:
+        """The same in units of its noise, that of one independent sample."""
+        return jnp.einsum("pmn,pn->pm", self.roots, self.excess(g), precision=_PRECISE)
+
+
+@eqx.filter_jit
+def _seen(liquid, model, states, steps):
+    """g and ∂U/∂coefficients of a simulation but for its first quarter, (points, samples, ...); the smallest distance,
+    and the ends."""
+    potential = model.table()
+    record = responses(liquid.structure, model)
+    (g, near, slopes), ends = liquid.run(lambda point: potential, states, steps, record=record)
+    kept = lambda x: x[:, :, x.shape[2] // 4 :].reshape(len(x), -1, x.shape[-1])
+    return kept(g), kept(slopes), jnp.min(near), ends
+
+
+def whitened(
+    task: Task, model: Learned, states: rv.State, steps: int
+) -> tuple[Learned, Compared, Float[np.ndarray, "points bins"], rv.State]:
+    """The model with its curves mixed so that noise hides each alike and their metric, in a simulation at the start, is
+    one: descent of half the squared residual is then that of Gauss and Newton. Curves that this simulation alone could
+    not tell within ε stay slower. Also how g is compared; g at the start; and where the simulation ended."""
+    g, slopes, _, states = _seen(task.liquid, model, states, steps)
+    kt = np.asarray(task.liquid.points.kt, float)
+    each = np.stack([np.cov(x.T) for x in np.asarray(slopes, float)]) / kt[:, None, None] ** 2
+    size, mixed = np.linalg.eigh(np.sum(each, axis=0))
+    mixed = mixed / np.sqrt(np.maximum(size, len(size) / slopes.shape[1]))
+    model = dataclasses.replace(model, modes=_single(np.asarray(model.modes, float) @ mixed))
+    size, axes = np.linalg.eigh(mixed.T @ each @ mixed)
+    roots = np.swapaxes(axes / np.sqrt(np.maximum(size, 1e-2))[:, None], 1, 2)
+    compared = Compared(_single(task.target), _single(task.sums(model) / kt[:, None, None]), _single(roots))
+    return model, compared, np.mean(np.asarray(g, float), axis=1), states
 
 
 @dataclasses.dataclass(frozen=True)
 class Chunks:
     """Learning through the dynamics: `updates` chunks of `steps`, each from where the last one ended.
 
-    The residual g - g* that weights the gradient of a chunk is of the chunks before: a running mean with a memory as
-    long as the rate is small. The chunk's own would be correlated with its gradient, which then seeks potentials with
-    less noise.
+    The residual that weights the gradient of a chunk is of the chunks before: a running mean with a memory as long as
+    the rate is small. The chunk's own would be correlated with its gradient, which then seeks potentials with less
+    noise.
     """
 
     updates: int
     steps: int
     rate: float
+    memory: float = 4.0
 
-    def fit(self, task: Task, model: Learned, states: rv.State, g: np.ndarray, key: Any, folder: Folder) -> rv.FitState:
+    def fit(
+        self, task: Task, model: Learned, compared: Compared, states: rv.State, g: np.ndarray, key: Any, folder: Folder
+    ) -> rv.FitState:
         """By `rv.fit`, the ends of all chunks in its carry, thermostats included."""
-        liquid, target, weights = task.liquid, _single(task.target), _single(task.weights)
-        rate = optax.cosine_decay_schedule(self.rate, self.updates, alpha=0.05)
+        rate = optax.cosine_decay_schedule(self.rate, self.updates, alpha=0.1)
         fixed = jax.lax.stop_gradient
 
         def loss_fn(model, carry, key):
             states, memory, k = carry
             potential = dataclasses.replace(model, base=fixed(model.base), modes=fixed(model.modes)).table()
-            (g, near), ends = liquid.run(lambda point: potential, states, self.steps, throw=False)
+            (g, near), ends = task.liquid.run(lambda point: potential, states, self.steps, throw=False)
             g = jnp.mean(g[:, :, :, 0], axis=(1, 2))
-            loss = jnp.sum(weights * (memory + g - fixed(g) - target) ** 2)
+            loss = jnp.sum(compared.residual(memory) * compared.residual(g))
             # nearer than the table goes, atoms overlap
             loss = jnp.where(jnp.min(near) < task.first, jnp.nan, loss)
-            memory = memory + jnp.minimum(1, 6 * rate(k)) * (g - memory)
-            report = {"mse": jnp.mean((memory - target) ** 2), "nearest": jnp.min(near), "values": model.values()}
+            memory = memory + jnp.minimum(1, self.memory * rate(k)) * (g - memory)
+            report = {"mse": jnp.mean((memory - compared.target) ** 2), "nearest": jnp.min(near),
+                      "values": model.values()}  # fmt: skip
             return loss, fixed(((ends, memory, k + 1), report))
 
-        return _fit(loss_fn, model, optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(rate)),
+        return _fit(loss_fn, model, optax.chain(optax.clip_by_global_norm(4.0), optax.sgd(rate)),
                     (states, _single(g), jnp.zeros((), int)), self.updates, key, folder, "diffsim")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Reweighted:
     """Learning by reweighting: `updates` simulations of `steps`, after each of which a step of Gauss and Newton, with
-    the derivatives of reweighted means, no longer than `reach` nats; from `settling` on ever smaller ones."""
+    the derivatives of reweighted means, no longer than `reach` nats; from `settling` on ever smaller ones.
+
+    All bins of g in the inverse covariance of their noise: since ∂U/∂coefficients is a sum over g, that is inverse
+    Monte Carlo (Lyubartsev and Laaksonen, Phys. Rev. E 52, 3730 (1995)), or Newton's descent of the relative entropy
+    (Shell, J. Chem. Phys. 129, 144108 (2008)).
+    """
 
     updates: int
     steps: int
     settling: int
-    reach: float = 2.0
+    reach: float = 8.0
 
     def fit(
-        self, task: Task, model: Learned, states: rv.State, key: Any, folder: Folder, name: str = "difftre"
+        self,
+        task: Task,
+        model: Learned,
+        compared: Compared,
+        states: rv.State,
+        key: Any,
+        folder: Folder,
+        name: str = "difftre",
     ) -> rv.FitState:
         """By `rv.fit`; the first quarter of every simulation is left out. `name`, of the files."""
-        liquid, target, weights = task.liquid, _single(task.target), _single(task.weights)
+        kt = task.liquid.points.kt
 
         def loss_fn(model, carry, key):
             now = jax.lax.stop_gradient(model)
-            see = responses(liquid.structure, now)
-            (g, near, slopes), ends = liquid.run(lambda point: now.table(), carry, self.steps, record=see)
-            kept = lambda x: x[:, :, x.shape[2] // 4 :].reshape(len(x), -1, x.shape[-1])
-            g, slopes = kept(g), kept(slopes)
-            jacobian, metric = jax.vmap(response)(liquid.points.kt, g, slopes)
+            g, slopes, near, ends = _seen(task.liquid, now, carry, self.steps)
             g = jnp.mean(g, axis=1)
-            rows = jnp.sqrt(weights)[..., None] * jacobian
-            a = jnp.einsum("pbm,pbn->mn", rows, rows, precision=_PRECISE)
-            b = jnp.einsum("pbm,pb->m", rows, jnp.sqrt(weights) * (target - g), precision=_PRECISE)
-            a = a + 1e-3 * jnp.mean(jnp.diag(a)) * jnp.eye(len(a), dtype=a.dtype)
-            step = jnp.linalg.solve(a, b)
-            nats = jnp.max(jnp.einsum("m,pmn,n->p", step, metric, step, precision=_PRECISE))
+            each = jax.vmap(metric)(kt, slopes)
+            # as if as many samples as there are curves had been seen at the start, where the metric is one
+            samples, curves = slopes.shape[1:]
+            whole = (samples * jnp.sum(each, axis=0) + curves * jnp.eye(curves)) / (samples + curves)
+            step = jnp.linalg.solve(whole, jnp.sum(compared.excess(g), axis=0))
+            nats = 0.5 * jnp.einsum("m,mn,n", step, whole, step, precision=_PRECISE)
             step = step * jnp.minimum(1, jnp.sqrt(self.reach / nats))
-            report = {"mse": jnp.mean((g - target) ** 2), "nearest": jnp.min(near), "values": now.values()}
+            report = {"mse": jnp.mean((g - compared.target) ** 2), "nearest": near, "values": now.values()}
             # descent by one times the gradient of this adds the step
             return -jnp.sum(jax.lax.stop_gradient(step) * model.coefficients), (ends, report)
 

@@ -70,19 +70,21 @@ class Config:
     """With which distances are smeared, those of the target alike, σ."""
     melting: Annotated[int, at_least(10, 1000)] = 1000
     """Time steps at three times the temperature, and as many at the temperature."""
-    reference: Annotated[int, at_least(10, 6000)] = 6000
-    """Time steps of the target, and of every measurement in the end."""
-    chunk: Annotated[int, at_least(1, 40)] = 40
+    reference: Annotated[int, at_least(10, 20000)] = 20000
+    """Time steps of the target."""
+    check: Annotated[int, at_least(10, 4000)] = 4000
+    """Time steps of every measurement in the end."""
+    chunk: Annotated[int, at_least(1, 20)] = 20
     """Time steps of a chunk of diffsim."""
-    updates: Annotated[int, at_least(1, 250)] = 250
+    updates: Annotated[int, at_least(1, 400)] = 400
     """Of diffsim: chunks."""
-    rate: Annotated[float, above_zero(0.06)] = 0.06
-    """Of diffsim, in units in which g feels all changes alike."""
-    steps: Annotated[int, at_least(40, 1200)] = 1200
+    rate: Annotated[float, above_zero(0.1)] = 0.1
+    """Of diffsim, in units in which noise hides all changes alike."""
+    steps: Annotated[int, at_least(40, 1500)] = 1500
     """Time steps of a simulation of difftre and ibi."""
-    simulations: Annotated[int, at_least(1, 10)] = 10
+    simulations: Annotated[int, at_least(1, 20)] = 20
     """Of difftre and ibi."""
-    settling: Annotated[int, at_least(1, 5)] = 5
+    settling: Annotated[int, at_least(1, 6)] = 6
     """The step of difftre after which they become smaller, to the mean over all later ones."""
     spacing: Annotated[float, above_zero(0.05)] = 0.05
     """Of the knots of what is learned, σ."""
@@ -96,7 +98,7 @@ class Config:
             values = getattr(self, name)
             if len(values) not in (1, points) or not all(x > 0 for x in values):
                 raise BadInput(f"--{name} is {values}; wanted one number above zero, or one for each state point.")
-        for name in ("chunk", "steps", "melting", "reference"):
+        for name in ("chunk", "steps", "melting", "reference", "check"):
             if getattr(self, name) % self.every:
                 raise BadInput(f"--{name} is {getattr(self, name)}; wanted a multiple of --every, {self.every}.")
         half = 0.5 * (self.atoms / max(self.density)) ** (1 / 3)
@@ -133,10 +135,11 @@ class Config:
 
 PRESETS = {
     "quick": Config(),
-    "paper": Config(preset="paper", atoms=256, replicas=16, reference=40000, updates=1000, steps=4000, simulations=30,
-                    settling=15),
+    "paper": Config(preset="paper", atoms=256, replicas=16, reference=100000, check=20000, updates=2000, steps=4000,
+                    simulations=30, settling=10),
     "smoke": Config(preset="smoke", method=("diffsim", "difftre"), atoms=32, cutoff=1.7, replicas=2, bins=30,
-                    melting=20, reference=40, chunk=20, updates=2, steps=40, simulations=2, settling=1, spacing=0.1),
+                    melting=20, reference=40, check=40, chunk=20, updates=2, steps=40, simulations=2, settling=1,
+                    spacing=0.1),
 }  # fmt: skip
 
 
@@ -171,7 +174,7 @@ def run(command: Command) -> None:
     folder = Folder(out, {"experiment": "pair_rdf", **dataclasses.asdict(c)}, resume=command.resume)
     key = lambda stage: jax.random.fold_in(jax.random.key(c.seed), stage)
 
-    target = folder.array_stage("target.npz", lambda: measured(c, liquid, truth, key(0), keep=True))
+    target = folder.array_stage("target.npz", lambda: measured(c, liquid, truth, c.reference, key(0), keep=True))
     first = 0.9 * float(target["nearest"])
     task = Task(liquid, target["g"], first, c.cutoff, round((c.cutoff - first) / 0.02) + 1, c.spacing)
     states = liquid.start(c.replicas, key(1))
@@ -191,7 +194,7 @@ def run(command: Command) -> None:
         runs = {"r": liquid.structure.centers, "target": target["g"], "target_error": target["error"]}
         for k, name in enumerate(found):
             potential = table(jnp.asarray(curves[name], jnp.float32), first, c.cutoff)
-            one = measured(c, liquid, potential, key(10 + k))
+            one = measured(c, liquid, potential, c.check, key(10 + k))
             runs |= {name: one["g"], f"{name}_error": one["error"]}
         return runs
 
@@ -206,13 +209,15 @@ def run(command: Command) -> None:
         print(line)
 
 
-def measured(c: Config, liquid: Liquid, potential: Any, key: Any, keep: bool = False) -> dict[str, np.ndarray]:
-    """g of all state points and its error, by replicas that start from a lattice; to `keep`, also where they end."""
-
+def measured(
+    c: Config, liquid: Liquid, potential: Any, steps: int, key: Any, keep: bool = False
+) -> dict[str, np.ndarray]:
+    """g of all state points and its error in so many steps, by replicas that start from a lattice; to `keep`, also
+    where they end."""
     states = liquid.start(c.replicas, key)
     for factor in (3.0, 1.0):
         _, states = _run_on(liquid, potential, states, c.melting, jnp.asarray(factor), False)
-    (g, near), states = _run_on(liquid, potential, states, c.reference, jnp.asarray(1.0), True)
+    (g, near), states = _run_on(liquid, potential, states, steps, jnp.asarray(1.0), True)
     means = np.mean(np.asarray(g, float)[:, :, :, 0], axis=2)
     error = (
         np.std(means, axis=1, ddof=1) / means.shape[1] ** 0.5
@@ -237,11 +242,11 @@ def learned(
     if method == "ibi":
         found = Inversion(c.simulations, c.steps).fit(task, states, key, folder)
         return np.asarray(found.potential.values, float)
-    model, g, states = whitened(task, task.prior(), states, c.steps)
+    model, compared, g, states = whitened(task, task.prior(), states, c.steps)
     if method == "difftre":
-        fitted = Reweighted(c.simulations, c.steps, c.settling).fit(task, model, states, key, folder, name)
+        fitted = Reweighted(c.simulations, c.steps, c.settling).fit(task, model, compared, states, key, folder, name)
     else:
-        fitted = Chunks(c.updates, c.chunk, c.rate).fit(task, model, states, g, key, folder)
+        fitted = Chunks(c.updates, c.chunk, c.rate).fit(task, model, compared, states, g, key, folder)
     return np.asarray(fitted.model.values(), float)
 
 
@@ -260,7 +265,9 @@ def summarized(c: Config, task: Task, curves: dict[str, np.ndarray], runs: dict[
     seen &= curves["r"] > curves["r"][np.argmax(seen)] - 1e-9
     level = lambda u: u - u[-1]
     found: dict[str, Any] = {"noise_of_target": float(np.mean(runs["target_error"] ** 2))}
-    forward, gradient = c.replicas * c.steps * c.simulations, 4 * c.replicas * c.chunk * c.updates
+    forward = c.replicas * c.steps * c.simulations
+    first, gradient = c.replicas * c.steps, 4 * c.replicas * c.chunk * c.updates  # the first for the metric
+    effort = {"start": 0, "diffsim": first + gradient, "difftre": first + forward, "ibi": forward}
     for name in names:
         off = (level(curves[name]) - level(curves["truth"]))[seen]
         found[name] = {
@@ -269,7 +276,7 @@ def summarized(c: Config, task: Task, curves: dict[str, np.ndarray], runs: dict[
             "noise_g": float(np.mean(runs[f"{name}_error"] ** 2)),
             "u_max": float(np.max(np.abs(off))),
             "u_rms": float(np.sqrt(np.mean(off**2))),
-            "force_evaluations": {"start": 0, "diffsim": gradient}.get(name, forward),
+            "force_evaluations": effort[name],
         }
     return found
 

@@ -43,8 +43,10 @@ class Config(OneState):
     """Time steps between two looks at g(r)."""
     melting: Annotated[int, at_least(10, 600)] = 600
     """Time steps at three times the temperature, and as many at the temperature."""
-    reference: Annotated[int, at_least(10, 2000)] = 2000
-    """Time steps of the target, and of every measurement in the end."""
+    reference: Annotated[int, at_least(10, 6000)] = 6000
+    """Time steps of the target."""
+    check: Annotated[int, at_least(10, 3000)] = 3000
+    """Time steps of every measurement in the end."""
     steps: Annotated[int, at_least(40, 1000)] = 1000
     """Time steps of a simulation of difftre and ibi."""
     simulations: Annotated[int, at_least(1, 6)] = 6
@@ -75,11 +77,11 @@ class Config(OneState):
 PRESETS = {
     "quick": Config(),
     "paper": Config(preset="paper", method=("diffsim", "difftre", "ibi"), temperature=(0.6, 1.0, 1.4, 2.0),
-                    unseen=(0.8, 1.2, 1.7), atoms=256, replicas=16, every=10, melting=1000, reference=40000,
-                    updates=1000, steps=4000, simulations=30, settling=15, single_simulations=30),
+                    unseen=(0.8, 1.2, 1.7), atoms=256, replicas=16, every=10, melting=1000, reference=100000,
+                    check=20000, updates=2000, steps=4000, simulations=30, settling=10, single_simulations=30),
     "smoke": Config(preset="smoke", method=("difftre",), temperature=(1.0, 2.0), unseen=(1.5,), atoms=32, cutoff=1.7,
-                    replicas=2, bins=30, melting=20, reference=40, steps=40, simulations=2, settling=1, spacing=0.1,
-                    single_simulations=0),
+                    replicas=2, bins=30, melting=20, reference=40, check=40, steps=40, simulations=2, settling=1,
+                    spacing=0.1, single_simulations=0),
 }  # fmt: skip
 
 
@@ -114,7 +116,7 @@ def run(command: Command) -> None:
     folder = Folder(out, {"experiment": "pair_temperatures", **dataclasses.asdict(c)}, resume=command.resume)
     key = lambda stage: jax.random.fold_in(jax.random.key(c.seed), stage)
 
-    target = folder.array_stage("target.npz", lambda: measured(c, everywhere, truth, key(0), keep=True))
+    target = folder.array_stage("target.npz", lambda: measured(c, everywhere, truth, c.reference, key(0), keep=True))
     first = 0.9 * float(target["nearest"])
     knots = round((c.cutoff - first) / 0.02) + 1
 
@@ -141,10 +143,12 @@ def run(command: Command) -> None:
         runs = {"r": everywhere.structure.centers, "target": target["g"], "target_error": target["error"]}
         curve = lambda name: table(jnp.asarray(curves[name], jnp.float32), first, c.cutoff)
         for k, method in enumerate(c.method):
-            one = measured(c, everywhere, curve(method), key(40 + k))
+            one = measured(c, everywhere, curve(method), c.check, key(40 + k))
             runs |= {method: one["g"], f"{method}_error": one["error"]}
         if c.single_simulations:
-            singles = [measured(c, c.at((t,)), curve(f"single-{t:g}"), key(50 + i)) for i, t in enumerate(c.all)]
+            singles = [
+                measured(c, c.at((t,)), curve(f"single-{t:g}"), c.check, key(50 + i)) for i, t in enumerate(c.all)
+            ]
             runs["single"] = np.concatenate([one["g"] for one in singles])
             runs["single_error"] = np.concatenate([one["error"] for one in singles])
         return runs
