@@ -48,10 +48,14 @@ class Task:
         """What g is multiplied with for ∂U/∂coefficients: every curve, times the pairs that there are in a shell of an
         ideal gas. The mean energy knows no more of g than these, and so are they all that can tell of the potential."""
         structure, n = self.liquid.structure, self.liquid.positions.shape[1]
-        curves = [np.interp(structure.centers, self.r, curve, right=0.0) for curve in np.asarray(model.modes, float).T]
+        at = jnp.asarray(np.clip(structure.centers, self.first, self.cutoff))
+        spline = lambda values: rv.splines.CubicSpline(
+            values, first=self.first, last=self.cutoff, interpolation=rv.splines.NaturalSpline()
+        )
+        curves = np.asarray(jax.vmap(lambda values: spline(values)(at))(model.modes.T), float)
         shells = np.asarray(structure.rdf._shells(structure.rdf.edges), float)
         pairs = n * (n - 1) / 2 / np.asarray(self.liquid.points.length, float) ** 3
-        return pairs[:, None, None] * np.stack(curves) * shells
+        return pairs[:, None, None] * curves * shells
 
     def base(self) -> np.ndarray:
         """The potential of mean force of the first state point, kJ/mol: what all methods start from."""

@@ -13,7 +13,8 @@ pytest.importorskip("tyro")
 pytest.importorskip("matplotlib")
 from experiments import pair_rdf
 from experiments.__main__ import main
-from experiments._pairs import Point, Structure, hats, lattice
+from experiments._pairs import Learned, Point, Structure, hats, lattice
+from experiments._pairs_fit import Task, responses
 
 LENGTH = 2.0
 X = jnp.asarray(lattice(20, LENGTH) + 0.05 * np.random.default_rng(0).normal(size=(20, 3)))
@@ -73,3 +74,18 @@ def test_targets(target):
     if target in known:
         np.testing.assert_allclose(u, known[target], rtol=3e-5)  # at the cutoff, of a little before it
     assert np.all(np.isfinite(u))
+
+
+def test_sums_over_g_are_slopes_of_the_energy():
+    """∂U/∂coefficients of a configuration, by automatic differentiation and as sums over its g(r): all that can tell of
+    the potential. Smearing and bins blur the curves a little."""
+    liquid = pair_rdf.Config(atoms=32, cutoff=1.7, bins=400, width=0.002).liquid()
+    r = np.linspace(0.8, 1.7, 46)
+    model = Learned(jnp.zeros(5), jnp.asarray(4 * (r**-12 - r**-6)), jnp.asarray(hats(r, 0.9, 1.7, 0.16)), 0.8, 1.7)
+    x = liquid.positions[0] + 0.05 * np.random.default_rng(1).normal(size=(32, 3))
+    point = liquid.at(0)
+    state = rv.State(x, jnp.zeros_like(x), rv.OrthorhombicBox(jnp.broadcast_to(point.length, 3)))
+    g, nearest, slopes = jax.jit(responses(liquid.structure, model))(point, state)
+    assert 0.8 < nearest < 1.1
+    task = Task(liquid, np.zeros((1, 400)), 0.8, 1.7, 46, 0.16)
+    np.testing.assert_allclose(task.sums(model)[0] @ g, slopes, rtol=1e-3, atol=0.05)
