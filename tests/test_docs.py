@@ -42,6 +42,17 @@ def test_pages_with_code_are_found():
     assert {"README.md", "getting-started.md", "reversible-adjoint.md"} <= {page.name for page in WITH_CODE}
 
 
+def test_tasks_take_at_most_twenty_lines():
+    """Of every block of the pages that say how to."""
+    pages = sorted((ROOT / "docs" / "how-to").glob("*.md"))
+    blocks = [(page.name, block["code"]) for page in pages for block in BLOCK.finditer(page.read_text("utf-8"))]
+    assert len({name for name, _ in blocks}) == 8
+    for name, code in blocks:
+        lines = [line for line in code.splitlines() if line.strip()]
+        assert len(lines) <= 20, f"{name} has a block of {len(lines)} lines"
+        assert all(len(line) <= 120 for line in lines), f"{name} has lines of more than 120 columns"
+
+
 @pytest.fixture(scope="module")
 def pages_program():
     """Forks a process for each page: half of the time of most of them would be imports."""

@@ -595,12 +595,34 @@ def test_samples_are_of_the_ensemble():
     error = np.sqrt(2 * 4 / 8800)
     np.testing.assert_allclose(jnp.mean(energies), mean, rtol=4 * error)
     kinetic = jnp.mean(jax.vmap(system.kinetic_energy)(states.velocities))
-    # of velocities half a step off, which for this spring (ωh)² = 0.01 changes by less than the error
+    # (ωh)²/4 less in the springs, whose (ωh)² is 0.01
     np.testing.assert_allclose(kinetic * 2 / 240 * beta, 1, rtol=4 * np.sqrt(2 * 4 / (220 * 240)) + 0.01)
     wanted = -beta * energy(system.potential, samples.states.positions[7], state.box)
     np.testing.assert_allclose(samples.log_density[7], wanted, rtol=1e-12)
     last = jax.tree.map(lambda x: x[-2:], samples.states)
     assert eqx.tree_equal(chains.states, last)
+
+
+def test_velocities_are_of_the_time_of_the_positions():
+    """Without friction the steps are those of velocity Verlet, also over the border between two samples."""
+    system, state = dimers(3)
+    state = rv.State(state.positions * 1.01, state.velocities, state.box)
+    sampler = rv.openmm.OpenMMSampler(300.0, 0.0, dt=0.005, num_steps=4, platform="Reference")
+    samples, chains = sampler.sample(system, state.repeat(1), 1, key=jax.random.key(0))
+    samples, _ = sampler.sample(system, chains, 1, key=jax.random.key(0))
+    half, x, v = 0.0025 / np.asarray(system.topology.masses)[:, None], np.asarray(state.positions), 0.0
+
+    def forces(x):
+        d = x[1::2] - x[::2]
+        f = 2000 * (1 - 0.3 / np.linalg.norm(d, axis=1, keepdims=True)) * d
+        return np.stack([f, -f], axis=1).reshape(-1, 3)
+
+    for _ in range(8):
+        v = v + half * forces(x)
+        x = x + 0.005 * v
+        v = v + half * forces(x)
+    np.testing.assert_allclose(samples.states.velocities[0], v, atol=1e-10)
+    np.testing.assert_allclose(samples.states.positions[0], x, atol=1e-10)
 
 
 def test_same_key_same_samples():

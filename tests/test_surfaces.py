@@ -137,6 +137,7 @@ SURFACES = {
     **{name: make(MIXED) for name, make in NETWORKS.items()},
 }
 surfaces = pytest.mark.parametrize("name", SURFACES)
+PARAMETERS = {"s": jnp.array(0.3), "e": jnp.array(1.2)}
 
 
 @surfaces
@@ -290,6 +291,18 @@ def test_functions_that_do_not_fit():
         rv.FunctionPotential(lambda p, x, box: jnp.sum(x).astype(jnp.float32), None).energy(x, box)
     with pytest.raises(TypeError, match="function"):
         rv.FunctionPotential(3.0, None)
+    with pytest.raises(ValueError, match="scalar of the dtype"):
+        rv.pairs.FunctionPair(lambda p, r: r[None], cutoff=CUTOFF).energy(x, box)
+
+
+def test_a_function_of_the_distance_is_a_pair_potential():
+    box, x = argon_state().box, argon_state().positions
+    values = lambda p: eqx.filter_value_and_grad(lambda p: p.energy(x, box))(p)
+    own, own_slope = values(rv.pairs.FunctionPair(lambda p, r: p["e"] * (p["s"] / r) ** 9, PARAMETERS, cutoff=CUTOFF))
+    form, slope = values(rv.pairs.InversePower(PARAMETERS["s"], PARAMETERS["e"], 9.0, cutoff=CUTOFF))
+    np.testing.assert_allclose(own, form, rtol=1e-12)
+    np.testing.assert_allclose(own_slope.parameters["s"], slope.sigma, rtol=1e-12)
+    np.testing.assert_allclose(own_slope.parameters["e"], slope.epsilon, rtol=1e-12)
 
 
 class Listed(NamedTuple):

@@ -50,6 +50,7 @@ GOOD = {  # every public class and function with values: arguments that are fine
     rv.pairs.GaussianCore: {"sigma": 0.3, "epsilon": 1.0, "cutoff": 0.8},
     rv.pairs.DoubleExponential: {"length": 0.3, "epsilon": 1.0, "repulsion": 16.8, "attraction": 4.4, "cutoff": 0.8},
     rv.pairs.GeneralizedMorse: {"length": 0.3, "epsilon": 1.0, "steepness": 4.5, "stretch": 1.5, "cutoff": 0.8},
+    rv.pairs.FunctionPair: {"function": lambda parameters, r: r, "cutoff": 0.8},
     rv.pairs.TemperatureDependent: {"energy_part": LJ, "entropy_part": LJ, "temperature": 300.0},
     rv.pairs.at_temperature: {"temperature": 300.0, "surfaces": LJ},
     rv.pairs.NeuralPair.fresh: {"key": KEY, "cutoff": 0.8, "species": np.array([0, 1]), "num_basis": 3,

@@ -1,7 +1,9 @@
-"""More pair potentials: learned ones, those of models of liquids, and surfaces that depend on the temperature."""
+"""More pair potentials: learned ones, those of models of liquids, functions of one's own, and surfaces that depend on
+the temperature."""
 
 from ._potential import (
     DoubleExponential as DoubleExponential,
+    FunctionPair as FunctionPair,
     GaussianCore as GaussianCore,
     GeneralizedMorse as GeneralizedMorse,
     InversePower as InversePower,

@@ -36,6 +36,7 @@ from ._forms import (
     Morse as Morse,
 )
 from ._function import FunctionPotential as FunctionPotential
+from ._function_pair import FunctionPair as FunctionPair
 from ._jax_md import JaxMDPotential as JaxMDPotential
 from ._listed import Excluding as Excluding, ListedPairs as ListedPairs, Rescaling as Rescaling
 from ._many_body import AbstractGraphPotential as AbstractGraphPotential, AbstractManyBody as AbstractManyBody

@@ -23,10 +23,10 @@ from ._writer import box_vectors, to_system
 class OpenMMSampler(AbstractMarkovSampler):
     """Langevin dynamics run by OpenMM, at constant volume or constant pressure, of what `to_system` can express.
 
-    By its `LangevinMiddleIntegrator`, whose velocities are those half a step before the positions they come with: for
-    trajectories draw new ones with `maxwell_boltzmann`. With a `pressure`, a `MonteCarloBarostat` tries `every` so many
-    steps to scale the box, all directions alike; each sample has a box of its own, and molecules may come back as other
-    images.
+    The integrator is its `LangevinMiddleIntegrator`, which takes the steps of `LangevinBAOAB` but keeps velocities half
+    a step behind positions; samples have both of one time. With a `pressure`, a `MonteCarloBarostat` tries `every` so
+    many steps to scale the box, all directions alike; each sample has a box of its own, and molecules may come back as
+    other images.
 
     The energies of the samples are those of our own potential, so that they can be reweighted. OpenMM's forces differ
     from ours by what mesh and precision cost there: `Ewald` and `P3M` are its PME with their accuracy.
@@ -116,16 +116,18 @@ class OpenMMSampler(AbstractMarkovSampler):
         context = openmm.Context(simulated, integrator, platform, properties)
         if not isinstance(state.box, OpenBox):
             context.setPeriodicBoxVectors(*box_vectors(state.box))
+        half = 0.5 * float(self.dt) / np.asarray(system.topology.masses, float)[:, None]
+        kicked = lambda now: half * number(now.getForces(asNumpy=True))
         context.setPositions(np.asarray(state.positions, float))
-        context.setVelocities(np.asarray(state.velocities, float))
+        context.setVelocities(np.asarray(state.velocities, float) - kicked(context.getState(getForces=True)))
         kept, dtype = [], state.positions.dtype
         for _ in range(rounds):
             try:
                 integrator.step(self.num_steps)
-                now = context.getState(getPositions=True, getVelocities=True)
+                now = context.getState(getPositions=True, getVelocities=True, getForces=True)
             except openmm.OpenMMException as error:
                 raise SimulationError(f"{_EXPLODED} OpenMM says: {error}") from error
-            x, v = number(now.getPositions(asNumpy=True)), number(now.getVelocities(asNumpy=True))
+            x, v = number(now.getPositions(asNumpy=True)), number(now.getVelocities(asNumpy=True)) + kicked(now)
             if not np.all(np.isfinite(x) & np.isfinite(v)):
                 raise SimulationError(_EXPLODED)
             box = state.box if self.pressure is None else _box_of(now, state.box)
