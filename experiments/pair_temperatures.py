@@ -49,11 +49,11 @@ class Config(OneState):
     """Time steps of every measurement in the end."""
     steps: Annotated[int, at_least(40, 1000)] = 1000
     """Time steps of a simulation of difftre and ibi."""
-    simulations: Annotated[int, at_least(1, 6)] = 6
+    simulations: Annotated[int, at_least(1, 10)] = 10
     """Of difftre and ibi."""
-    settling: Annotated[int, at_least(1, 3)] = 3
+    settling: Annotated[int, at_least(1, 4)] = 4
     """The step of difftre after which they become smaller, to the mean over all later ones."""
-    single_simulations: Annotated[int, at_least(0, 5)] = 5
+    single_simulations: Annotated[int, at_least(0, 8)] = 8
     """Of the fits to one temperature each; 0 leaves them out."""
 
     def __post_init__(self):
