@@ -165,27 +165,56 @@ class _At(eqx.Module):
 
 
 class Learned(eqx.Module):
-    """What is learned: coefficients of curves that are added to a table, all of it one table for simulations."""
+    """What is learned: coefficients of curves that are added to tables, all of it one table for simulations."""
 
     coefficients: Float[Array, " modes"]
-    base: Float[Array, " knots"]
-    """kJ/mol, at equally spaced distances from `first` to `cutoff`."""
-    modes: Float[Array, "knots modes"]
+    base: Float[Array, "pairs knots"]
+    """kJ/mol, of all pairs of species, at equally spaced distances from `first` to `cutoff`."""
+    modes: Float[Array, "pairs knots modes"]
     first: float = eqx.field(static=True)
     cutoff: float = eqx.field(static=True)
 
-    def values(self) -> Float[Array, " knots"]:
+    def values(self) -> Float[Array, "pairs knots"]:
         """kJ/mol."""
         return self.base + jnp.matmul(self.modes, self.coefficients, precision=jax.lax.Precision.HIGHEST)
 
-    def table(self) -> rv.TabulatedPair:
-        """A smooth curve through them."""
-        return table(self.values(), self.first, self.cutoff)
+    def table(self, point: Point) -> rv.TabulatedPair:
+        """Smooth curves through them."""
+        return Curves(self.values(), self.first, self.cutoff)(point)
 
 
-def table(values: Float[Array, " knots"], first: float, cutoff: float) -> rv.TabulatedPair:
-    """A smooth curve through values."""
-    return rv.TabulatedPair(values, first=first, cutoff=cutoff, interpolation=rv.splines.NaturalSpline())
+class Curves(eqx.Module):
+    """Smooth curves through values for all pairs of species, kJ/mol: a potential at every state point."""
+
+    values: Float[Array, "pairs knots"]
+    first: float = eqx.field(static=True)
+    cutoff: float = eqx.field(static=True)
+
+    def __call__(self, point: Point) -> rv.TabulatedPair:
+        values, species = self.values[0], None
+        if len(self.values) > 1:
+            values, species = self.values[_rows(len(self.values))], point.species
+        spline = rv.splines.NaturalSpline()
+        return rv.TabulatedPair(values, first=self.first, cutoff=self.cutoff, species=species, interpolation=spline)
+
+
+def _rows(pairs: int) -> Int[np.ndarray, "kinds kinds"]:
+    """Which of the pairs of species two of them are."""
+    kinds = round((2 * pairs + 0.25) ** 0.5 - 0.5)
+    i, j = np.triu_indices(kinds)
+    row = np.zeros((kinds, kinds), int)
+    row[i, j] = row[j, i] = np.arange(pairs)
+    return row
+
+
+class Everywhere(eqx.Module):
+    """One potential at every state point."""
+
+    potential: rv.AbstractPotential
+
+    def __call__(self, point: Point) -> rv.AbstractPotential:
+        del point
+        return self.potential
 
 
 def hats(knots: np.ndarray, start: float, cutoff: float, spacing: float) -> np.ndarray:

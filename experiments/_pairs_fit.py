@@ -18,7 +18,7 @@ import reverlet as rv
 from reverlet import coarse_graining
 
 from ._folder import Folder, History
-from ._pairs import KT, Learned, Liquid, Structure, hats, table
+from ._pairs import KT, Curves, Learned, Liquid, Structure, hats
 
 _PRECISE = jax.lax.Precision.HIGHEST
 METHODS = ("diffsim", "difftre", "ibi")
@@ -28,12 +28,12 @@ METHODS = ("diffsim", "difftre", "ibi")
 class Task:
     """What is to be reached, and what it starts from.
 
-    **Arguments:** the `liquid`; `target`, g of all its state points, (points, bins); `first` and `cutoff` of tables and
-    how many `knots`; the `spacing` of what is learned, nm.
+    **Arguments:** the `liquid`; `target`, g of all its state points and pairs of species; `first` and `cutoff` of
+    tables and how many `knots`; the `spacing` of what is learned, nm.
     """
 
     liquid: Liquid
-    target: Float[np.ndarray, "points bins"]
+    target: Float[np.ndarray, "points pairs bins"]
     first: float
     cutoff: float
     knots: int
@@ -44,38 +44,44 @@ class Task:
         """Where tables have values, nm."""
         return np.linspace(self.first, self.cutoff, self.knots)
 
-    def sums(self, model: "Learned") -> Float[np.ndarray, "points modes bins"]:
+    def sums(self, model: "Learned") -> Float[np.ndarray, "points modes pairs bins"]:
         """What g is multiplied with for ∂U/∂coefficients: every curve, times the pairs that there are in a shell of an
         ideal gas. The mean energy knows no more of g than these, and so are they all that can tell of the potential."""
-        structure, n = self.liquid.structure, self.liquid.positions.shape[1]
+        structure, points = self.liquid.structure, self.liquid.points
         at = jnp.asarray(np.clip(structure.centers, self.first, self.cutoff))
         spline = lambda values: rv.splines.CubicSpline(
             values, first=self.first, last=self.cutoff, interpolation=rv.splines.NaturalSpline()
         )
-        curves = np.asarray(jax.vmap(lambda values: spline(values)(at))(model.modes.T), float)
+        each = jax.vmap(jax.vmap(lambda values: spline(values)(at)))(jnp.moveaxis(model.modes, 2, 0))
         shells = np.asarray(structure.rdf._shells(structure.rdf.edges), float)
-        pairs = n * (n - 1) / 2 / np.asarray(self.liquid.points.length, float) ** 3
-        return pairs[:, None, None] * curves * shells
+        number = np.stack([np.sum(np.asarray(points.species) == k, axis=1) for k in range(structure.kinds)])
+        pairs = [number[k] * (number[l] - (k == l)) / (1 + (k == l)) for k, l in structure.pairs]
+        density = np.stack(pairs, axis=1) / np.asarray(points.length, float)[:, None] ** 3
+        return density[:, None, :, None] * np.asarray(each, float) * shells
 
-    def base(self) -> np.ndarray:
-        """The potential of mean force of the first state point, kJ/mol: what all methods start from."""
-        return coarse_graining.boltzmann_inversion(
+    def base(self) -> Float[np.ndarray, "pairs knots"]:
+        """The potentials of mean force of the first state point, kJ/mol: what all methods start from."""
+        invert = lambda g: coarse_graining.boltzmann_inversion(
             self.liquid.structure.rdf,
-            self.target[0],
+            g,
             temperature=float(KT * self.liquid.points.kt[0]),
             first=self.first,
             cutoff=self.cutoff,
             num_knots=self.knots,
         )
+        return np.stack([invert(g) for g in self.target[0]])
 
     def prior(self) -> Learned:
-        """The base, and curves that may be added."""
-        centers = self.liquid.structure.centers
-        rises = [np.interp(0.1, g[: np.argmax(g)], centers[: np.argmax(g)]) for g in self.target]
-        start = max(self.first, float(min(rises)))
-        curves = hats(self.r, start, self.cutoff, self.spacing)
-        number = jnp.zeros(curves.shape[1], jnp.float32)
-        return Learned(number, _single(self.base()), _single(curves), self.first, self.cutoff)
+        """The base, and curves that may be added, from where g of any state point is 0.1."""
+        centers, found = self.liquid.structure.centers, []
+        for one in np.swapaxes(self.target, 0, 1):
+            rises = [np.interp(0.1, g[: np.argmax(g)], centers[: np.argmax(g)]) for g in one]
+            found.append(hats(self.r, max(self.first, float(min(rises))), self.cutoff, self.spacing))
+        last = np.cumsum([curves.shape[1] for curves in found])
+        modes = np.zeros((len(found), self.knots, last[-1]))
+        for of_pair, curves, end in zip(modes, found, last, strict=True):
+            of_pair[:, end - curves.shape[1] : end] = curves
+        return Learned(jnp.zeros(last[-1], jnp.float32), _single(self.base()), _single(modes), self.first, self.cutoff)
 
 
 def _single(x):
@@ -87,9 +93,9 @@ def responses(structure: Structure, model: Learned) -> Callable[[Any, rv.State],
 
     def see(point, state):
         g, near = structure(point, state.positions)
-        energy = lambda values: table(values, model.first, model.cutoff).energy(state.positions, state.box)
-        slopes = jax.grad(energy)(model.values())
-        return g[0], near, jnp.matmul(slopes, model.modes, precision=_PRECISE)
+        curves = lambda values: Curves(values, model.first, model.cutoff)(point)
+        slopes = jax.grad(lambda values: curves(values).energy(state.positions, state.box))(model.values())
+        return g, near, jnp.einsum("pk,pkm->m", slopes, model.modes, precision=_PRECISE)
 
     return see
 
@@ -105,17 +111,17 @@ def metric(kt, slopes):
 class Compared(eqx.Module):
     """How far g is from the target, in what tells of the potential: the sums over g that are ∂U/∂coefficients."""
 
-    target: Float[Array, "points bins"]
-    sums: Float[Array, "points modes bins"]
+    target: Float[Array, "points pairs bins"]
+    sums: Float[Array, "points modes pairs bins"]
     """Over kT."""
     roots: Float[Array, "points modes modes"]
     """Square roots of the inverse covariances of these sums."""
 
-    def excess(self, g: Float[Array, "points bins"]) -> Float[Array, "points modes"]:
+    def excess(self, g: Float[Array, "points pairs bins"]) -> Float[Array, "points modes"]:
         """Sums of g less those of the target."""
-        return jnp.einsum("pmb,pb->pm", self.sums, g - self.target, precision=_PRECISE)
+        return jnp.einsum("pmab,pab->pm", self.sums, g - self.target, precision=_PRECISE)
 
-    def residual(self, g: Float[Array, "points bins"]) -> Float[Array, "points modes"]:
+    def residual(self, g: Float[Array, "points pairs bins"]) -> Float[Array, "points modes"]:
         """The same in units of its noise, that of one independent sample."""
         return jnp.einsum("pmn,pn->pm", self.roots, self.excess(g), precision=_PRECISE)
 
@@ -124,16 +130,15 @@ class Compared(eqx.Module):
 def _seen(liquid, model, states, steps):
     """g and ∂U/∂coefficients of a simulation but for its first quarter, (points, samples, ...); the smallest distance,
     and the ends."""
-    potential = model.table()
     record = responses(liquid.structure, model)
-    (g, near, slopes), ends = liquid.run(lambda point: potential, states, steps, record=record)
-    kept = lambda x: x[:, :, x.shape[2] // 4 :].reshape(len(x), -1, x.shape[-1])
+    (g, near, slopes), ends = liquid.run(model.table, states, steps, record=record)
+    kept = lambda x: x[:, :, x.shape[2] // 4 :].reshape(len(x), -1, *x.shape[3:])
     return kept(g), kept(slopes), jnp.min(near), ends
 
 
 def whitened(
     task: Task, model: Learned, states: rv.State, steps: int
-) -> tuple[Learned, Compared, Float[np.ndarray, "points bins"], rv.State]:
+) -> tuple[Learned, Compared, Float[np.ndarray, "points pairs bins"], rv.State]:
     """The model with its curves mixed so that noise hides each alike and their metric, in a simulation at the start, is
     one: descent of half the squared residual is then that of Gauss and Newton. Curves that this simulation alone could
     not tell within ε stay slower. Also how g is compared; g at the start; and where the simulation ended."""
@@ -145,7 +150,7 @@ def whitened(
     model = dataclasses.replace(model, modes=_single(np.asarray(model.modes, float) @ mixed))
     size, axes = np.linalg.eigh(mixed.T @ each @ mixed)
     roots = np.swapaxes(axes / np.sqrt(np.maximum(size, 1e-2))[:, None], 1, 2)
-    compared = Compared(_single(task.target), _single(task.sums(model) / kt[:, None, None]), _single(roots))
+    compared = Compared(_single(task.target), _single(task.sums(model) / kt[:, None, None, None]), _single(roots))
     return model, compared, np.mean(np.asarray(g, float), axis=1), states
 
 
@@ -172,9 +177,9 @@ class Chunks:
 
         def loss_fn(model, carry, key):
             states, memory, k = carry
-            potential = dataclasses.replace(model, base=fixed(model.base), modes=fixed(model.modes)).table()
-            (g, near), ends = task.liquid.run(lambda point: potential, states, self.steps, throw=False)
-            g = jnp.mean(g[:, :, :, 0], axis=(1, 2))
+            potential = dataclasses.replace(model, base=fixed(model.base), modes=fixed(model.modes))
+            (g, near), ends = task.liquid.run(potential.table, states, self.steps, throw=False)
+            g = jnp.mean(g, axis=(1, 2))
             loss = jnp.sum(compared.residual(memory) * compared.residual(g))
             # nearer than the table goes, atoms overlap
             loss = jnp.where(jnp.min(near) < task.first, jnp.nan, loss)
@@ -277,7 +282,10 @@ class Inversion:
 
     def fit(self, task: Task, states: rv.State, key: Any, folder: Folder) -> Any:
         """By `rv.coarse_graining.iterative_boltzmann_inversion`, with Langevin dynamics."""
-        liquid = task.liquid
+        liquid, point, shape = task.liquid, task.liquid.at(0), task.liquid.structure
+        rdfs = [shape.rdf]
+        if shape.kinds > 1:
+            rdfs = rv.RDF.partials(point.species, shape.r_max, shape.bins, shape.width)
         chains = eqx.tree_at(lambda s: s.bath, jax.tree.map(lambda x: x[0], states), None)
         frames = self.steps // liquid.every
         file, bar = (
@@ -286,7 +294,7 @@ class Inversion:
         )
 
         def lines(history):
-            return [{"update": k + 1, "mse": float(e)} for k, e in enumerate(np.asarray(history.squared_errors)[:, 0])]
+            return [{"update": k + 1, "mse": float(e)} for k, e in enumerate(np.mean(history.squared_errors, axis=1))]
 
         def note(state):
             file.tick(state.step)
@@ -295,10 +303,10 @@ class Inversion:
 
         with bar:
             found = coarse_graining.iterative_boltzmann_inversion(
-                rv.System(liquid.topology, table(_single(task.base()), task.first, task.cutoff)),
-                [liquid.structure.rdf],
-                [task.target[0]],
-                rv.LangevinBAOAB(float(KT * liquid.points.kt[0]), 1.0, dt=liquid.dt, num_steps=liquid.every),
+                rv.System(liquid.topology, Curves(_single(task.base()), task.first, task.cutoff)(point)),
+                rdfs,
+                list(task.target[0]),
+                rv.LangevinBAOAB(float(KT * point.kt), 1.0, dt=liquid.dt, num_steps=liquid.every),
                 chains,
                 num_iterations=self.updates,
                 num_samples=len(chains.positions) * (frames - frames // 4),

@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,26 +20,20 @@ import reverlet as rv
 
 from . import _run
 from ._errors import BadInput, refusing
-from ._fields import above_zero, at_least, check_fields, not_negative
 from ._folder import Folder, free_folder, write_json
 from ._goals import Goal, at_most, in_time, judged, told
-from ._pairs import Liquid, Point, Structure, lattice, table
+from ._pairs import Curves, Everywhere
 from ._pairs_figures import draw
-from ._pairs_fit import METHODS, Chunks, Inversion, Reweighted, Task, whitened
+from ._pairs_fit import METHODS, Task
+from ._pairs_room import Pairs, energies, learned, measured, prepared
 
 Target = Literal["lj", "family", "morse", "soft", "yukawa"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(Pairs):
     """Everything that makes a run what it is."""
 
-    preset: Literal["quick", "paper", "smoke"] = "quick"
-    """Where all other defaults come from: quick (two cores, minutes), paper (one GPU), smoke (seconds)."""
-    seed: Annotated[int, not_negative(0)] = 0
-    """Of all random numbers."""
-    method: tuple[Literal["diffsim", "difftre", "ibi"], ...] = METHODS
-    """Through the dynamics, by reweighting, by iterative Boltzmann inversion of the first state point."""
     target: Target = "lj"
     """The potential to be found again: Lennard-Jones; 4ε [(σ/r)ⁿ - (σ/r)ᵐ]; Morse in a power of the distance; (σ/r)ⁿ;
     A exp(-κr)/r."""
@@ -50,60 +43,6 @@ class Config:
     """Steepness a and power φ of the Morse potential."""
     screened: tuple[float, float] = (20.0, 3.0)
     """A and κ of Yukawa, in ε σ and 1/σ."""
-    density: tuple[float, ...] = (0.7,)
-    """Of all state points, 1/σ³."""
-    temperature: tuple[float, ...] = (1.0,)
-    """Of all state points, ε; or one for all."""
-    cutoff: Annotated[float, above_zero(2.5)] = 2.5
-    """σ, of the target and of what is learned."""
-    atoms: Annotated[int, at_least(32, 108)] = 108
-    """Of every simulation; 4n³ of them start as a perfect crystal."""
-    replicas: Annotated[int, at_least(1, 8)] = 8
-    """Simulations at a time, of every state point."""
-    dt: Annotated[float, above_zero(0.01)] = 0.01
-    """Time step, τ."""
-    every: Annotated[int, at_least(1, 10)] = 10
-    """Time steps between two looks at g(r)."""
-    bins: Annotated[int, at_least(10, 130)] = 130
-    """Of g(r), up to half the smallest box."""
-    width: Annotated[float, above_zero(0.01)] = 0.01
-    """With which distances are smeared, those of the target alike, σ."""
-    melting: Annotated[int, at_least(10, 1000)] = 1000
-    """Time steps at three times the temperature, and as many at the temperature."""
-    reference: Annotated[int, at_least(10, 20000)] = 20000
-    """Time steps of the target."""
-    check: Annotated[int, at_least(10, 4000)] = 4000
-    """Time steps of every measurement in the end."""
-    chunk: Annotated[int, at_least(1, 20)] = 20
-    """Time steps of a chunk of diffsim."""
-    updates: Annotated[int, at_least(1, 400)] = 400
-    """Of diffsim: chunks."""
-    rate: Annotated[float, above_zero(0.1)] = 0.1
-    """Of diffsim, in units in which noise hides all changes alike."""
-    steps: Annotated[int, at_least(40, 1500)] = 1500
-    """Time steps of a simulation of difftre and ibi."""
-    simulations: Annotated[int, at_least(1, 20)] = 20
-    """Of difftre and ibi."""
-    settling: Annotated[int, at_least(1, 6)] = 6
-    """The step of difftre after which they become smaller, to the mean over all later ones."""
-    spacing: Annotated[float, above_zero(0.05)] = 0.05
-    """Of the knots of what is learned, σ."""
-
-    def __post_init__(self):
-        check_fields(self)
-        if not self.method or len(set(self.method)) < len(self.method):
-            raise BadInput(f"--method is {self.method}; wanted one or more of {', '.join(METHODS)}.")
-        points = max(len(self.density), len(self.temperature))
-        for name in ("density", "temperature"):
-            values = getattr(self, name)
-            if len(values) not in (1, points) or not all(x > 0 for x in values):
-                raise BadInput(f"--{name} is {values}; wanted one number above zero, or one for each state point.")
-        for name in ("chunk", "steps", "melting", "reference", "check"):
-            if getattr(self, name) % self.every:
-                raise BadInput(f"--{name} is {getattr(self, name)}; wanted a multiple of --every, {self.every}.")
-        half = 0.5 * (self.atoms / max(self.density)) ** (1 / 3)
-        if self.cutoff > half:
-            raise BadInput(f"--cutoff is {self.cutoff}; wanted at most {half:.4g}, half the smallest box.")
 
     def truth(self) -> Any:
         """The potential that makes the target."""
@@ -120,17 +59,6 @@ class Config:
                 return rv.pairs.InversePower(1.0, 1.0, n, cutoff=self.cutoff)
             case "yukawa":
                 return rv.pairs.Yukawa(*self.screened, cutoff=self.cutoff)
-
-    def liquid(self) -> Liquid:
-        """All state points."""
-        points = max(len(self.density), len(self.temperature))
-        spread = lambda x: np.broadcast_to(np.asarray(x, np.float32), points)
-        length = (self.atoms / spread(self.density)) ** (1 / 3)
-        species = jnp.zeros((points, self.atoms), jnp.int32)
-        positions = np.stack([lattice(self.atoms, x) for x in length])
-        point = Point(jnp.asarray(spread(self.temperature)), jnp.asarray(length, jnp.float32), species)
-        structure = Structure(float(0.4999 * length.min()), self.bins, self.width)
-        return Liquid(point, jnp.asarray(positions, jnp.float32), structure, self.dt, 0.5, self.every)
 
 
 PRESETS = {
@@ -174,28 +102,25 @@ def run(command: Command) -> None:
     folder = Folder(out, {"experiment": "pair_rdf", **dataclasses.asdict(c)}, resume=command.resume)
     key = lambda stage: jax.random.fold_in(jax.random.key(c.seed), stage)
 
-    target = folder.array_stage("target.npz", lambda: measured(c, liquid, truth, c.reference, key(0), keep=True))
-    first = 0.9 * float(target["nearest"])
-    task = Task(liquid, target["g"], first, c.cutoff, round((c.cutoff - first) / 0.02) + 1, c.spacing)
-    states = liquid.start(c.replicas, key(1))
-    states = eqx.tree_at(
-        lambda s: (s.positions, s.velocities), states, tuple(map(jnp.asarray, (target["x"], target["v"])))
+    target = folder.array_stage(
+        "target.npz", lambda: measured(c, liquid, Everywhere(truth), c.reference, key(0), keep=True)
     )
+    task, states = prepared(c, liquid, target, key(1))
 
-    found, seconds = {"start": np.asarray(task.base())}, {}
+    found, seconds = {"start": task.base()[0]}, {}
     for k, method in enumerate(c.method):
         entered = time.perf_counter()
-        found[method] = learned(c, method, task, states, key(2 + k), folder)
+        found[method] = learned(c, method, task, states, key(2 + k), folder)[0]
         seconds[method] = time.perf_counter() - entered
     curves = {"r": task.r, "truth": energies(truth, task.r), **found}
     curves = folder.array_stage("potentials.npz", lambda: curves)
 
     def structure():
-        runs = {"r": liquid.structure.centers, "target": target["g"], "target_error": target["error"]}
+        runs = {"r": liquid.structure.centers, "target": target["g"][:, 0], "target_error": target["error"][:, 0]}
         for k, name in enumerate(found):
-            potential = table(jnp.asarray(curves[name], jnp.float32), first, c.cutoff)
+            potential = Curves(jnp.asarray(curves[name][None], jnp.float32), task.first, c.cutoff)
             one = measured(c, liquid, potential, c.check, key(10 + k))
-            runs |= {name: one["g"], f"{name}_error": one["error"]}
+            runs |= {name: one["g"][:, 0], f"{name}_error": one["error"][:, 0]}
         return runs
 
     runs = folder.array_stage("structure.npz", structure)
@@ -207,54 +132,6 @@ def run(command: Command) -> None:
     for line in [*report(summary), told(summary["goals"], c.preset), f"How long: {total:.0f} s.",
                  f"Figures: {len(figures)} in {folder.path}/ ({', '.join(p.name for p in figures)})."]:  # fmt: skip
         print(line)
-
-
-def measured(
-    c: Config, liquid: Liquid, potential: Any, steps: int, key: Any, keep: bool = False
-) -> dict[str, np.ndarray]:
-    """g of all state points and its error in so many steps, by replicas that start from a lattice; to `keep`, also
-    where they end."""
-    states = liquid.start(c.replicas, key)
-    for factor in (3.0, 1.0):
-        _, states = _run_on(liquid, potential, states, c.melting, jnp.asarray(factor), False)
-    (g, near), states = _run_on(liquid, potential, states, steps, jnp.asarray(1.0), True)
-    means = np.mean(np.asarray(g, float)[:, :, :, 0], axis=2)
-    error = (
-        np.std(means, axis=1, ddof=1) / means.shape[1] ** 0.5
-        if means.shape[1] > 1
-        else np.full_like(means[:, 0], np.nan)
-    )
-    found = {"g": np.mean(means, axis=1), "error": error, "nearest": np.min(np.asarray(near))}
-    return {**found, "x": np.asarray(states.positions), "v": np.asarray(states.velocities)} if keep else found
-
-
-@eqx.filter_jit
-def _run_on(liquid, potential, states, steps, factor, see):
-    record = None if see else lambda point, state: jnp.zeros(())
-    return liquid.run(lambda point: potential, states, steps, factor=factor, record=record)
-
-
-def learned(
-    c: Config, method: str, task: Task, states: rv.State, key: Any, folder: Folder, name: str | None = None
-) -> np.ndarray:
-    """What a method makes of the target: values of its table, kJ/mol. `name`, of its files, by default the method's."""
-    name = name or method
-    if method == "ibi":
-        found = Inversion(c.simulations, c.steps).fit(task, states, key, folder)
-        return np.asarray(found.potential.values, float)
-    model, compared, g, states = whitened(task, task.prior(), states, c.steps)
-    if method == "difftre":
-        fitted = Reweighted(c.simulations, c.steps, c.settling).fit(task, model, compared, states, key, folder, name)
-    else:
-        fitted = Chunks(c.updates, c.chunk, c.rate).fit(task, model, compared, states, g, key, folder)
-    return np.asarray(fitted.model.values(), float)
-
-
-def energies(potential: Any, r: np.ndarray) -> np.ndarray:
-    """Of two atoms alone, kJ/mol, before the cutoff."""
-    at = lambda r: jnp.zeros((2, 3)).at[1, 0].set(r)
-    far: Any = rv.OpenBox()  # pyright: ignore[reportCallIssue]
-    return np.asarray(jax.vmap(lambda r: potential.energy(at(r), far))(jnp.asarray(np.minimum(r, r[-1] * (1 - 1e-6)))))
 
 
 def summarized(c: Config, task: Task, curves: dict[str, np.ndarray], runs: dict[str, np.ndarray]) -> dict[str, Any]:

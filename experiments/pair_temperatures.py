@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,10 +21,10 @@ from ._errors import BadInput, refusing
 from ._fields import at_least
 from ._folder import Folder, free_folder, write_json
 from ._goals import Goal, at_most, in_time, judged, told
-from ._pairs import Liquid, table
-from ._pairs_fit import Task
+from ._pairs import Curves, Everywhere, Liquid
+from ._pairs_room import energies, learned, measured, prepared
 from ._temperatures_figures import draw
-from .pair_rdf import Config as OneState, energies, learned, measured
+from .pair_rdf import Config as OneState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,19 +115,16 @@ def run(command: Command) -> None:
     folder = Folder(out, {"experiment": "pair_temperatures", **dataclasses.asdict(c)}, resume=command.resume)
     key = lambda stage: jax.random.fold_in(jax.random.key(c.seed), stage)
 
-    target = folder.array_stage("target.npz", lambda: measured(c, everywhere, truth, c.reference, key(0), keep=True))
-    first = 0.9 * float(target["nearest"])
-    knots = round((c.cutoff - first) / 0.02) + 1
+    target = folder.array_stage(
+        "target.npz", lambda: measured(c, everywhere, Everywhere(truth), c.reference, key(0), keep=True)
+    )
+    whole, _ = prepared(c, everywhere, target, key(1))
 
     def of(chosen: list[int], method: str, simulations: int, name: str, k: int) -> np.ndarray:
         """What a method makes of some of the temperatures."""
-        liquid = c.at(tuple(c.all[i] for i in chosen))
-        task = Task(liquid, target["g"][np.array(chosen)], first, c.cutoff, knots, c.spacing)
-        states = liquid.start(c.replicas, key(1))
-        ends = (jnp.asarray(target["x"][np.array(chosen)]), jnp.asarray(target["v"][np.array(chosen)]))
-        states = eqx.tree_at(lambda s: (s.positions, s.velocities), states, ends)
+        task, states = prepared(c, c.at(tuple(c.all[i] for i in chosen)), target, key(1), chosen)
         sized = dataclasses.replace(c, simulations=simulations, settling=min(c.settling, simulations))
-        return learned(sized, method, task, states, key(k), folder, name)
+        return learned(sized, method, task, states, key(k), folder, name)[0]
 
     trained = list(range(len(c.temperature)))
     found = {}
@@ -136,21 +132,21 @@ def run(command: Command) -> None:
         found[method] = of(trained[:1] if method == "ibi" else trained, method, c.simulations, method, 2 + k)
     for i, t in enumerate(c.all if c.single_simulations else ()):
         found[f"single-{t:g}"] = of([i], "difftre", c.single_simulations, f"single-{t:g}", 20 + i)
-    r = np.linspace(first, c.cutoff, knots)
-    curves = folder.array_stage("potentials.npz", lambda: {"r": r, "truth": energies(truth, r), **found})
+    curves = {"r": whole.r, "truth": energies(truth, whole.r), **found}
+    curves = folder.array_stage("potentials.npz", lambda: curves)
 
     def structure():
-        runs = {"r": everywhere.structure.centers, "target": target["g"], "target_error": target["error"]}
-        curve = lambda name: table(jnp.asarray(curves[name], jnp.float32), first, c.cutoff)
+        runs = {"r": everywhere.structure.centers, "target": target["g"][:, 0], "target_error": target["error"][:, 0]}
+        curve = lambda name: Curves(jnp.asarray(curves[name][None], jnp.float32), whole.first, c.cutoff)
         for k, method in enumerate(c.method):
             one = measured(c, everywhere, curve(method), c.check, key(40 + k))
-            runs |= {method: one["g"], f"{method}_error": one["error"]}
+            runs |= {method: one["g"][:, 0], f"{method}_error": one["error"][:, 0]}
         if c.single_simulations:
             singles = [
                 measured(c, c.at((t,)), curve(f"single-{t:g}"), c.check, key(50 + i)) for i, t in enumerate(c.all)
             ]
-            runs["single"] = np.concatenate([one["g"] for one in singles])
-            runs["single_error"] = np.concatenate([one["error"] for one in singles])
+            runs["single"] = np.concatenate([one["g"][:, 0] for one in singles])
+            runs["single_error"] = np.concatenate([one["error"][:, 0] for one in singles])
         return runs
 
     runs = folder.array_stage("structure.npz", structure)
