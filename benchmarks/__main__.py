@@ -5,7 +5,7 @@ import importlib
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("gradient_cost", "batches", "large_systems", "solvers", "stress", "surfaces", "water")
+BENCHMARKS = ("gradient_cost", "batches", "large_systems", "reweighting", "solvers", "stress", "surfaces", "water")
 
 
 def main(arguments: list[str]) -> int:

@@ -141,6 +141,7 @@ def needed(batch, n):
     return memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
 
 
+@pytest.mark.slow
 def test_memory_of_a_gradient_is_that_of_a_batch():
     # of 64 trajectories: what is kept of every one, and some more for each of those that run at once
     sizes = [needed(batch, 64) for batch in (2, 16, 64)]

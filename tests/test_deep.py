@@ -114,6 +114,7 @@ def test_charges_and_currents():
     np.testing.assert_allclose(rate, central_difference(lambda x: evaluated(POLAR, x), X, V, 1e-6), rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_adjoint():
     """The current of a dipole as the record, with respect to every parameter and the start."""
 

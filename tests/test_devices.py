@@ -100,6 +100,7 @@ def test_an_explosion_on_one_device_is_an_error_of_all(four):
     assert "Of 8 trajectories, number 3: The trajectory exploded by step" in four["explosion"]
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one(four):
     address = free_address()
     with running(PROGRAM, f"{address},0,2") as first, running(PROGRAM, f"{address},1,2") as second:

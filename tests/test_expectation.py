@@ -217,7 +217,11 @@ def test_forward_mode(power):
     np.testing.assert_allclose(slope, 2 * (thermodynamic + dynamical), rtol=RTOL)
 
 
-@pytest.mark.parametrize("dynamics", [DYNAMICS, FORWARD, None], ids=["reverse", "forward", "no dynamics"])
+@pytest.mark.parametrize(
+    "dynamics",
+    [DYNAMICS, pytest.param(FORWARD, marks=pytest.mark.slow), None],
+    ids=["reverse", "forward", "no dynamics"],
+)
 def test_contributions_of_samples(dynamics):
     """They add up, their scatter is the standard error, and each is what its sample alone gives."""
     k = jnp.array(1.05 * K)

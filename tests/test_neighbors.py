@@ -113,7 +113,7 @@ strained_box = jax.jit(lambda box, deformation: box.deform(deformation))
 wear = jax.jit(lambda neighbors, x, box: (neighbors.wear(x, box), neighbors.usable(x, box)))
 
 
-@pytest.mark.parametrize("shape", ["slab", "triclinic"])
+@pytest.mark.parametrize("shape", [pytest.param("slab", marks=pytest.mark.slow), "triclinic"])
 @given(seed=SEEDS, part=st.sampled_from([0.0, 0.5, 0.9]))
 @few
 def test_serves_as_long_as_strain_and_motion_leave_no_pair_out(shape, seed, part):
@@ -415,6 +415,7 @@ def test_a_list_used_too_long_says_so():
         )
 
 
+@pytest.mark.slow
 def test_samples_as_with_all_pairs():
     states = argon_state(4).repeat(2)
     sampler = rv.LangevinBAOAB(TEMPERATURE, 1.0, dt=0.004, num_steps=10)

@@ -128,6 +128,7 @@ def test_what_is_conserved():
     assert 3 < spread[0] / spread[1] < 6
 
 
+@pytest.mark.slow
 def test_both_directions():
     options = {"dt": 0.004, "num_steps": 8, "save_every": 8, "record": lambda system, state, initial: state}
     state = argon_state()

@@ -342,3 +342,48 @@ def test_robust_losses_begin_as_squares_and_pull_less(loss):
     slope = jax.vmap(jax.grad(lambda s: loss.cost(s[None])[0]))
     assert jnp.all(jnp.diff(slope(jnp.linspace(0.0, 100, 50))) <= 1e-12)
     assert slope(jnp.array([100.0]))[0] < 0.2
+
+
+def test_a_fit_within_its_noise_draws_more_before_it_ends():
+    """Twice as many samples, up to `most_samples`; only then is it over."""
+    fitted = reweighting.fit_targets(
+        jnp.asarray(WANTED), points(temperatures=T[:1]), exact, STARTS[:1], num_updates=9, most_samples=4000,
+        positive=lambda k: k, **RUN
+    )  # fmt: skip
+    history = fitted.state.history
+    drawn = np.asarray(history.drawn)[:, 0]
+    assert history.ended[-1]
+    assert not np.any(history.ended[:-1])
+    assert list(drawn[drawn > 0]) == [2000, 4000]
+
+
+@pytest.mark.slow
+def test_sensitivities_are_differences_of_separate_simulations():
+    """Of density and energy of a liquid at constant pressure, within errors, and more than four of these off zero."""
+    topology, start = rv.fcc("Ar", 2, density=800.0)  # u/nm³
+    ensemble = rv.NPT(130.0, 400 * rv.units.BAR)
+    langevin = rv.LangevinBAOAB(130.0, 5.0, dt=0.005, num_steps=40)
+    sampler = rv.StochasticCellRescaling(langevin, ensemble.pressure, period=1.0, compressibility=0.003)
+    argon = lambda epsilon: rv.LennardJones(0.34, epsilon, cutoff=0.5, truncation=rv.SmoothSwitch(0.45))
+    to_system = lambda potential: rv.System(topology, potential)
+    targets = tuple(
+        rv.Target(o, v, 0.01 * abs(v), unit=o.unit) for o, v in ((rv.Density(), 800.0), (rv.TotalEnergy(), -100.0))
+    )
+    point = rv.StatePoint(to_system, ensemble, targets)
+
+    def run(epsilon, num, key):
+        model = argon(epsilon)
+        _, chains = sampler.sample(to_system(model), start.repeat(32), 32 * 40, key=key)
+        return model, sampler.sample(to_system(model), chains, 32 * num, key=jax.random.fold_in(key, 1))[0]
+
+    keys = jax.random.split(jax.random.key(3), 3)
+    model, samples = run(1.0, 200, keys[0])
+    table = reweighting.sensitivities(model, [point], [samples], trainable="epsilon")
+    h = 0.04
+    up, down = (run(1 + s * h, 100, k) for s, k in zip((1, -1), keys[1:], strict=True))
+    measure = lambda run: rv.measure([t.observable for t in targets], to_system(run[0]), run[1])
+    for k, (a, b) in enumerate(zip(measure(up), measure(down), strict=True)):
+        difference, error = (a.value - b.value) / (2 * h), np.hypot(a.error, b.error) / (2 * h)
+        slope, own = table.derivatives[k, 0], table.errors[k, 0]
+        assert abs(slope - difference) < 4 * np.hypot(error, own)
+        assert abs(difference) > 4 * error

@@ -109,14 +109,18 @@ def pack(
     system = System(topology, springs + soft(contact), search=search)
     relaxed = minimize(system, state, max_steps=2000, progress=progress).state.positions
     packed = jnp.asarray(_rigid(shapes, numbers, np.asarray(relaxed)))
-    overlap = System(topology, soft(0.8 * contact), search=search).potential_energy(packed, box)
-    if not overlap == 0:
+    if not _energy(System(topology, soft(0.8 * contact), search=search), packed, box) == 0:
         raise ValueError(
             f"`pack` left atoms of different molecules nearer than {0.8 * contact:.3g} nm, 0.8 contacts. Wanted a lower"
             f" density than {float(jnp.sum(topology.masses) / box.volume):.4g} u/nm³, a larger box, or a smaller"
             " `contact`."
         )
     return topology, State(packed, jnp.zeros_like(packed), box)
+
+
+@eqx.filter_jit
+def _energy(system, positions, box):
+    return system.potential_energy(positions, box)
 
 
 def _placed(shapes: list[Array], numbers: list[int], box: AbstractBox, key: PRNGKeyArray) -> np.ndarray:

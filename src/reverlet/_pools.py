@@ -265,7 +265,12 @@ class SampleSet(eqx.Module):
 
 def _reduced(ensemble, energies, boxes) -> np.ndarray:
     with jax.enable_x64(True):
-        return np.asarray(jax.vmap(ensemble.reduced)(jnp.asarray(energies), boxes))
+        return np.asarray(_reduced_all(ensemble, np.asarray(energies), boxes))
+
+
+@eqx.filter_jit
+def _reduced_all(ensemble, energies, boxes):
+    return jax.vmap(ensemble.reduced)(energies, boxes)
 
 
 def _at_temperature(samples: Samples, ensemble: AbstractEnsemble) -> Samples:

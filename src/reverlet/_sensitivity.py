@@ -149,6 +149,11 @@ def slopes_at(point: StatePoint, joint: Joint, moved: Moved, parameters: PyTree,
     return Slopes(values, found, jacobian, *parts)
 
 
+@eqx.filter_jit
+def _error_of_sum(samples: Samples, contributions: Array) -> Array:
+    return samples.error_of_sum(contributions)
+
+
 class Linearized(eqx.Module):
     """Residuals of all targets near given parameters, in NumPy's double precision."""
 
@@ -163,16 +168,14 @@ class Linearized(eqx.Module):
     def error(self, of: Any) -> np.ndarray:
         """The standard error of what `of(residual deviations, jacobian deviations)` makes of them, linearly, for all
         samples at once."""
-        squares = [np.asarray(s.error_of_sum(jnp.asarray(of(r, j))), float) ** 2 for s, r, j in self.groups]
+        squares = [np.asarray(_error_of_sum(s, of(r, j)), float) ** 2 for s, r, j in self.groups]
         return np.sqrt(np.sum(squares, axis=0))
 
     def covariance(self, of: Any) -> np.ndarray:
         """The covariance of a vector, from the errors of sums and differences of its entries: row by row, in the memory
         of the vector."""
         vectors = [(samples, of(r, j)) for samples, r, j in self.groups]
-        squares = lambda take: np.sum(
-            [np.asarray(s.error_of_sum(jnp.asarray(take(x))), float) ** 2 for s, x in vectors], 0
-        )
+        squares = lambda take: np.sum([np.asarray(_error_of_sum(s, take(x)), float) ** 2 for s, x in vectors], 0)
         size = vectors[0][1].shape[1]
         rows = [
             squares(lambda x, k=k: x + x[:, k, None]) - squares(lambda x, k=k: x - x[:, k, None]) for k in range(size)
