@@ -24,9 +24,8 @@ SI = rv.units.SQUARE_METER_PER_SECOND
 def crystal(atoms: int, box_length: float, seed: int) -> tuple[rv.Topology, rv.State]:
     """Atoms on sites of a face-centered cubic lattice that fills the box; the sites that are too many stay empty."""
     cells = int(np.ceil((atoms / 4) ** (1 / 3) - 1e-9))
-    corners = np.stack(np.meshgrid(*[np.arange(cells)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
-    basis = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
-    sites = ((corners + basis).reshape(-1, 3) + 0.25) * box_length / cells
+    _, full = rv.fcc("Ar", cells, spacing=1.0)
+    sites = (np.asarray(full.positions, float) + 0.25) * box_length / cells
     kept = np.sort(np.random.default_rng(seed).permutation(len(sites))[:atoms])
     positions = jnp.asarray(sites[kept], jnp.float32)
     box = rv.OrthorhombicBox(jnp.full(3, box_length, jnp.float32))

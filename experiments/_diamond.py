@@ -94,14 +94,12 @@ class Diamond(eqx.Module):
     @classmethod
     def of(cls, cells: int, sampler: rv.LangevinBAOAB, batch: int) -> "Diamond":
         """So many cells along every edge of the box; `batch` samples whose derivatives are taken at a time."""
-        corners = np.stack(np.meshgrid(*[np.arange(cells)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
-        face = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
-        x = jnp.asarray((corners + np.concatenate([face, face + 0.25])).reshape(-1, 3) * EDGE, jnp.float32)
+        topology, crystal = rv.lattices.diamond("C", cells, spacing=1.0)
+        x = jnp.asarray(np.asarray(crystal.positions, float) * EDGE, jnp.float32)
         box = rv.OrthorhombicBox(jnp.full(3, cells * EDGE, jnp.float32))
         fitted = lambda cutoff, skin: rv.CellList.fit(x, box, cutoff=cutoff, skin=skin, room=1.0, per_atom=True)
         # bonds end before the second shell, 0.2523 nm, on which the prior does; the third counts as near, 0.2959 nm
         bonds, near = fitted(REACH, 0.05).find(x, box), fitted(PRIOR.cutoff, 0.09).find(x, box)
-        topology = rv.Topology.from_elements(["C"] * len(x))
         return cls(topology, rv.State(x, jnp.zeros_like(x), box), near, bonds, sampler, batch)
 
     def system(self, network: AngleNetwork) -> rv.System:

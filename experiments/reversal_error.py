@@ -162,10 +162,8 @@ def liquid(config: Config) -> tuple[rv.System, rv.State, float]:
     atoms = 4 * config.cells**3
     volume = atoms * 2.5562**3 / 346  # nm³, at 1.374 g/cm³
     length = volume ** (1 / 3)
-    corners = np.stack(np.meshgrid(*[np.arange(config.cells)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
-    basis = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
-    positions = jnp.asarray((corners + basis).reshape(-1, 3) * length / config.cells, jnp.float32)
-    topology = rv.Topology.from_elements(["Ar"] * atoms)
+    topology, crystal = rv.fcc("Ar", config.cells, spacing=1.0)
+    positions = jnp.asarray(np.asarray(crystal.positions, float) * length / config.cells, jnp.float32)
     potential = rv.LennardJones(0.34, 0.993795, cutoff=min(0.85, 0.49 * length))
     system = rv.System(topology, potential)
     start_key, chain_key = jax.random.split(jax.random.key(config.seed))

@@ -20,11 +20,9 @@ CHAINS, SAMPLES, EVERY = 8, 40, 100  # samples of a chain, time steps between tw
 
 def argon() -> tuple[rv.System, rv.State, rv.AbstractSampler, dict[str, rv.AbstractObservable]]:
     """64 atoms at 120 K and 200 bar."""
-    topology, box = rv.Topology.from_elements(["Ar"] * 64), rv.OrthorhombicBox(jnp.full(3, 1.56))
-    sites = jnp.stack(jnp.meshgrid(*[jnp.arange(4)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    topology, state = rv.lattices.simple_cubic("Ar", 4, spacing=0.39)
     system = rv.System(topology, rv.LennardJones(0.338, 0.894, cutoff=0.65, truncation=rv.SmoothSwitch(0.55)))
     thermostat = rv.LangevinBAOAB(120.0, 2.0, dt=0.005, num_steps=EVERY)
-    state = rv.State(0.39 * sites, jnp.zeros((64, 3)), box)
     observables = {"density": rv.Density(), "g(r) at its peak": Peak()}
     return system, state, rv.StochasticCellRescaling(thermostat, 200 * rv.units.BAR, period=0.3), observables
 
@@ -46,9 +44,9 @@ def dipoles() -> tuple[rv.System, rv.State, rv.AbstractSampler, dict[str, rv.Abs
     topology = rv.Topology.from_elements(["Ar", "Ar"] * 27, bonds=[(2 * k, 2 * k + 1) for k in range(27)])
     charges = rv.PointCharges(jnp.tile(jnp.array([0.4, -0.4]), 27))
     springs = rv.HarmonicBond(topology.bonds, 500.0, 0.05)
-    sites = jnp.stack(jnp.meshgrid(*[jnp.arange(3)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
-    positions = (0.5 * sites + jnp.array([[0.0, 0.0, 0.0], [0.05, 0.0, 0.0]])).reshape(-1, 3)
-    state = rv.State(positions, jnp.zeros((54, 3)), rv.OrthorhombicBox(jnp.full(3, 1.5)))
+    _, lattice = rv.lattices.simple_cubic("Ar", 3, spacing=0.5)
+    positions = (lattice.positions[:, None] + jnp.array([[0.0, 0.0, 0.0], [0.05, 0.0, 0.0]])).reshape(-1, 3)
+    state = rv.State(positions, jnp.zeros((54, 3)), lattice.box)
     thermostat = rv.LangevinBAOAB(300.0, 2.0, dt=0.005, num_steps=EVERY)
     return rv.System(topology, springs), state, thermostat, {"ε": rv.DielectricConstant(charges)}
 

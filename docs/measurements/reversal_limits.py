@@ -15,16 +15,13 @@ import reverlet as rv
 jax.config.update("jax_enable_x64", True)
 DT = 2**-10  # ps; a power of two, so that all adjoints take the very same steps
 
-topology = rv.Topology.from_elements(["Ar"] * 108)
-system = rv.System(topology, rv.LennardJones(0.34, 0.993795, cutoff=0.85))
 length = 2.5562 * (108 / 346) ** (1 / 3)
+topology, crystal = rv.fcc("Ar", 3, spacing=length / 3)
+system = rv.System(topology, rv.LennardJones(0.34, 0.993795, cutoff=0.85))
 box = rv.OrthorhombicBox(jnp.full(3, length))
-cells = jnp.stack(jnp.meshgrid(*[jnp.arange(3.0)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
-sites = jnp.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
-positions = ((cells + sites) * (length / 3)).reshape(-1, 3)
 velocities = rv.maxwell_boltzmann(topology, 94.4, key=jax.random.key(0))
 sampler = rv.LangevinBAOAB(94.4, 1.0, dt=0.002, num_steps=5000)
-samples, _ = sampler.sample(system, rv.State(positions, velocities, box).repeat(8), 8, key=jax.random.key(1))
+samples, _ = sampler.sample(system, rv.State(crystal.positions, velocities, box).repeat(8), 8, key=jax.random.key(1))
 states = samples.states
 
 
