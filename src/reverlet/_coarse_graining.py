@@ -137,12 +137,12 @@ def iterative_boltzmann_inversion(
     g* are known, the table moves along with its first knot that is; at the cutoff it stays zero. An iteration moves no
     knot by more than `most` kT. Only the table is changed: other parts of a sum, such as a prior that repels, stay.
 
-    By the same right as g(r) for the potential it stands for g* alone: neither angles nor, without `pressure`, the
-    equation of state come with it. With `pressure`, a ramp A (1 - r/r_c) is added to all pairs, whose A makes up for
+    The potential reproduces g* and nothing else: neither angles nor, without `pressure`, the equation of state come
+    with it. With `pressure`, a ramp A (1 - r/r_c) is added to all pairs, whose A makes up for
     the difference of pressures by the virial at this g, at most 0.1 kT; g hardly feels it.
 
-    `relative_entropy_step` is the same with a metric: it knows how pairs work on each other. Gradients of losses, as of
-    `fit` with `expectation`, reach anything that is observed, by any potential.
+    `relative_entropy_step` is the same with a metric: it knows how pairs work on each other. Gradients of losses, by
+    `fit` with `expectation`, work for any observable and any potential.
 
     **Arguments:**
 
@@ -158,7 +158,7 @@ def iterative_boltzmann_inversion(
     - `callback`, `checkpoint`, `resume`, as for `fit`, whose `state.model.potential` it is here.
 
     **Errors:** `ValueError` for other numbers of functions than pairs of species, targets that do not fit them, bins
-    that end before the cutoff; as of `fit`.
+    that end before the cutoff; as for `fit`.
 
     **Reference:** D. Reith, M. Pütz and F. Müller-Plathe, J. Comput. Chem. 24, 1624 (2003); H. Wang, C. Junghans and
     K. Kremer, Eur. Phys. J. E 28, 221 (2009), for the ramp.
@@ -345,7 +345,8 @@ def relative_entropy_step(
     curvature as a part of its mean diagonal, which holds parameters that change nothing; `trainable`, as for `fit`, of
     the potential.
 
-    **Errors:** `ValueError` for a potential without parameters, and configurations of other atoms; as of `expectation`.
+    **Errors:** `ValueError` for a potential without parameters, and configurations of other atoms; as for
+    `expectation`.
 
     **Reference:** M. S. Shell, J. Chem. Phys. 129, 144108 (2008); A. Chaimovich and M. S. Shell, J. Chem. Phys. 134,
     094112 (2011).

@@ -89,15 +89,15 @@ def fit(
     - `optimizer`: of Optax. For a learning rate per parameter, `per_parameter`.
     - `num_steps`: updates in total, those before a resume included.
     - `key`: every update gets a key of its own, made of `key` and its number, so that a resumed fit goes on the same.
-    - `positive`: picks arrays of the model that must stay positive, as `lambda m: m.sigma`, a tuple for several. Their
-      logarithms are optimized; a learning rate is then a relative change.
+    - `positive`: picks arrays of the model that must stay positive, such as `lambda m: m.sigma`, a tuple for several.
+      Their logarithms are optimized; a learning rate is then a relative change.
     - `trainable`: picks what is fitted, in the same way; by default every array of floating-point numbers. All else
-      stays as it is, whatever the optimizer does, and costs no gradient. Also by name, as `"layers"` for all that is
-      in `m.layers`, or `["layers[0].weights", "*.bias"]`; so can `positive`.
+      stays as it is, whatever the optimizer does, and costs no gradient. Also by name, such as `"layers"` for all that
+      is in `m.layers`, or `["layers[0].weights", "*.bias"]`; so can `positive`.
     - `retreats`: how often in a row the step before may be taken back by half, where an update fails: because of a
-      `SimulationError`, as of atoms that overlap, or numbers that are not finite. The same update is then tried again,
-      from the same carry with the same key; `FitState.retreats` tells how often. Nothing can be taken back before the
-      first step.
+      `SimulationError`, such as one for atoms that overlap, or numbers that are not finite. The same update is then
+      tried again, from the same carry with the same key; `FitState.retreats` tells how often. Nothing can be taken back
+      before the first step.
     - `callback(state)`: called after every update, after the checkpoint was written.
     - `checkpoint`: a file to write after every update, in one piece, so that a kill leaves a whole one; the one that it
       replaces is kept beside it as `NAME.previous`. One that is there already is refused unless the fit goes on from
@@ -115,9 +115,9 @@ def fit(
     **Errors:** `SimulationError` when loss, gradient, parameters, optimizer or carry stop being finite, with the update
     and what it was; the checkpoint of the update before stays. `CheckpointError` for a checkpoint that is missing,
     damaged, of another fit, in use by another one, that cannot be written, or that would be written over. `ValueError`
-    for a model without arrays to fit, values that `positive` picks and that are none, and a loss function that returns
-    something else; `TypeError` for a `key` that is none, and an optimizer that needs more than gradients, such as
-    `optax.lbfgs`.
+    for a model without arrays to fit, values that `positive` picks and that are not positive, and a loss function that
+    returns something else; `TypeError` for a `key` that is none, and an optimizer that needs more than gradients, such
+    as `optax.lbfgs`.
     """
     require_count("num_steps", num_steps)
     require_callable("loss_fn", loss_fn, "`lambda model, carry, key: (loss, (carry, report))`")

@@ -98,11 +98,11 @@ def gradient_horizon(
     and memory are those of one run of a tangent for each direction, and of one more for the exponent.
 
     Proposed is the largest horizon at which the signal-to-noise ratio is at least `threshold` in every direction and
-    which is at most `beyond` times when the correlation function has decayed and the value has settled. It has decayed
-    after the last frame at which its size is, by two standard errors, more than `tail` times that at time zero. The
-    value has settled at the first horizon from which on no longer one changes it by `threshold` standard errors of the
-    change. A proposed horizon shorter than either means a biased property, or more samples: the ratio grows with the
-    square root of their number. The noise is that of the gradient with all its cotangents: controls of
+    which is at most `beyond` times the time when the correlation function has decayed and the value has settled. It has
+    decayed after the last frame at which its size is, by two standard errors, more than `tail` times that at time zero.
+    The value has settled at the first horizon from which on no longer horizon changes it by `threshold` standard errors
+    of the change. A proposed horizon shorter than either means a biased property, or more samples: the ratio grows with
+    the square root of their number. The noise is that of the gradient with all its cotangents: controls of
     `dynamics.adjoint` are left out.
 
     Beyond the horizon, `rv.langevin.path_gradient` is one way; `docs/which-gradient.md` compares all there are.

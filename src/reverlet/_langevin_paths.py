@@ -125,7 +125,7 @@ class AllNoise(AbstractCredit):
 
 
 class OwnNoise(AbstractCredit):
-    """For the record of an atom, its own: of records whose arrays lead with `atoms`, such as of `Atomwise`.
+    """For the record of an atom, its own: of records whose arrays lead with `atoms`, such as those of `Atomwise`.
 
     **Arguments:** `window`, ps.
     """
@@ -232,7 +232,7 @@ def run_path(shared: PyTree, sample: PyTree) -> tuple[PyTree, Float[Array, "fram
 
 
 def _step(paths, feedback, system, state, acceleration, k, key):
-    """One step of BAOAB, as of `LangevinBAOAB`, its derivative less u, and u·ξ/s of every atom."""
+    """One step of BAOAB, as for `LangevinBAOAB`, its derivative less u, and u·ξ/s of every atom."""
     x, masses = state.positions, masses_of(system, state.positions.dtype)
     cast = lambda value: value.astype(x.dtype)
     h, args = cast(paths.dt), (system, state.box)

@@ -197,7 +197,7 @@ def force_matching(
     - `original`: labels that the model was trained on before, which it shall not forget; `forgetting` times the loss on
       as many of them is added in every batch. With 0, the errors on them are only told.
     - `positive`, `trainable`, `checkpoint`, `resume`, `accept_changes`, and `callback`, which is called after every
-      epoch: as of `fit`. Of a fit that goes on, labels, weights and batches must be the same.
+      epoch: as for `fit`. Of a fit that goes on, labels, weights and batches must be the same.
     - `search`: for neighbor lists; without it all pairs are looked at.
     - `batch`: how many frames of a batch at a time, on each device: one by default, which is fastest on a CPU.
     - `mesh`: devices to spread every batch over.
@@ -233,7 +233,7 @@ def force_matching(
     if _kinds(model, labels) != _kinds(model, validation):
         raise ValueError(
             f"`labels` has {', '.join(_kinds(model, labels))} and `validation` {', '.join(_kinds(model, validation))};"
-            " wanted the same of both, as of `labels.split(0.1, key=key)`."
+            " wanted the same of both, as from `labels.split(0.1, key=key)`."
         )
     batch_size = min(batch_size, len(labels))
     optimizer = _placing(optimizer, mesh)
@@ -293,7 +293,7 @@ def predict_labels(
 ) -> Labels:
     """What a model makes of the configurations: the labels that there are and that it has, in the model's precision.
 
-    **Arguments:** `offset`, added to energies, kJ/mol; `search`, `batch` and `mesh` as of `force_matching`.
+    **Arguments:** `offset`, added to energies, kJ/mol; `search`, `batch` and `mesh` as for `force_matching`.
 
     **Errors:** `ValueError` for labels of another system, none of which the model has.
     """
@@ -378,7 +378,7 @@ class _Program(eqx.Module):
 
     @eqx.filter_jit
     def epoch(self, moved, data, parameters, optimizer_state, best, key):
-        """An update as of `descend`."""
+        """An update as for `descend`."""
         shuffle, remember = jax.random.split(key)
         total, size = len(data["labels"].positions), self.batch_size
         num = total // size

@@ -52,11 +52,12 @@ def measure(
     **Arguments:**
 
     - `observables`: one, or any tree of them: a list, a tuple, your own dictionary.
-    - `source`: samples; a trajectory of whole states, as of `nve` without `record` and `rv.io.read`, or several at
+    - `source`: samples; a trajectory of whole states, from `nve` without `record` or `rv.io.read`, or several at
       once; states alone, whose arrays have a leading axis; the name of a file, or `rv.io.stream(...)` where reading it
       needs more to be said.
     - `piece`: how long the pieces of a trajectory are, ps; by default, single frames.
-    - `ensemble`: by default that of the samples; of trajectories needed by what depends on the temperature.
+    - `ensemble`: by default that of the samples; for trajectories it is needed where an observable depends on the
+      temperature.
     - `dynamics`: as for `expectation`, for samples alone: how to run a trajectory from each.
     - `unwrap`: whether atoms of a file go on where its program has put them back into the box, by minimum motion; see
       `rv.io.unwrap`.

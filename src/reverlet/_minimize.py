@@ -78,7 +78,7 @@ def minimize(
 
     **Errors:** `ValueError` for numbers that are not positive, and a state that does not fit the system;
     `SimulationError` where energy or forces are not finite in the end, with the nearest two atoms, and for neighbor
-    lists that are too small. Running out of steps is none: see `Minimum.converged`.
+    lists that are too small. Running out of steps is no error: see `Minimum.converged`.
 
     **Reference:** E. Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006).
     """

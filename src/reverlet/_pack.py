@@ -61,8 +61,8 @@ def pack(
     zero: see `maxwell_boltzmann`.
 
     **Arguments:** `molecule` and its `positions` (nm), or several of both; `num`, how many of each; `density` (u/nm³,
-    so `1.0 * units.GRAM_PER_CUBIC_CENTIMETER`) for a cube, or a periodic `box` of any shape; `contact`, how far atoms
-    of different molecules are moved apart (nm). A larger one helps large atoms, a smaller one high densities.
+    such as `1.0 * units.GRAM_PER_CUBIC_CENTIMETER`) for a cube, or a periodic `box` of any shape; `contact`, how far
+    atoms of different molecules are moved apart (nm). A larger one helps large atoms, a smaller one high densities.
     `progress`, as for `minimize`.
 
     **Errors:** `ValueError` for numbers and shapes that do not fit together, unless exactly one of `density` and `box`

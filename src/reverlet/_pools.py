@@ -56,7 +56,7 @@ class SamplePool(AbstractChecked):
     and `samples`, what was drawn first, and with which parameters.
 
     **Errors:** `ValueError` for samples of other atoms, of another kind of ensemble or, at constant volume, in another
-    box; for samples that were not drawn with the model beside them; as of `mbar`.
+    box; for samples that were not drawn with the model beside them; as for `mbar`.
     """
 
     system: Callable[[Any], System] = eqx.field(converter=function("`lambda model: model.system(216, box)`"))
@@ -159,7 +159,7 @@ class SamplePool(AbstractChecked):
         return self.keep([k in found for k in range(len(counts))])
 
     def samples(self, ensemble: AbstractEnsemble | None = None) -> Samples:
-        """All samples, each with the density of the mixture of all sets, as of `mbar`. Where an ensemble is given,
+        """All samples, each with the density of the mixture of all sets, as for `mbar`. Where an ensemble is given,
         velocities are scaled to its temperature, which makes them as if they were drawn there."""
         sets = [s.samples for s in self.sets]
         if ensemble is not None:

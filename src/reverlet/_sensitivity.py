@@ -265,7 +265,7 @@ def sensitivities(
     """The derivatives of all targets by all parameters, with errors, before any fit: which parameters can be told from
     which targets?
 
-    **Arguments:** `samples`, of every point; `positive` and `trainable`, as of `fit`.
+    **Arguments:** `samples`, of every point; `positive` and `trainable`, as for `fit`.
 
     **Errors:** as for `fit_targets`.
     """

@@ -64,7 +64,7 @@ class Blocks(eqx.Module):
     """How many there are."""
 
     def error(self, contributions: Float[Array, "samples *shape"]) -> Float[Array, "*shape"]:
-        """The standard error of a sum whose contributions vary around zero; NaN of a stratum with a single block."""
+        """The standard error of a sum whose contributions vary around zero; NaN for a stratum with a single block."""
         n = len(self.block)
         total = lambda x, k: jax.ops.segment_sum(x, k, n)
         column = lambda w: jnp.expand_dims(w, tuple(range(1, contributions.ndim)))

@@ -108,7 +108,7 @@ def fit_targets(
 
     **Errors:** `ValueError` for names that are not known or not unique, for samples that stay without equilibrium or
     are too few, with the state point and what would help, and, with `GaussNewton`, for parameters that change nothing
-    and have no prior; as of `fit`.
+    and have no prior; as for `fit`.
     """
     require_count("num_updates", num_updates)
     require_count("num_samples", num_samples)

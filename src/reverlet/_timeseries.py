@@ -58,7 +58,7 @@ def correlation_all_origins(
     **Errors:** `ValueError` if more lags are asked for than there are frames, and for series of two shapes.
     """
     require_array("a", a)
-    require_shape("b", b, a.shape, "The same as of `a`.")
+    require_shape("b", b, a.shape, "The same as `a`.")
     n = a.shape[0]
     lags = n if num_lags is None else num_lags
     require_count("num_lags", lags)
@@ -80,7 +80,7 @@ def correlation_first_origins(
     **Errors:** `ValueError` for more origins than frames, and for series of two shapes.
     """
     require_array("a", a)
-    require_shape("b", b, a.shape, "The same as of `a`.")
+    require_shape("b", b, a.shape, "The same as `a`.")
     require_count("num_origins", num_origins)
     n = a.shape[0]
     if num_origins > n:

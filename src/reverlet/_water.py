@@ -125,7 +125,8 @@ class WaterModel(AbstractModel):
     ) -> System:
         """So many molecules of this water.
 
-        In an open box, as of a gas or a cluster, all pairs interact in full: `Coulomb` in the place of `Ewald`.
+        In an open box, such as that of a gas or a cluster, all pairs interact in full: `Coulomb` in the place of
+        `Ewald`.
 
         **Arguments:** `num_molecules`; `box`; `cutoff` of both non-bonded parts (nm), by default half the
         smallest height of the box, at most 0.9; `truncation` of the Lennard-Jones part, by default a `SmoothSwitch`

@@ -56,10 +56,10 @@ def nve(
     - `batch`: for many states, whose arrays have a leading axis: how many trajectories run at a time, on each device;
       a number, or an `rv.MemoryBudget` that finds it. The result does not depend on it, but for rounding; the memory of
       a gradient is that of so many trajectories, and the records and ends of all.
-    - `mesh`: devices to spread many states over, as `rv.device_mesh()`. Every device and every process gets the whole
-      result.
-    - `progress_meter`: of Diffrax, as `diffrax.TqdmProgressMeter()`: how much of the time has passed, or how many of
-      the batches are done. On the way back it is silent.
+    - `mesh`: devices to spread many states over, such as `rv.device_mesh()`. Every device and every process gets the
+      whole result.
+    - `progress_meter`: of Diffrax, such as `diffrax.TqdmProgressMeter()`: how much of the time has passed, or how many
+      of the batches are done. On the way back it is silent.
     - `reporter(times, states)`: what takes the frames, whole states, while the trajectory runs, such as
       `rv.io.reporting` makes to write a file. The trajectory is then run in pieces of 100 frames, which differ from
       one run by rounding, and of which one at a time is in memory: without `record`, only the two ends come back. Not

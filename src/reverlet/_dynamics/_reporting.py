@@ -32,7 +32,7 @@ class _Recording(eqx.Module):
 
 
 def run_reported(dynamics, system, state, record: Record | None, reporter: Reporter, throw: bool) -> Trajectory:
-    """As of `dynamics.run`. Without `record`, only the two ends are kept."""
+    """As for `dynamics.run`. Without `record`, only the two ends are kept."""
     _require_one_way(dynamics, (system, state))
     times, recording = frame_times(dynamics, state), _Recording(record, state)
     num_frames, kept, ends, final, at = len(times) - 1, [], [], state, 0

@@ -49,7 +49,7 @@ class Neighbors(eqx.Module):
 
     def moved(self, positions: Float[Array, "atoms 3"], box: AbstractBox) -> Float[Array, ""]:
         """How far the atom that moved most has moved since, nm: beside the strain of the box, and beside what all atoms
-        moved together. Whole lattice vectors, as of atoms that are wrapped, do not count."""
+        moved together. Whole lattice vectors, by which wrapped atoms move, do not count."""
         strain = self._strain(box, positions.dtype)
         u = positions - self.positions - _product(self.positions, strain)
         u = jnp.stack(box.astype(u.dtype).minimum_image(*(u - u[0]).T))

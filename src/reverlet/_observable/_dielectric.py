@@ -16,7 +16,7 @@ from ._spectroscopy import DipoleOrRule, current_density, dipole_of, dipole_or_r
 class DielectricConstant(AbstractObservable):
     """The static dielectric constant of a neutral liquid, from the fluctuations of its dipole.
 
-    ε = 1 + (⟨M²⟩ - ⟨M⟩²)/(3 ε₀ V kT), in conducting surroundings, which is what an Ewald sum without a surface term
+    ε = 1 + (⟨M²⟩ - ⟨M⟩²)/(3 ε₀ V kT), in conducting surroundings, which an Ewald sum without a surface term
     simulates. For fixed electrons; of a polarizable dipole it lacks what electrons alone contribute (ε∞ - 1).
 
     M is that of positions relative to the center of mass: the dipole of a system with a net charge depends on the

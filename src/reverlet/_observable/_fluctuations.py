@@ -22,7 +22,7 @@ class HeatCapacity(AbstractObservable):
 
     with the reduced energy u of the ensemble: U/kT at constant volume, which makes C_V, and (U + pV)/kT at constant
     pressure, which makes C_p. The second part is that of the velocities, of all 3N degrees of freedom of N atoms. All
-    is classical: bonds with hydrogen have less in nature.
+    is classical: in nature bonds with hydrogen contribute less.
 
     **Arguments:** `per_molecule`, whether to divide by the number of molecules: kJ/K of a mole of them.
 
@@ -52,12 +52,12 @@ class HeatCapacity(AbstractObservable):
 class IsothermalCompressibility(AbstractObservable):
     """κ_T = -(1/V) ∂V/∂p at constant temperature, (⟨V²⟩ - ⟨V⟩²)/(kT ⟨V⟩), nm³ mol/kJ; times `units.BAR` it is in 1/bar.
 
-    Needs samples at constant pressure, whose whole volume fluctuates. Of one phase: where two are there, it is that of
-    changing from one to the other.
+    Needs samples at constant pressure, whose whole volume fluctuates. For one phase: where two coexist, it measures
+    the change from one to the other.
 
     **Errors:** `ValueError` for an open box; of `reduce`, without an ensemble of constant pressure.
 
-    **Reference:** as of `HeatCapacity`.
+    **Reference:** as for `HeatCapacity`.
     """
 
     unit = "nm³ mol/kJ"
@@ -80,7 +80,7 @@ class ThermalExpansion(AbstractObservable):
 
     **Errors:** as for `IsothermalCompressibility`.
 
-    **Reference:** as of `HeatCapacity`.
+    **Reference:** as for `HeatCapacity`.
     """
 
     unit = "1/K"

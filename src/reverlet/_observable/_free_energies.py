@@ -85,7 +85,7 @@ class FreeEnergyDifference(AbstractObservable):
     **Errors:** `ValueError` where B is what is measured, and, of `reduce`, without an ensemble or for ensembles over
     other variables.
 
-    **Reference:** as of `expectation`.
+    **Reference:** as for `expectation`.
     """
 
     unit = "kJ/mol"

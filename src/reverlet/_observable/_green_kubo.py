@@ -116,7 +116,7 @@ class ThermalConductivity(AbstractTransportCoefficient):
 
     **Arguments:** `max_time` (ps), where the integral ends.
 
-    **Errors:** as for `Viscosity`, and `TypeError` for other potentials than a pair potential.
+    **Errors:** as for `Viscosity`, and `TypeError` for potentials other than pair potentials.
 
     **Reference:** J. H. Irving and J. G. Kirkwood, J. Chem. Phys. 18, 817 (1950); M. P. Allen and D. J. Tildesley,
     Computer Simulation of Liquids, 2nd ed. (Oxford 2017), section 2.7.

@@ -85,7 +85,7 @@ class JensenShannon(AbstractLoss):
     **Arguments:** `observable`, which reduces to an array; `target` A*, of that shape, not negative; `weights` w, of
     that shape, or the same for all.
 
-    **Errors:** `ValueError` for a target or weights that are negative, or zero everywhere; as of `MeanSquaredError`.
+    **Errors:** `ValueError` for a target or weights that are negative, or zero everywhere; as for `MeanSquaredError`.
 
     **Reference:** J. Lin, IEEE Trans. Inf. Theory 37, 145 (1991).
     """

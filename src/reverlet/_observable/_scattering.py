@@ -75,7 +75,7 @@ class StructureFactor(AbstractObservable):
     S(k) = 1 + (|Σ_j f_j exp(ik·r_j)|² - Σ_j f_j²) / (N f̄²), f̄ the mean of f over all N atoms: the total structure
     factor of Faber and Ziman, which goes to one at large k; where all f are alike, |Σ_j exp(ik·r_j)|²/N. It is the mean
     over the vectors k of the reciprocal lattice of the box in every bin, a direct sum which needs no g(r) and no
-    correction where that ends. What others publish, from S: the intensity per atom I/N = f̄² (S - 1) + Σ f²/N; as of
+    correction where that ends. What others publish, from S: the intensity per atom I/N = f̄² (S - 1) + Σ f²/N; that of
     Ashcroft and Langreth, normalized by the mean square, N/Σ f² times that.
 
     Which vectors are in which bin has no derivative, and S as a function of the positions is smooth: so there are

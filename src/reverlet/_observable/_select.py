@@ -87,7 +87,7 @@ def counted(
 def fraction_below(
     x: Float[Array, "..."], edge: Float[Array, "..."], width: float | None, refusal: str
 ) -> Float[Array, "..."]:
-    """Which part of each value is below an edge, as of `counted`."""
+    """Which part of each value is below an edge, as for `counted`."""
     if width is None:
         return without_derivative((x < edge).astype(x.dtype), x, refusal)
     return 0.5 * (1 + jax.lax.erf((edge - x) / (math.sqrt(2) * width)))

@@ -96,8 +96,8 @@ class InfraredSpectrum(AbstractObservable):
     the intensity to the base e. Correlations are averaged over all origins of each trajectory and then over samples.
 
     Frames must resolve the fastest vibration, whatever wavenumbers are asked for: one faster than half a period per
-    frame appears at a lower wavenumber where nothing is, and only the wavenumbers are checked. Every second of steps of
-    0.5 fs resolves up to 16,700 1/cm, every sixteenth, 2,100.
+    frame appears at a lower wavenumber where nothing is, and only the wavenumbers are checked. With steps of
+    0.5 fs, every second one resolves up to 16,700 1/cm, and every sixteenth up to 2,100.
 
     The current is the derivative of the dipole along the velocities, which does not see where molecules are wrapped.
     Velocities are those at the positions' times: in velocity Verlet they lose (ωh)²/4 of a line's intensity against
@@ -158,7 +158,7 @@ class InfraredSpectrum(AbstractObservable):
         **Arguments:** `wavenumbers` (1/cm) and `intensities` (1/cm) of the table, zero outside; `ensemble`, whose
         temperature the quantum correction takes; `step` between the frames of the trajectories, ps.
 
-        **Errors:** `ValueError` without `num_lags`; as of `filter_spectrum`.
+        **Errors:** `ValueError` without `num_lags`; as for `filter_spectrum`.
         """
         if self.num_lags is None:
             raise ValueError("`filtered` needs to know how many lags there are; wanted `num_lags` in the observable.")
@@ -210,7 +210,7 @@ def filter_spectrum(
 
     **Errors:** `ValueError` for wavenumbers that are negative or do not increase, intensities that are negative or not
     finite, a table too coarse for lags as long as the window's, and one that goes higher than the step resolves.
-    Wanted are spacings of at most 1/(2cT) if all are equal, as of a Fourier transform, which is then inverted exactly;
+    Wanted are spacings of at most 1/(2cT) if all are equal, as in a Fourier transform, which is then inverted exactly;
     else at most 1/(8cT), since the integral is a sum over the table: measured ones are best interpolated first, to a
     few 1/cm.
     """

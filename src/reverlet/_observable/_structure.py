@@ -26,7 +26,7 @@ class RDF(AbstractObservable):
     """The radial distribution function g(r): how many pairs of atoms there are at a distance, over those of an ideal
     gas.
 
-    By default a histogram, as an analysis has it. It has no derivative along a trajectory, and refuses to be asked for
+    By default a histogram, as in most analyses. It has no derivative along a trajectory, and refuses to be asked for
     one (thermodynamic gradients need none). With a `width`, distances are counted with a Gaussian of that standard
     deviation instead of a step: a count is the part of the Gaussian that lies in the bin. This flattens peaks that are
     not much broader; `smeared` does the same to a g(r) to compare with, such as a measured one.
@@ -59,7 +59,7 @@ class RDF(AbstractObservable):
     def partials(cls, species: ArrayLike, r_max: float, num_bins: int, width: float | None = None) -> tuple["RDF", ...]:
         """One for every two species a ≤ b of a mixture, (0, 0), (0, 1), …, (1, 1), …
 
-        **Arguments:** `species`, the index of every atom's, as pair potentials have it; the others as of `RDF`.
+        **Arguments:** `species`, the index of every atom's, as pair potentials have it; the others as for `RDF`.
 
         **Errors:** `ValueError` for indices that are negative, and for a species of fewer than two atoms.
         """
@@ -179,7 +179,7 @@ class CoordinationNumber(AbstractObservable):
     distance r counts ½ erfc((r - radius)/(√2 width)): the same Gaussian that `RDF` smears distances with. Up to every
     radius at once, from a g(r): `RDF.running_coordination`.
 
-    **Arguments:** `radius` (nm); `width` (nm); `pair` and `intermolecular` as of `RDF`.
+    **Arguments:** `radius` (nm); `width` (nm); `pair` and `intermolecular` as for `RDF`.
 
     **Errors:** as for `RDF`; in an open box the radius may be of any length.
     """

@@ -33,9 +33,10 @@ def _squared_displacement(system: System, state: State, initial: State) -> Float
 
 
 class VACF(AbstractObservable):
-    """The velocity autocorrelation function ⟨v(0)·v(t)⟩ per atom, nm²/ps², with a fixed time origin; one value a frame.
+    """The velocity autocorrelation function ⟨v(0)·v(t)⟩ per atom, nm²/ps², with a fixed time origin; one value per
+    frame.
 
-    The motion of the center of mass is removed, but of one atom.
+    The motion of the center of mass is removed, except for a single atom.
     """
 
     unit = "nm²/ps²"
@@ -49,9 +50,9 @@ class VACF(AbstractObservable):
 
 
 class MSD(AbstractObservable):
-    """The mean squared displacement ⟨|x(t) - x(0)|²⟩ per atom, nm², with a fixed time origin; one value a frame.
+    """The mean squared displacement ⟨|x(t) - x(0)|²⟩ per atom, nm², with a fixed time origin; one value per frame.
 
-    The motion of the center of mass is removed, but of one atom.
+    The motion of the center of mass is removed, except for a single atom.
     """
 
     unit = "nm²"

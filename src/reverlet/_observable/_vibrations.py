@@ -34,7 +34,7 @@ class VDOS(AbstractObservable):
     What is recorded are the velocities of all atoms: large, so record few trajectories at a time. Frames must resolve
     the fastest vibration: see `InfraredSpectrum`.
 
-    **Arguments:** `wavenumbers` (1/cm), `window`, `num_lags` and `quadrature` as of `InfraredSpectrum`; `element`, the
+    **Arguments:** `wavenumbers` (1/cm), `window`, `num_lags` and `quadrature` as for `InfraredSpectrum`; `element`, the
     symbol of the one whose atoms count, all by default.
 
     **Errors:** as for `InfraredSpectrum`; `ValueError` for an unknown element. NaN if the system has none of it.

@@ -48,8 +48,8 @@ class AbstractPotential(AbstractChecked):
     ) -> Float[Array, "atoms 3"]:
         """-∂U/∂x, kJ/mol/nm.
 
-        NaN where the energy is not finite, as of atoms at one place; a compiled program leaves that to what looks at
-        the energy, as all runs do.
+        NaN where the energy is not finite, as with two atoms at one place; a compiled program leaves that to what looks
+        at the energy, as all runs do.
 
         **Errors:** `ValueError` for positions so far out that their dtype cannot hold distances.
         """
@@ -112,7 +112,7 @@ class Sum(AbstractPotential):
             require_instance("parts", one, AbstractPotential)
 
     def part(self, cls: type[P]) -> P:
-        """The only part that is a `cls`, as `water.part(rv.HarmonicBond)`.
+        """The only part that is a `cls`, such as `water.part(rv.HarmonicBond)`.
 
         **Errors:** `ValueError` where there is none, or more than one.
         """

@@ -88,8 +88,8 @@ class AbstractBondedPotential(AbstractPotential, AbstractAtomIndexed):
 class HarmonicBond(AbstractBondedPotential):
     """Springs between pairs of atoms, E = k/2 (r - r₀)².
 
-    Two atoms at one place have no direction between them and no force, whatever r₀; with r₀ = 0, as of core and shell,
-    that is exact, and so are the second derivatives.
+    Two atoms at one place have no direction between them and no force, whatever r₀; with r₀ = 0, as between core and
+    shell, that is exact, and so are the second derivatives.
 
     **Arguments:** `bonds`, pairs of atoms; `stiffness` k (kJ/mol/nm²) and `length` r₀ (nm), scalars or one per kind;
     `kinds`, the kind of every bond. OpenMM's k is the same, Amber's is half of it.
@@ -255,7 +255,7 @@ class PeriodicTorsion(AbstractBondedPotential):
 
 
 class RBTorsion(AbstractBondedPotential):
-    """Torsions as powers of a cosine, E = Σ_n c_n cosⁿ(φ - π) from n = 0 to 5, with φ as of `PeriodicTorsion`.
+    """Torsions as powers of a cosine, E = Σ_n c_n cosⁿ(φ - π) from n = 0 to 5, with φ as in `PeriodicTorsion`.
 
     The form of Ryckaert and Bellemans, as in OPLS and in OpenMM's `RBTorsionForce`: φ - π is zero in trans.
 

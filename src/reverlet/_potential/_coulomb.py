@@ -190,10 +190,10 @@ class Ewald(AbstractLatticeSum):
     box in which that is above 0.01 is refused.
 
     **Arguments:** `charges` (e), an array with one for every atom or an `AbstractCharges`; `cutoff` (nm); `alpha`
-    (1/nm); `waves`, the largest multiple of each reciprocal lattice vector; `exclusions`, `scaled` and `scale` as of
+    (1/nm); `waves`, the largest multiple of each reciprocal lattice vector; `exclusions`, `scaled` and `scale` as for
     `Coulomb`: these pairs are meant in their nearest image only.
 
-    **Errors:** `ValueError` for numbers that are not positive and for pairs as of `Coulomb`; at `energy` for an open
+    **Errors:** `ValueError` for numbers that are not positive and for pairs as for `Coulomb`; at `energy` for an open
     box, for one smaller than twice the cutoff, and for another number of charges than of atoms.
 
     **Reference:** P. P. Ewald, Ann. Phys. 369, 253 (1921); M. P. Allen and D. J. Tildesley, Computer Simulation of

@@ -98,7 +98,7 @@ class EANN(AbstractGraphPotential, AbstractAtomIndexed):
         **Arguments:** `path`, of a dictionary of arrays `w.0` … `b.6`, `density.params`, `density.rs`, `density.inta`
         and `nnmod.initpot`, with linear layers (elements, outputs, inputs), as PyTorch keeps them; or of lists `w` and
         `b`, and `c`, `rs`, `inta` and `initpot`, with linear layers (elements, inputs, outputs), alone or under
-        `energy`. The others as of `from_npz`: `elements` by rising mass, as DMFF sorts them.
+        `energy`. The others as for `from_npz`: `elements` by rising mass, as DMFF sorts them.
 
         **Errors:** as for `from_npz`.
         """

@@ -84,14 +84,14 @@ class Excluding(AbstractExcepting, AbstractPairPotential):
 class Rescaling(AbstractExcepting, AbstractPotential):
     """A pair potential in which the interaction of some pairs is multiplied by a constant, such as 1-4 pairs.
 
-    The pairs that are named have the formula as it is, at any distance: neither the cutoff nor the truncation of all
-    others, as force fields mean it (and OpenMM its exceptions); in a periodic box their nearest images.
+    The named pairs interact by the plain formula at any distance, without the cutoff and the truncation of all others,
+    as force fields mean it (and OpenMM its exceptions); in a periodic box by their nearest images.
 
     These pairs share the parameters of all others. As `ListedPairs` with `Excluding` they would have a copy of their
     own, for a fit to move apart, which is right only where a force field says so. The potential may be an
     `Excluding`. Costs as much as `Excluding`.
 
-    **Arguments:** `potential`; `pairs`, atoms i and j, in any order; `factor`, a constant; `num_atoms`, as of
+    **Arguments:** `potential`; `pairs`, atoms i and j, in any order; `factor`, a constant; `num_atoms`, as for
     `Excluding`.
 
     **Errors:** as for `Excluding`; `ValueError` for a factor that is not finite.

@@ -24,9 +24,9 @@ class NeuralPair(AbstractSpeciesPairPotential):
 
         g_n(r) = exp(-½ ((r - c_n)/w_n)²),    h ← σ(W h),    u(r) = v·h,    σ(x) = SiLU(x + b) - SiLU(b)
 
-    where centers, widths, weights and biases are all trained. Zero where all Gaussians are, and infinitely smooth; how
-    it ends at the cutoff says `truncation`. For several species h is common to all pairs, and v is a matrix of vectors,
-    (species, species, features).
+    where centers, widths, weights and biases are all trained. Zero where all Gaussians are, and infinitely smooth;
+    `truncation` says how it ends at the cutoff. For several species h is common to all pairs, and v is a matrix of
+    vectors, (species, species, features).
 
     It knows no core: where no pair of the training comes, it is anything. So it is best added to a prior that repels,
 

@@ -65,7 +65,7 @@ class P3M(AbstractLatticeSum):
         scaled: ArrayLike | NamedPairs | None = None,
         scale: float = 1.0,
     ) -> "P3M":
-        """Finds α and the mesh for a box, with errors of forces as of `Ewald.fit`.
+        """Finds α and the mesh for a box, with errors of forces as for `Ewald.fit`.
 
         The spacing h is such that (αh)⁵ is a quarter of the `accuracy`, a factor found by trial on liquid water; the
         mesh is then rounded up to sizes whose only factors are 2, 3 and 5.

@@ -139,7 +139,7 @@ class Tile(NamedTuple):
         return e if strain is None else [a + b for a, b in zip(e, _times(d, strain), strict=True)]
 
     def second_slopes(self, potential, charges, positions, box, w, strain, strained):
-        """The derivatives of what `directional` has shares of, as of `slopes`."""
+        """The derivatives of what `directional` has shares of, as for `slopes`."""
         d, r2, counts = self.geometry(potential, positions, box)
         u = self.pair_function(potential)
         ones = jnp.ones_like(r2)

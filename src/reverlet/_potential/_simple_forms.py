@@ -60,7 +60,7 @@ class Yukawa(AbstractSpeciesPairPotential):
 
 
 class GaussianCore(AbstractSpeciesPairPotential):
-    """Cores that may overlap, as of polymer coils, u(r) = ε exp(-r²/σ²).
+    """Cores that may overlap, such as polymer coils, u(r) = ε exp(-r²/σ²).
 
     **Arguments:** `sigma` (nm) and `epsilon` (kJ/mol), both scalars or both symmetric matrices (species, species);
     `cutoff` (nm); `species`, the index of every atom's; `truncation`.

@@ -18,8 +18,8 @@ class StillingerWeber(AbstractGraphPotential):
     All derivatives are continuous, the cutoff's included. It stays where it is when σ is trained: in publications
     r_c = a σ.
 
-    **Arguments:** `epsilon` (kJ/mol), `sigma` (nm), `strength`, λ, `decay`, γ, `pair_strength`, A, `repulsion`, B;
-    `cutoff`, nm.
+    **Arguments:** `epsilon` (kJ/mol), `sigma` and `cutoff` (nm); `strength` λ, `decay` γ, `pair_strength` A and
+    `repulsion` B, without unit.
 
     **Errors:** `ValueError` for parameters that are not positive single numbers.
 

@@ -14,7 +14,8 @@ T = TypeVar("T", bound=PyTree)
 
 
 class TemperatureDependent(AbstractPotential):
-    """A surface that is a free energy of what was averaged away, U(x; T) = E(x) - kT S(x), as of coarse-grained beads.
+    """A surface that is a free energy of what was averaged away, U(x; T) = E(x) - kT S(x), as between coarse-grained
+    beads.
 
     Of pairs, u(r, T) = E(r) - kT S(r): E and S are pair potentials with parameters of their own, S in units of k, so
     that what its formula calls 1 kJ/mol is k.

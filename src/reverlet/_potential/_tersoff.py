@@ -18,8 +18,8 @@ class Tersoff(AbstractManyBody):
     with f going from one at `onset` to zero at the `cutoff` as a sine: forces are continuous, but their derivatives
     jump at both.
 
-    **Arguments:** `attraction`, B, and `repulsion`, A (kJ/mol); `attraction_decay`, μ, and `repulsion_decay`, λ (1/nm);
-    `order_strength`, β, and `order_power`, n; `c`, `d` and `h` of the angles; `onset` and `cutoff`, nm.
+    **Arguments:** `repulsion` A and `attraction` B (kJ/mol); `repulsion_decay` λ and `attraction_decay` μ (1/nm);
+    `order_strength` β, `order_power` n, and `c`, `d` and `h` of the angles, without unit; `onset` and `cutoff`, nm.
 
     **Errors:** `ValueError` for parameters that are not single numbers or have the wrong sign, and for an onset beyond
     the cutoff.

@@ -33,10 +33,10 @@ class AbstractTruncation(AbstractChecked):
 class PlainCutoff(AbstractTruncation):
     """u(r) as it is, and nothing beyond the cutoff.
 
-    Energy is not conserved when a pair crosses the cutoff, and finite differences of trajectories jump there;
-    dynamics and its exact discrete gradients do not mind, since the force is what it is on both sides. A pressure from
-    the virial, as of `stress`, lacks the impulse of the pairs that cross the cutoff, (2π/3)ρ² r_c³ u(r_c) in a liquid
-    without structure there: it is that of the forces, not of the energy. `TailCorrected` accounts for it.
+    Energy is not conserved when a pair crosses the cutoff, and finite differences of trajectories jump there; dynamics
+    and its exact discrete gradients do not mind, since the force is what it is on both sides. A pressure from the
+    virial, such as that of `stress`, lacks the impulse of the pairs that cross the cutoff, (2π/3)ρ² r_c³ u(r_c) in a
+    liquid without structure there: it is that of the forces, not of the energy. `TailCorrected` accounts for it.
     """
 
     def truncate(self, u, r2, cutoff):

@@ -160,7 +160,7 @@ def _fresh(system: System, state: State, neighbors: Neighbors) -> Neighbors:
 class StochasticCellRescaling(AbstractBarostat):
     """Constant pressure by stochastic cell rescaling: the cell follows the difference of the pressures, with noise.
 
-    Of isotropic coupling, with κ the compressibility and P that of the velocities and the virial at that instant,
+    With isotropic coupling, the compressibility κ, and the pressure P of the velocities and the virial at that instant,
 
         dε = -(κ/τ) (p - P) dt + √(2 kT κ/(V τ)) dW,    ε = ln V
 
@@ -276,7 +276,7 @@ class MonteCarloBarostat(AbstractBarostat):
     after each, to half of all moves accepted: take these as equilibration. From then on it stays, and so the
     distribution is right. It is in `Chains.cell`, with the acceptance, and so chains go on exactly.
 
-    **Arguments:** `thermostat`, `pressure`, `every`, `scaling` as of `StochasticCellRescaling`; `size`, the largest
+    **Arguments:** `thermostat`, `pressure`, `every`, `scaling` as for `StochasticCellRescaling`; `size`, the largest
     change of ln V at first; `adapt`, for how many rounds it is adapted: 0 keeps what is given.
 
     **Errors:** as for `StochasticCellRescaling`.

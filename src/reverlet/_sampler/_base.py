@@ -67,8 +67,8 @@ class Samples(AbstractChecked):
     """Configurations drawn from an ensemble, and what is needed to reweight them to another.
 
     With u(x) the reduced energy of the ensemble asked for (`AbstractEnsemble.reduced_energy`), sample i has the weight
-    exp(-u(x_i)) over the density it was drawn from: log w_i = -u(x_i) - log_density_i. Of one ensemble the density is
-    exp(-u) of that; of a pool of several it is their mixture (MBAR). Samples are constants: no derivative passes
+    exp(-u(x_i)) over the density it was drawn from: log w_i = -u(x_i) - log_density_i. For one ensemble the density is
+    its exp(-u); for a pool of several it is their mixture (MBAR). Samples are constants: no derivative passes
     through how they were drawn.
 
     `samples[:4]`, with a slice or an array of indices, are some of them.
@@ -111,7 +111,7 @@ class Samples(AbstractChecked):
         **Arguments:** `states`, whose leaves lead with `samples`; `chain`, which chain drew each, by default each by
         itself, which means that all are independent.
 
-        **Errors:** `ValueError` or `TypeError` for a `chain` of other numbers than whole ones from 0; as of
+        **Errors:** `ValueError` or `TypeError` for a `chain` of other numbers than whole ones from 0; as for
         `System.check` for states of other atoms, or in boxes too small for the cutoff.
         """
         require_instance("system", system, System)

@@ -16,8 +16,8 @@ class CSVR(AbstractFlowSampler):
     random factor, such that the kinetic energy is that of the canonical ensemble.
 
     The factor changes the kinetic energy alone, within a time `period`, and so disturbs dynamical properties less than
-    friction on every atom. The directions of velocities mix by the dynamics only: of systems that are nearly harmonic,
-    `LangevinBAOAB` samples faster.
+    friction on every atom. The directions of velocities mix by the dynamics only: systems that are nearly harmonic
+    are sampled faster by `LangevinBAOAB`.
 
     The motion of the center of mass is removed where chains start, and 3N-3 velocities are free, which is right for
     potentials that conserve momentum. With an external field that holds the atoms, give `degrees_of_freedom=3 * N`:

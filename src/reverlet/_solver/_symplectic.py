@@ -33,7 +33,7 @@ class PositionVerlet(AbstractSplittingSolver):
     """Position Verlet: half a drift, a kick, half a drift. Second order, symplectic, time-reversible.
 
     x½ = x + (h/2) v;  v′ = v + h a(x½);  x′ = x½ + (h/2) v′. One evaluation of the force per step, in its middle; no
-    force is kept between steps. Terms as of `VelocityVerlet`.
+    force is kept between steps. Terms as for `VelocityVerlet`.
 
     **Reference:** M. Tuckerman, B. J. Berne and G. J. Martyna, J. Chem. Phys. 97, 1990 (1992).
     """

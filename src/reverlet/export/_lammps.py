@@ -54,7 +54,7 @@ def write_lammps_table(
     **Arguments:** `nearest`, the smallest distance, nm; `num_points`, equally spaced up to the cutoff; `style`, LAMMPS'
     units: "real" (kcal/mol, Å) or "metal" (eV, Å).
 
-    **Warns:** (`UserWarning`) where the energy jumps at the cutoff, as of a plain one: LAMMPS conserves no energy then
+    **Warns:** (`UserWarning`) where the energy jumps at the cutoff, as at a plain one: LAMMPS conserves no energy then
     either.
 
     **Errors:** `ValueError` for what is no pair potential of a few kinds of atoms (many bodies, charges, exclusions),

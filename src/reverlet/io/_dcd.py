@@ -20,9 +20,7 @@ _WITH_ANGLES = (b"Created by DCD plugin", b"CREATED BY NAMD", b"OpenMM", b"LAMMP
 
 def read_dcd(path: Path, request: Request) -> Iterator[Frames]:
     if request.topology is None:
-        raise ValueError(
-            "It does not say what its atoms are: give `topology`, such as of `rv.io.read('start.pdb')[0]`."
-        )
+        raise ValueError("It does not say what its atoms are: give `topology`, such as `rv.io.read('start.pdb')[0]`.")
     title, body, lengths = _records(path, request.topology.num_atoms)
     for part in parts(len(body), request):
         *cell, x, y, z = _columns(body[part], lengths)

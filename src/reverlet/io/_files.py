@@ -104,7 +104,7 @@ def read_structure(
     time_unit: float | None = None,
     velocity_unit: float | None = None,
 ) -> tuple[Topology, State]:
-    """The first configuration of a file, as of `read`; what is behind it is not read."""
+    """The first configuration of a file, as for `read`; what is behind it is not read."""
     parts = stream(path, chunk=1, topology=topology, time_unit=time_unit, velocity_unit=velocity_unit)
     with contextlib.closing(parts):  # pyright: ignore[reportArgumentType]
         topology, trajectory = next(parts)
@@ -117,8 +117,8 @@ def write(path: Path | str, topology: Topology, trajectory: Trajectory | State) 
     The file appears when it is complete, in the place of one of that name. Formats lose what they have no room for: see
     the table in the documentation.
 
-    **Arguments:** `trajectory`, one whose records are whole states, as of `nve` without `record`. States alone have no
-    times.
+    **Arguments:** `trajectory`, one whose records are whole states, such as that of `nve` without `record`. States
+    alone have no times.
 
     **Errors:** `ValueError` for other records, several trajectories at once, atoms that are not those of the topology,
     numbers that are not finite, what the format cannot hold (with one that can), a suffix or a folder that is not

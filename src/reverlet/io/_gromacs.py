@@ -14,9 +14,7 @@ _HEADER = np.dtype([("at", "i8"), ("size", "i8"), ("cell", "i8"), ("step", "i8")
 def require_topology(request: Request) -> Topology:
     """What the atoms are, which these files do not say: a CA is calcium, or a carbon."""
     if request.topology is None:
-        raise ValueError(
-            "It does not say what its atoms are: give `topology`, such as of `rv.io.read('start.pdb')[0]`."
-        )
+        raise ValueError("It does not say what its atoms are: give `topology`, such as `rv.io.read('start.pdb')[0]`.")
     return request.topology
 
 

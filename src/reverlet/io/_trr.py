@@ -65,7 +65,7 @@ def _headers(data, kind, topology):
 
 
 def _frame(data, at, number, topology):
-    """Its kind, how many bytes it has, and its header as of `headers_of`."""
+    """Its kind, how many bytes it has, and its header as from `headers_of`."""
     begin = at + len(_BEGINNING) + _SIZES.size
     if begin > len(data) or data[at : at + len(_BEGINNING)].tobytes() != _BEGINNING:
         raise ValueError(f"Frame {number} does not begin as one of a TRR file: it is cut off or damaged.")

@@ -21,7 +21,7 @@ def unwrap(trajectory: Trajectory) -> Trajectory:
     states = trajectory.records
     if not isinstance(states, State) or states.positions.ndim != 3:
         raise ValueError(
-            "`unwrap` got other records; wanted those of one trajectory of whole states, as of `rv.io.read`."
+            "`unwrap` got other records; wanted those of one trajectory of whole states, such as that of `rv.io.read`."
         )
     if isinstance(states.box, OpenBox):
         return trajectory

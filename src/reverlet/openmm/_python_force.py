@@ -74,9 +74,9 @@ def tabulated_pair(
     tangent, so that atoms are still pushed apart. Pairs of an `Excluding` are excluded.
 
     **Arguments:** `num_atoms` of the system; `nearest`, where the table begins, nm; `num_points` from there to the
-    cutoff; `periodic`, whether images count; `card` and `card_beside` as of `python_force`.
+    cutoff; `periodic`, whether images count; `card` and `card_beside` as for `python_force`.
 
-    **Warns:** (`UserWarning`) where the energy jumps at the cutoff, as of a plain one.
+    **Warns:** (`UserWarning`) where the energy jumps at the cutoff, as at a plain one.
 
     **Errors:** `ValueError` for what is no pair potential of a few kinds of atoms, another number of atoms, a `nearest`
     where the energy is not finite or so near to zero that too few points lie below it; `ImportError` without OpenMM.

@@ -33,10 +33,10 @@ def _box(system, vectors) -> AbstractBox:
 def from_state(state: Any, system: Any) -> State:
     """Positions, velocities and box of an `openmm.State`, in JAX's default precision.
 
-    **Arguments:** `state`, as of `context.getState(getPositions=True, getVelocities=True)`: without velocities ours has
-    none; `system`, the `openmm.System`, which knows whether there is a box.
+    **Arguments:** `state`, such as `context.getState(getPositions=True, getVelocities=True)`: without velocities ours
+    has none; `system`, the `openmm.System`, which knows whether there is a box.
 
-    **Errors:** `ValueError` for a state without positions, and as of `State`; `ImportError` without OpenMM.
+    **Errors:** `ValueError` for a state without positions, and as for `State`; `ImportError` without OpenMM.
     """
     openmm = require_openmm()
     require_instance("state", state, openmm.State)
@@ -89,7 +89,7 @@ def from_system(system: Any, topology: Any = None, *, box: AbstractBox | None = 
         )
     virtual = [k for k in range(num) if system.isVirtualSite(k)]
     if virtual:
-        raise ValueError(f"Atom {virtual[0]} is a virtual site; wanted atoms only, such as of a three-site water.")
+        raise ValueError(f"Atom {virtual[0]} is a virtual site; wanted atoms only, such as a three-site water has.")
     box = default_box(system) if box is None else box
     topology = _topology(system, topology)
     ignored = (

@@ -37,10 +37,10 @@ class OpenMMSampler(AbstractMarkovSampler):
 
     **Arguments:** `temperature` (K), `friction` (1/ps), `dt` (ps), `num_steps` between two samples of a chain;
     `pressure` (kJ/mol/nm³, such as `1 * units.BAR`); `platform`, the name of one, by default what OpenMM takes for
-    the fastest; `every` how many steps the volume is tried, by default 25 as OpenMM does.
+    the fastest; `every`, after how many steps the volume is tried, by default 25 as in OpenMM.
 
-    **Errors:** `ValueError` for numbers that are not positive and for a platform that there is not; when sampling, as
-    of `to_system`, for a pressure in an open box, and inside `jax.jit`.
+    **Errors:** `ValueError` for numbers that are not positive and for a platform that does not exist; when sampling, as
+    for `to_system`, for a pressure in an open box, and inside `jax.jit`.
 
     **Reference:** Z. Zhang et al., J. Phys. Chem. A 123, 6056 (2019).
     """
