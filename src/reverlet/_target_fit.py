@@ -85,7 +85,7 @@ def fit_targets(
 
     Minimizes Σ ρ(z²) over all entries of targets and priors, z their deviation over the uncertainty; the entries of a
     target of many count together as one. In every update each state point has a `SamplePool`; where fewer than
-    `least` of `num_samples` count at the parameters of now (Kish), the chains run on: `equilibration` samples of each
+    `least` of `num_samples` count at the current parameters (Kish), the chains run on: `equilibration` samples of each
     are thrown away, `num_samples` kept, and judged. Samples that drift are thrown away, twice at most, as
     equilibration.
 
