@@ -16,12 +16,12 @@ def index() -> str:
     found = {name: page for page in pages for name in re.findall(r"^::: (\S+)", page.read_text("utf-8"), re.MULTILINE)}
     by_last = sorted(found, key=lambda name: (name.split(".")[-1].lower(), name))
     rows = [(name, found[name].name, first_sentence(package[name.removeprefix("reverlet.")])) for name in by_last]
-    return HEAD + "".join(f"| [`{as_written(name)}`]({page}#{name}) | {text} |\n" for name, page, text in rows)
+    return HEAD + "".join(f"| [{as_written(name)}]({page}#{name}) | {text} |\n" for name, page, text in rows)
 
 
 def as_written(name: str) -> str:
-    """By users, who import the package as `rv`."""
-    return name.replace("reverlet.", "rv.", 1)
+    """By users, who import the package as `rv`; on a phone, on a line for each part."""
+    return f"<code>{name.replace('reverlet.', 'rv.', 1).replace('.', '.<wbr>')}</code>"
 
 
 def first_sentence(what: griffe.Object | griffe.Alias) -> str:
