@@ -53,7 +53,7 @@ RDFS = ("OO", "OH", "HH")
 def read_rdfs(path: Path) -> dict[str, np.ndarray]:
     """Measured radial distribution functions: `r` (nm), `OO`, `OH` and `HH`.
 
-    Of a file of seven columns, r (Å), g_OO, its error, g_OH, its error, g_HH, its error, as of A. K. Soper, ISRN Phys.
+    Of a file of seven columns, r (Å), g_OO, its error, g_OH, its error, g_HH, its error, as in A. K. Soper, ISRN Phys.
     Chem. 2013, 279463.
 
     **Errors:** `BadInput` for another file.

@@ -315,7 +315,7 @@ def descend(
     positive: Callable[[Any], Any] | None = None,
     trainable: Any = None,
 ) -> rv.FitState:
-    """As of `rv.fit`, with a checkpoint, a line of the history and a step of a progress bar for every update."""
+    """As `rv.fit` does, with a checkpoint, a line of the history and a step of a progress bar for every update."""
     # where updates leave it: elsewhere, it would compile the update twice
     placed = lambda params: on_all(optimizer.init(params), mesh)
     file = History(files.history)
