@@ -156,7 +156,8 @@ def whitened(
 
 @dataclasses.dataclass(frozen=True)
 class Chunks:
-    """Learning through the dynamics: `updates` chunks of `steps`, each from where the last one ended.
+    """Learning through the dynamics: `updates` chunks of `steps`, each from where the last one ended and `between` time
+    steps later, which cost a tenth of those that are differentiated and tell as much of g.
 
     The residual that weights the gradient of a chunk is of the chunks before: a running mean with a memory as long as
     the rate is small. The chunk's own would be correlated with its gradient, which then seeks potentials with less
@@ -165,6 +166,7 @@ class Chunks:
 
     updates: int
     steps: int
+    between: int
     rate: float
     memory: float = 4.0
 
@@ -178,14 +180,15 @@ class Chunks:
         def loss_fn(model, carry, key):
             states, memory, k = carry
             potential = dataclasses.replace(model, base=fixed(model.base), modes=fixed(model.modes))
+            before, states = task.liquid.run(fixed(potential).table, states, self.between, throw=False)
             (g, near), ends = task.liquid.run(potential.table, states, self.steps, throw=False)
-            g = jnp.mean(g, axis=(1, 2))
-            loss = jnp.sum(compared.residual(memory) * compared.residual(g))
+            loss = jnp.sum(compared.residual(memory) * compared.residual(jnp.mean(g, axis=(1, 2))))
             # nearer than the table goes, atoms overlap
-            loss = jnp.where(jnp.min(near) < task.first, jnp.nan, loss)
+            nearest = jnp.minimum(jnp.min(near), jnp.min(before[1]))
+            loss = jnp.where(nearest < task.first, jnp.nan, loss)
+            g = jnp.mean(jnp.concatenate([before[0], g], axis=2), axis=(1, 2))
             memory = memory + jnp.minimum(1, self.memory * rate(k)) * (g - memory)
-            report = {"mse": jnp.mean((memory - compared.target) ** 2), "nearest": jnp.min(near),
-                      "values": model.values()}  # fmt: skip
+            report = {"mse": jnp.mean((memory - compared.target) ** 2), "nearest": nearest, "values": model.values()}
             return loss, fixed(((ends, memory, k + 1), report))
 
         return _fit(loss_fn, model, optax.chain(optax.clip_by_global_norm(4.0), optax.sgd(rate)),

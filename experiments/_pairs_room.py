@@ -49,12 +49,14 @@ class Pairs:
     """With which distances are smeared, those of the target alike, σ."""
     melting: Annotated[int, at_least(10, 1000)] = 1000
     """Time steps at three times the temperature, and as many at the temperature."""
-    reference: Annotated[int, at_least(10, 20000)] = 20000
+    reference: Annotated[int, at_least(10, 30000)] = 30000
     """Time steps of the target."""
     check: Annotated[int, at_least(10, 4000)] = 4000
     """Time steps of every measurement in the end."""
     chunk: Annotated[int, at_least(1, 20)] = 20
-    """Time steps of a chunk of diffsim."""
+    """Time steps of a chunk of diffsim, through which it differentiates."""
+    between: Annotated[int, at_least(1, 40)] = 40
+    """Time steps of diffsim between two chunks."""
     updates: Annotated[int, at_least(1, 400)] = 400
     """Of diffsim: chunks."""
     rate: Annotated[float, above_zero(0.1)] = 0.1
@@ -77,7 +79,7 @@ class Pairs:
             values = getattr(self, name)
             if len(values) not in (1, points) or not all(x > 0 for x in values):
                 raise BadInput(f"--{name} is {values}; wanted one number above zero, or one for each state point.")
-        for name in ("chunk", "steps", "melting", "reference", "check"):
+        for name in ("chunk", "between", "steps", "melting", "reference", "check"):
             if getattr(self, name) % self.every:
                 raise BadInput(f"--{name} is {getattr(self, name)}; wanted a multiple of --every, {self.every}.")
         half = 0.5 * (self.atoms / max(self.density)) ** (1 / 3)
@@ -153,7 +155,7 @@ def learned(
     if method == "difftre":
         fitted = Reweighted(c.simulations, c.steps, c.settling).fit(task, model, compared, states, key, folder, name)
     else:
-        fitted = Chunks(c.updates, c.chunk, c.rate).fit(task, model, compared, states, g, key, folder)
+        fitted = Chunks(c.updates, c.chunk, c.between, c.rate).fit(task, model, compared, states, g, key, folder)
     return np.asarray(fitted.model.values(), float)
 
 

@@ -66,8 +66,8 @@ PRESETS = {
     "paper": Config(preset="paper", atoms=256, replicas=16, reference=100000, check=20000, updates=2000, steps=4000,
                     simulations=30, settling=10),
     "smoke": Config(preset="smoke", method=("diffsim", "difftre"), atoms=32, cutoff=1.7, replicas=2, bins=30,
-                    melting=20, reference=40, check=40, chunk=20, updates=2, steps=40, simulations=2, settling=1,
-                    spacing=0.1),
+                    melting=20, reference=40, check=40, chunk=20, between=10, updates=2, steps=40, simulations=2,
+                    settling=1, spacing=0.1),
 }  # fmt: skip
 
 
@@ -143,7 +143,7 @@ def summarized(c: Config, task: Task, curves: dict[str, np.ndarray], runs: dict[
     level = lambda u: u - u[-1]
     found: dict[str, Any] = {"noise_of_target": float(np.mean(runs["target_error"] ** 2))}
     forward = c.replicas * c.steps * c.simulations
-    first, gradient = c.replicas * c.steps, 4 * c.replicas * c.chunk * c.updates  # the first for the metric
+    first, gradient = c.replicas * c.steps, c.replicas * (c.between + 4 * c.chunk) * c.updates  # first: the metric
     effort = {"start": 0, "diffsim": first + gradient, "difftre": first + forward, "ibi": forward}
     for name in names:
         off = (level(curves[name]) - level(curves["truth"]))[seen]
