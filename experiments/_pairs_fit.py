@@ -72,10 +72,10 @@ class Task:
         return np.stack([invert(g) for g in self.target[0]])
 
     def prior(self) -> Learned:
-        """The base, and curves that may be added, from where g of any state point is 0.1."""
+        """The base, and curves that may be added, from where g of any state point is 0.02, some way into the core."""
         centers, found = self.liquid.structure.centers, []
         for one in np.swapaxes(self.target, 0, 1):
-            rises = [np.interp(0.1, g[: np.argmax(g)], centers[: np.argmax(g)]) for g in one]
+            rises = [np.interp(0.02, g[: np.argmax(g)], centers[: np.argmax(g)]) for g in one]
             found.append(hats(self.r, max(self.first, float(min(rises))), self.cutoff, self.spacing))
         last = np.cumsum([curves.shape[1] for curves in found])
         modes = np.zeros((len(found), self.knots, last[-1]))
