@@ -148,6 +148,7 @@ def experiments(session: nox.Session) -> None:
         "water_density",
         "refine_foundation",
         "cg_water",
+        "pair_mixture",
         "pair_rdf",
         "pair_temperatures",
         "gradient_methods",

@@ -13,6 +13,7 @@ EXPERIMENTS = {
     "gradient_horizon": "how long trajectories may be before the gradient of the diffusion coefficient is noise",
     "gradient_methods": "bias, noise and cost of every estimator of a gradient, side by side on small liquids",
     "lj_diffusion": "refine a Lennard-Jones potential until the liquid diffuses as it should",
+    "pair_mixture": "pair potentials of a mixture from partial g(r), at compositions that were and were not trained",
     "pair_rdf": "learn a pair potential from g(r), through the dynamics, by reweighting and by inversion",
     "pair_temperatures": "one pair potential for many temperatures, and how far each method's carries",
     "pretrain_water": "train a neural potential and a dipole surface of water on labels",

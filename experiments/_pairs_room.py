@@ -90,15 +90,19 @@ class Pairs:
         """How many state points there are."""
         return max(len(self.density), len(self.temperature))
 
+    def species(self) -> np.ndarray:
+        """Of all atoms at all state points, (points, atoms)."""
+        return np.zeros((self.points(), self.atoms), np.int32)
+
     def liquid(self) -> Liquid:
         """All state points."""
         points = self.points()
         spread = lambda x: np.broadcast_to(np.asarray(x, np.float32), points)
         length = (self.atoms / spread(self.density)) ** (1 / 3)
-        species = jnp.zeros((points, self.atoms), jnp.int32)
+        species = self.species()
         positions = np.stack([lattice(self.atoms, x) for x in length])
-        point = Point(jnp.asarray(spread(self.temperature)), jnp.asarray(length, jnp.float32), species)
-        structure = Structure(float(0.4999 * length.min()), self.bins, self.width)
+        point = Point(jnp.asarray(spread(self.temperature)), jnp.asarray(length, jnp.float32), jnp.asarray(species))
+        structure = Structure(float(0.4999 * length.min()), self.bins, self.width, int(species.max()) + 1)
         return Liquid(point, jnp.asarray(positions, jnp.float32), structure, self.dt, 0.5, self.every)
 
 

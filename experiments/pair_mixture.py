@@ -1,0 +1,168 @@
+"""One set of pair potentials for mixtures of all compositions, from their partial radial distribution functions.
+
+The target is a mixture of two kinds of Lennard-Jones atoms, small and large. Three potentials, of all pairs of kinds,
+are learned of several compositions at once, through the dynamics (`diffsim`) or by reweighting (`difftre`), and by
+iterative Boltzmann inversion of the first composition alone (`ibi`), which are then used at all. Runs of their own
+measure each at the compositions that were trained, and at others between them.
+"""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+import reverlet as rv
+
+from . import _run
+from ._errors import BadInput, refusing
+from ._fields import above_zero, at_least
+from ._folder import Folder, free_folder, write_json
+from ._goals import in_time, judged, told
+from ._pairs import Liquid, Point
+from ._pairs_room import Pairs, energies
+from ._pairs_transfer import Series, fitted, goals, report, summarized
+from ._pairs_transfer_figures import draw
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(Pairs):
+    """Everything that makes a run what it is."""
+
+    composition: tuple[float, ...] = (0.5, 0.25, 0.75)
+    """Parts of atoms that are small; of those that are trained."""
+    unseen: tuple[float, ...] = (0.375, 0.625)
+    """Of those that are not."""
+    diameters: tuple[float, float, float] = (0.9, 1.0, 1.1)
+    """Of two small atoms, of a small and a large one, and of two large ones, σ."""
+    method: tuple[Literal["diffsim", "difftre", "ibi"], ...] = ("difftre", "ibi")
+    """Through the dynamics (diffsim), by reweighting (difftre), by iterative Boltzmann inversion of the first
+    composition (ibi)."""
+    density: tuple[float, ...] = (0.8,)
+    """Of all mixtures, 1/σ³."""
+    temperature: tuple[float, ...] = (1.2,)
+    """Of all mixtures, ε."""
+    cutoff: Annotated[float, above_zero(2.5)] = 2.5
+    """σ, of the target and of what is learned, whatever the diameters."""
+    reference: Annotated[int, at_least(10, 10000)] = 10000
+    """Time steps of the target."""
+    check: Annotated[int, at_least(10, 3000)] = 3000
+    """Time steps of every measurement in the end."""
+    steps: Annotated[int, at_least(40, 1000)] = 1000
+    """Time steps of a simulation of difftre and ibi."""
+    simulations: Annotated[int, at_least(1, 10)] = 10
+    """Of difftre and ibi."""
+    settling: Annotated[int, at_least(1, 4)] = 4
+    """The step of difftre after which they become smaller, to the mean over all later ones."""
+    single_simulations: Annotated[int, at_least(0, 0)] = 0
+    """Of fits to one composition each, beside them; 0 leaves them out."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("density", "temperature"):
+            if len(getattr(self, name)) != 1:
+                raise BadInput(f"--{name} is {getattr(self, name)}; wanted one for all compositions.")
+        for x in (*self.composition, *self.unseen):
+            if not 2 <= round(x * self.atoms) <= self.atoms - 2:
+                raise BadInput(
+                    f"A composition is {x}; wanted parts of {self.atoms} atoms with at least two of each kind."
+                )
+        outside = [x for x in self.unseen if not min(self.composition) < x < max(self.composition)]
+        if outside:
+            raise BadInput(f"--unseen has {outside[0]}; wanted compositions between those of --composition.")
+        if not all(x > 0 for x in self.diameters):
+            raise BadInput(f"--diameters is {self.diameters}; wanted three numbers above zero.")
+
+    @property
+    def all(self) -> tuple[float, ...]:
+        """Trained compositions, then the others."""
+        return (*self.composition, *self.unseen)
+
+    def points(self) -> int:
+        return len(self.composition)
+
+    def species(self) -> np.ndarray:
+        """0 of small atoms and 1 of large ones, on sites at random."""
+        order = np.random.default_rng(self.seed).permutation(self.atoms)
+        return np.stack([(order >= round(x * self.atoms)).astype(np.int32) for x in self.composition])
+
+    def at(self, compositions: tuple[float, ...]) -> Liquid:
+        """The mixtures of these."""
+        return dataclasses.replace(self, composition=compositions, unseen=()).liquid()
+
+    def truth(self) -> "Mixed":
+        """The potential that makes the target."""
+        small, between, large = self.diameters
+        return Mixed(jnp.asarray([[small, between], [between, large]]), self.cutoff)
+
+
+class Mixed(eqx.Module):
+    """Lennard-Jones atoms of two diameters, of equal strength."""
+
+    sigma: jnp.ndarray
+    cutoff: float = eqx.field(static=True)
+
+    def __call__(self, point: Point) -> rv.LennardJones:
+        return rv.LennardJones(self.sigma, jnp.ones((2, 2)), cutoff=self.cutoff, species=point.species)
+
+    def energies(self, r: np.ndarray) -> np.ndarray:
+        """Of two atoms alone, kJ/mol, of all pairs of kinds."""
+        each = (self.sigma[0, 0], self.sigma[0, 1], self.sigma[1, 1])
+        return np.stack([energies(rv.LennardJones(s, 1.0, cutoff=self.cutoff), r) for s in each])
+
+
+PRESETS = {
+    "quick": Config(),
+    "paper": Config(preset="paper", method=("diffsim", "difftre", "ibi"), atoms=256, replicas=16, reference=100000,
+                    check=20000, updates=2000, steps=4000, simulations=30, settling=10, single_simulations=30),
+    "smoke": Config(preset="smoke", method=("difftre",), composition=(0.25, 0.75), unseen=(0.5,), atoms=32,
+                    cutoff=1.7, replicas=2, bins=30, melting=20, reference=40, check=40, steps=40, simulations=2,
+                    settling=1, spacing=0.2),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Command:
+    """One set of pair potentials for mixtures of all compositions, from their partial radial distribution functions.
+
+    Writes target.npz; history-METHOD.jsonl of every method and of every fit to one composition; potentials.npz;
+    structure.npz, what all potentials were measured to give at all compositions; and summary.json.
+    """
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    out: Path | None = None
+    """The output folder: new or empty. None: results/pair_mixture, or the next free of -2, -3, ..."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on with the run in --out that was stopped; all other arguments as then."""
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the experiment with the arguments of a command line; returns the exit status."""
+    return _run.exit_status(lambda: run(_run.command_line("pair_mixture", PRESETS, Command, arguments)))
+
+
+def run(command: Command) -> None:
+    """The whole experiment; ends with a few lines on the standard output."""
+    began, c = time.perf_counter(), command.config
+    if command.resume and command.out is None:
+        raise BadInput("--resume came without --out; wanted the folder of the run to go on with.")
+    with refusing():
+        truth = c.truth()
+        series = Series(c.all, len(c.composition), c.at, truth, "x = {:g}", c.single_simulations)
+        c.at(c.all)
+    out = command.out or free_folder(Path("results/pair_mixture"))
+    folder = Folder(out, {"experiment": "pair_mixture", **dataclasses.asdict(c)}, resume=command.resume)
+    curves, runs = fitted(c, series, truth.energies, folder)
+    summary = summarized(c, series, curves, runs)
+    total = time.perf_counter() - began
+    reached = [*goals(c, series, summary), in_time(total, 15, resumed=command.resume)]
+    summary["goals"] = judged(reached, c.preset)
+    write_json(folder / "summary.json", {**summary, "timing": {"seconds": total}})
+    figures = draw(folder.path)
+    for line in [*report(c, series, summary), told(summary["goals"], c.preset), f"How long: {total:.0f} s.",
+                 f"Figures: {len(figures)} in {folder.path}/ ({', '.join(p.name for p in figures)})."]:  # fmt: skip
+        print(line)
