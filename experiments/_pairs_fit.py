@@ -183,9 +183,9 @@ class Chunks:
             before, states = task.liquid.run(fixed(potential).table, states, self.between, throw=False)
             (g, near), ends = task.liquid.run(potential.table, states, self.steps, throw=False)
             loss = jnp.sum(compared.residual(memory) * compared.residual(jnp.mean(g, axis=(1, 2))))
-            # nearer than the table goes, atoms overlap
+            # a collision may go a little beyond the first knot once in ten thousand steps; so far, atoms overlap
             nearest = jnp.minimum(jnp.min(near), jnp.min(before[1]))
-            loss = jnp.where(nearest < task.first, jnp.nan, loss)
+            loss = jnp.where(nearest < 0.8 * task.first, jnp.nan, loss)
             g = jnp.mean(jnp.concatenate([before[0], g], axis=2), axis=(1, 2))
             memory = memory + jnp.minimum(1, self.memory * rate(k)) * (g - memory)
             report = {"mse": jnp.mean((memory - compared.target) ** 2), "nearest": nearest, "values": model.values()}
