@@ -11,7 +11,7 @@ import reverlet as rv
 
 pytest.importorskip("tyro")
 pytest.importorskip("matplotlib")
-from experiments import pair_rdf
+from experiments import pair_mixture, pair_rdf
 from experiments.__main__ import main
 from experiments._pairs import Learned, Point, Structure, hats, lattice
 from experiments._pairs_fit import Task, responses
@@ -59,9 +59,16 @@ def test_bad_input(flags, told, tmp_path, capsys):
     assert re.search(told, capsys.readouterr().err)
 
 
-def test_temperatures_that_are_not_trained_lie_between(tmp_path, capsys):
-    assert main(["pair_temperatures", "--unseen", "3", "--out", str(tmp_path / "run")]) == 2
-    assert "--unseen has 3.0; wanted temperatures between those of --temperature" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("pair_temperatures", "--unseen has 3.0; wanted temperatures between those of --temperature"),
+        ("pair_mixture", "A composition is 3.0; wanted parts of 108 atoms with at least two of each kind"),
+    ],
+)
+def test_what_is_not_trained_lies_between(name, told, tmp_path, capsys):
+    assert main([name, "--unseen", "3", "--out", str(tmp_path / "run")]) == 2
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("target", ["lj", "family", "morse", "soft", "yukawa"])
@@ -78,15 +85,18 @@ def test_targets(target):
 
 
 def test_sums_over_g_are_slopes_of_the_energy():
-    """∂U/∂coefficients of a configuration, by automatic differentiation and as sums over its g(r): all that can tell of
-    the potential. Smearing and bins blur the curves a little."""
-    liquid = pair_rdf.Config(atoms=32, cutoff=1.7, bins=400, width=0.002).liquid()
-    r = np.linspace(0.8, 1.7, 46)
-    model = Learned(jnp.zeros(5), jnp.asarray([4 * (r**-12 - r**-6)]), jnp.asarray([hats(r, 0.9, 1.7, 0.16)]), 0.8, 1.7)
+    """∂U/∂coefficients of a configuration of a mixture, by automatic differentiation and as sums over its g(r): all
+    that can tell of the potentials. Smearing and bins blur the curves a little."""
+    liquid = pair_mixture.Config(atoms=32, cutoff=1.6, bins=400, width=0.002).at((0.25,))
+    r = np.linspace(0.8, 1.6, 46)
+    modes = np.zeros((3, 46, 8))
+    modes[0, :, :5], modes[2, :, 5:] = hats(r, 0.9, 1.6, 0.14), hats(r, 1.0, 1.6, 0.2)
+    model = Learned(jnp.zeros(8), jnp.asarray(np.tile(4 * (r**-12 - r**-6), (3, 1))), jnp.asarray(modes), 0.8, 1.6)
     x = liquid.positions[0] + 0.05 * np.random.default_rng(1).normal(size=(32, 3))
     point = liquid.at(0)
+    assert np.sum(point.species) == 24
     state = rv.State(x, jnp.zeros_like(x), rv.OrthorhombicBox(jnp.broadcast_to(point.length, 3)))
     g, nearest, slopes = jax.jit(responses(liquid.structure, model))(point, state)
     assert 0.8 < nearest < 1.1
-    task = Task(liquid, np.zeros((1, 1, 400)), 0.8, 1.7, 46, 0.16)
-    np.testing.assert_allclose(task.sums(model)[0, :, 0] @ g[0], slopes, rtol=1e-3, atol=0.05)
+    task = Task(liquid, np.zeros((1, 3, 400)), 0.8, 1.6, 46, 0.2)
+    np.testing.assert_allclose(np.einsum("mpb,pb->m", task.sums(model)[0], g), slopes, rtol=1e-3, atol=0.05)
