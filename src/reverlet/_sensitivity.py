@@ -128,12 +128,17 @@ class Slopes(eqx.Module):
     jacobian_parts: Float[Array, "samples parameters values"]
 
 
-@eqx.filter_jit
 def slopes_at(point: StatePoint, joint: Joint, moved: Moved, parameters: PyTree, samples: Samples) -> Slopes:
     """From one pass over the samples, in forward mode: of few parameters."""
+    # without name and targets: points that differ by these and by temperature alone share one program
+    return _slopes_at(point.system, point.ensemble, point.dynamics, joint, moved, parameters, samples)
+
+
+@eqx.filter_jit
+def _slopes_at(system, ensemble, dynamics, joint, moved, parameters, samples):
     flat, unravel = ravel_pytree(parameters)
-    measurement = Measurement.of(joint, samples, point.ensemble, point.dynamics, None, None, True)
-    run = lambda p: measurement.run_all(point.system(moved.to_model(unravel(p))))
+    measurement = Measurement.of(joint, samples, ensemble, dynamics, None, None, True)
+    run = lambda p: measurement.run_all(system(moved.to_model(unravel(p))))
     (log_weights, records), (slopes, tangents), times = along(run, flat, jnp.eye(flat.size, dtype=flat.dtype))
     weights = jax.nn.softmax(log_weights)
     weights = measurement.judged(weights, weights)

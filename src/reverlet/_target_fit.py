@@ -184,12 +184,16 @@ class _Task(eqx.Module):
         return float(np.sum(np.asarray(self.loss.cost(jnp.asarray(residuals) ** 2), float)) + np.sum(priors**2))
 
 
-@eqx.filter_jit
 def _values_at(point, joint, moved, parameters, samples, weights):
     """What is measured with known weights: no energy is evaluated."""
-    system = point.system(moved.to_model(parameters))
-    measurement = Measurement.of(joint, samples, point.ensemble, point.dynamics, None, None, True)
-    return measurement.reduce(*measurement.run(system), weights)
+    # as in `slopes_at`
+    return _values_of(point.system, point.ensemble, point.dynamics, joint, moved, parameters, samples, weights)
+
+
+@eqx.filter_jit
+def _values_of(system, ensemble, dynamics, joint, moved, parameters, samples, weights):
+    measurement = Measurement.of(joint, samples, ensemble, dynamics, None, None, True)
+    return measurement.reduce(*measurement.run(system(moved.to_model(parameters))), weights)
 
 
 def _newton_update(task: _Task, newton: GaussNewton, parameters, optimizer_state, carry, key):
