@@ -60,12 +60,14 @@ def seconds(step, interval: int, atoms: int, num_updates: int) -> tuple[list[flo
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks reweighting", description=__doc__)
-    parser.add_argument("--intervals", type=int, nargs="+", default=[50, 200, 800], help="time steps between samples")
+    parser.add_argument("--intervals", type=int, nargs="+", default=[50, 400], help="time steps between samples")
     parser.add_argument("--atoms", type=int, default=108, help="of the liquid, 4 n³")
-    parser.add_argument("--updates", type=int, default=40, help="of every fit")
+    parser.add_argument("--updates", type=int, default=16, help="of every fit")
     parser.add_argument("--out", type=Path, default=Path("results/reweighting.json"), help="JSON file to write")
     args = parser.parse_args(argv)
     rows = []
+    print("| step | time steps between samples | drawn anew, s | used again, s | again / anew |")
+    print("|---|---|---|---|---|", flush=True)
     for name, step in STEPS.items():
         for interval in args.intervals:
             anew, again = seconds(step, interval, args.atoms, args.updates)
@@ -74,11 +76,8 @@ def main(argv: list[str]) -> None:
                     f"{name}, {interval}: {len(anew)} updates drew samples, {len(again)} did not; wanted some of each."
                 )
                 continue
-            row = {"step": name, "interval": interval, "anew": statistics.median(anew)}
-            rows.append({**row, "again": statistics.median(again), "updates": [len(anew), len(again)]})
+            a, b = statistics.median(anew), statistics.median(again)
+            row = {"step": name, "interval": interval, "anew": a, "again": b, "updates": [len(anew), len(again)]}
+            rows.append(row)
+            print(f"| {name} | {interval} | {a:.2f} | {b:.2f} | {b / a:.3f} |", flush=True)
     _common.write(args.out, {"atoms": args.atoms, "rows": rows})
-    print("| step | time steps between samples | drawn anew, s | used again, s | again / anew |")
-    print("|---|---|---|---|---|")
-    for r in rows:
-        ratio = r["again"] / r["anew"]
-        print(f"| {r['step']} | {r['interval']} | {r['anew']:.2f} | {r['again']:.2f} | {ratio:.3f} |")
