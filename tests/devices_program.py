@@ -1,6 +1,5 @@
 """Run by `test_devices.py` in processes of its own: prints, as JSON, numbers with and without a mesh."""
 
-import dataclasses
 import json
 import re
 import sys
@@ -41,8 +40,8 @@ def total(potential, samples, dynamics):
     return eqx.filter_value_and_grad(value)(potential)
 
 
-def dynamics(mesh, batch=None):
-    return rv.Dynamics(dt=0.002, num_steps=20, save_every=5, mesh=mesh, batch=batch)
+def dynamics(mesh, **more):
+    return rv.Dynamics(dt=0.002, num_steps=20, save_every=5, mesh=mesh, **more)
 
 
 def share(one, many):
@@ -56,26 +55,25 @@ def collectives_in_loops(program):
     return len(re.findall(r"= .*(all-gather|all-reduce|all-to-all|collective-permute)", main))
 
 
-def numbers(mesh, batch=None):
-    """What is measured, and the compiled programs that did it."""
+def numbers(mesh):
+    """What is drawn, its mean and the gradient of that, and the compiled programs that did it."""
     arguments = SWITCHED, STATES, jax.random.key(0), mesh
     drawing = draw.lower(*arguments).compile()
     samples, chains = drawing(*arguments)
     # one less than a multiple of the devices, so that something must be filled up
     odd = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), samples)[:-1]
     moved = eqx.tree_at(lambda p: p.sigma, SWITCHED, 1.01 * SWITCHED.sigma)  # so that weights differ
-    estimate, parts = measure(moved, odd, dynamics(mesh, batch))
     arguments = moved, odd, dynamics(mesh)
     differentiating = total.lower(*arguments).compile()
     value, gradient = differentiating(*arguments)
-    wanted = (samples, chains.states, estimate, parts, value, gradient)
+    wanted = (samples, chains.states, value, gradient)
     leaves = [np.asarray(x).tolist() for x in jax.tree.leaves(eqx.filter(wanted, eqx.is_inexact_array))]
     return leaves, drawing, differentiating
 
 
-def in_both_directions(mesh):
+def in_both_directions(mesh, batch=None):
     samples, _ = draw(SWITCHED, STATES, jax.random.key(0), None)
-    measured = measure(SWITCHED, samples, dataclasses.replace(dynamics(mesh), both_directions=True))
+    measured = measure(SWITCHED, samples, dynamics(mesh, batch=batch, both_directions=True))
     return [np.asarray(x).tolist() for x in jax.tree.leaves(eqx.filter(measured, eqx.is_inexact_array))]
 
 
@@ -96,7 +94,7 @@ def refusal(call):
 
 
 MESH = rv.device_mesh()
-FOUND, DRAWING, DIFFERENTIATING = numbers(MESH, batch=2)
+FOUND, DRAWING, DIFFERENTIATING = numbers(MESH)
 RESULT = {
     "mesh": FOUND,
     "devices": MESH.size,
@@ -111,7 +109,7 @@ if jax.process_count() == 1:
     found, drawing, differentiating = numbers(None)
     RESULT |= {
         "one": found,
-        "both directions": [in_both_directions(mesh) for mesh in (MESH, None)],
+        "both directions": [in_both_directions(MESH, 2), in_both_directions(None)],
         "share of sampling": share(drawing, DRAWING),
         "share of a gradient": share(differentiating, DIFFERENTIATING),
         "too few": refusal(lambda: rv.nve(system, few, dt=0.002, num_steps=2, mesh=MESH)),
