@@ -1,8 +1,8 @@
-"""What `water_refine` descends along: the losses of spectrum and pressure, and what every chain contributes to their
-gradients."""
+"""What `water_refine` descends along: spectrum and pressure, how far they are off, and what every chain contributes to
+their derivatives."""
 
 import dataclasses
-import itertools
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -14,19 +14,47 @@ from jaxtyping import Array, Float, PyTree
 import reverlet as rv
 
 from ._neural_water import NeuralWater
+from ._water import spectra_of
 
 EDGE = 1000.0
 """1/cm: below it wavenumbers weigh more."""
-BANDS = (0.0, EDGE, 2500.0, np.inf)
-"""1/cm: where intermolecular vibrations and librations, the bend and the stretch begin, and end."""
+EXPECTED = 0.04
+"""How far one combination of parameters is expected to be off, as the part of the forces that it changes."""
 
 
 class Part(eqx.Module):
-    """Losses, and what each chain contributes to their gradients: leaves lead with `losses chains`, sums over chains
-    are the gradients."""
+    """A loss, and what each chain contributes to its gradient: leaves lead with `chains`, sums over them are the
+    gradient."""
 
-    loss: Float[Array, " losses"]
+    loss: Float[Array, ""]
     by_chain: PyTree
+
+
+class Residuals(eqx.Module):
+    """How far every chain is from the target, in numbers whose squares add up to a loss, and the derivatives by what is
+    fitted. `independent`: which part of these numbers would be as many that are independent."""
+
+    values: Float[Array, "chains k"]
+    slopes: Float[Array, "directions chains k"]
+    independent: float
+
+    @property
+    def part(self) -> Part:
+        """Their loss and its gradient: products of different chains alone, whose noise is independent."""
+        n = len(self.values)
+        others = (jnp.sum(self.values, axis=0) - self.values) / (n - 1)
+        by_chain = 2 / n * jnp.einsum("ik,dik->id", others, self.slopes)
+        return Part(jnp.mean(jnp.sum(self.values * others, axis=1)), by_chain)
+
+    def in_noise(
+        self, blur: Callable[[Array], Array], smooth: Callable[[Array], Array]
+    ) -> tuple[Float[Array, " k"], Float[Array, "directions k"]]:
+        """Means over chains, blurred, over the noise that these means have, which is known smoothly."""
+        values = blur(self.values)
+        variance = smooth(jnp.var(values, axis=0, ddof=1) / len(values))
+        # a noise from so few chains may be far too small
+        weight = jnp.sqrt(self.independent / (variance + 0.3 * jnp.mean(variance) + 1e-30))
+        return weight * jnp.mean(values, axis=0), weight * blur(jnp.mean(self.slopes, axis=1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,14 +77,6 @@ class Aim:
         scale = np.sqrt(np.sum((root * self.spectrum) ** 2)) / root
         return rv.SquaredDistance(water.low, jnp.asarray(self.spectrum, like), jnp.asarray(scale, like))
 
-    def bands(self, distance: rv.SquaredDistance, wavenumbers: Float[Array, " k"]) -> Float[Array, "bands k"]:
-        """What scales the deviations of every band in its part of the distance: those of others count nothing.
-
-        One loss of the whole spectrum has one gradient, that of the band which is furthest off.
-        """
-        within = [(wavenumbers >= low) & (wavenumbers < high) for low, high in itertools.pairwise(BANDS)]
-        return jnp.where(jnp.stack(within), distance.scale, 1e12 * distance.scale)
-
     def losses(self, arrays: dict[str, np.ndarray]) -> dict[str, float]:
         """Both losses of an evaluation, as they would be of many samples: without the bias of noise."""
         root = self._roots(arrays["wavenumbers"])
@@ -76,29 +96,17 @@ def _products(rows: np.ndarray) -> float:
 
 
 def spectrum_part(
-    distance: rv.SquaredDistance,
-    scales: Float[Array, "losses k"],
-    water: NeuralWater,
-    system: rv.System,
-    starts: rv.Samples,
-    gradient: str,
+    distance: rv.SquaredDistance, water: NeuralWater, system: rv.System, starts: rv.Samples, gradient: str
 ) -> Part:
-    """Of the spectrum, for each of the scales of its deviations a loss, along trajectories from one sample of every
-    chain; `gradient`, total or dynamical."""
-
-    def of_band(scale):
-        band = eqx.tree_at(lambda d: d.scale, distance, scale)
-        estimate, found = rv.expectation_gradients(band, system, starts, dynamics=water.short, keep_samples=True)
-        dynamical, thermodynamic = _of_samples(found)
-        by_chain = jax.tree.map(jnp.add, dynamical, thermodynamic) if gradient == "total" else dynamical
-        return Part(estimate.value, by_chain)
-
-    return jax.vmap(of_band)(scales)
+    """Of the spectrum, along trajectories from one sample of every chain; `gradient`, total or dynamical."""
+    estimate, found = rv.expectation_gradients(distance, system, starts, dynamics=water.short, keep_samples=True)
+    dynamical, thermodynamic = _of_samples(found)
+    by_chain = jax.tree.map(jnp.add, dynamical, thermodynamic) if gradient == "total" else dynamical
+    return Part(estimate.value, by_chain)
 
 
 def pressure_part(aim: Aim, water: NeuralWater, system: rv.System, frames: rv.Samples, chains: int) -> Part:
-    """Of the pressure of several samples of every chain, by reweighting: products of different chains alone, whose
-    noise is independent."""
+    """Of the pressure of several samples of every chain, by reweighting: products of different chains alone."""
     estimate, found = rv.expectation_gradients(water.pressure, system, frames, keep_samples=True)
     of_chains = lambda x: x.reshape(-1, chains, *x.shape[1:])
     add = lambda a, b: jnp.sum(of_chains(a + b), axis=0)
@@ -107,7 +115,58 @@ def pressure_part(aim: Aim, water: NeuralWater, system: rv.System, frames: rv.Sa
     others = (jnp.sum(away) - away) / (chains - 1)
     factor = 2 * others / (rv.units.BAR * aim.pressure_scale)
     by_chain = jax.tree.map(lambda s: factor.reshape(-1, *[1] * (s.ndim - 1)) * s, slopes)
-    return jax.tree.map(lambda x: x[None], Part(jnp.mean(away * others), by_chain))
+    return Part(jnp.mean(away * others), by_chain)
+
+
+def spectrum_along(
+    distance: rv.SquaredDistance, water: NeuralWater, moved: Callable, starts: rv.Samples, count: int, gradient: str
+) -> Residuals:
+    """Of the spectrum, by the amounts `moved` takes of `count` directions: a tangent of all trajectories for each."""
+    dynamics = dataclasses.replace(water.short, adjoint=rv.ForwardMode())
+
+    def measured(amounts):
+        system = water.system(moved(amounts))
+        run = dynamics.run_many(system, starts.states, distance.record)
+        energies = jax.vmap(lambda s: system.potential.energy(s.positions, s.box))(starts.states)
+        return spectra_of(water.low, jnp.asarray(run.times), run.records, water.ensemble), energies
+
+    (spectra, _), (slopes, energies) = _tangents(measured, count, starts.states.positions.dtype)
+    if gradient == "total":
+        slopes = _reweighted(spectra, slopes, energies, water)
+    resolved = np.pi / (rv.units.WAVENUMBER * water.grids.correlation)  # 1/cm
+    return Residuals(
+        (spectra - distance.target) / distance.scale, slopes / distance.scale, min(1, water.grids.spacing / resolved)
+    )
+
+
+def pressure_along(
+    aim: Aim, water: NeuralWater, moved: Callable, frames: rv.Samples, chains: int, count: int
+) -> Residuals:
+    """Of the pressure of several samples of every chain, by reweighting."""
+    joint, mesh = rv.Joint((water.pressure, rv.TotalEnergy())), water.sampling.mesh
+
+    def measured(amounts):
+        records = rv.expectation(joint, water.system(moved(amounts)), frames, batch=4, mesh=mesh).records
+        return records[0][:, 0], records[1][:, 0]
+
+    (pressures, _), (slopes, energies) = _tangents(measured, count, frames.states.positions.dtype)
+    slopes = _reweighted(pressures[:, None], slopes[..., None], energies, water)
+    of_chains = lambda x: jnp.mean(x.reshape(*x.shape[:-1], -1, chains), axis=-2)[..., None]
+    unit = rv.units.BAR * aim.pressure_scale
+    values = (of_chains(pressures) / rv.units.BAR - aim.pressure) / aim.pressure_scale
+    return Residuals(values, of_chains(slopes[..., 0]) / unit, 1.0)
+
+
+def _tangents(function: Callable, count: int, dtype) -> tuple[PyTree, PyTree]:
+    """A function of `count` amounts where they are zero, and its derivatives, whose leaves lead with the amounts."""
+    one = lambda direction: jax.jvp(function, (jnp.zeros(count, dtype),), (direction,))
+    return jax.vmap(one, out_axes=(None, 0))(jnp.eye(count, dtype=dtype))
+
+
+def _reweighted(values, slopes, energies, water):
+    """With the covariance of values `samples k` and the slopes of energies (kJ/mol), through the weights."""
+    away = lambda x, axis: x - jnp.mean(x, axis=axis, keepdims=True)
+    return slopes - away(values, 0) * away(energies, 1)[..., None] / (rv.units.BOLTZMANN * water.sampling.temperature)
 
 
 def _of_samples(found: rv.Gradients) -> tuple[PyTree, PyTree]:
@@ -127,18 +186,50 @@ def size_and_noise(by_chain: PyTree) -> tuple[Float[Array, ""], Float[Array, ""]
     return jnp.linalg.norm(gradient), noise, gradient
 
 
-def smallest_step(
-    losses: Float[Array, " losses"], gradients: Float[Array, "losses parameters"]
-) -> Float[Array, " parameters"]:
-    """The smallest change of the parameters that, to first order, takes every loss to zero: with r = √loss as residuals
-    and J their gradients, -J⁺r, the step of Gauss and Newton where there are fewer residuals than parameters. A loss
-    that noise makes negative has no say.
-
-    The noise of a gradient shortens the step: it adds to the size of J, and not to what the step does.
+def principal(surface: rv.EANN, moves: PyTree, states: rv.State, count: int) -> Float[np.ndarray, "count parameters"]:
+    """The combinations of the parameters that `moves` picks which change the forces of the states most, by the size of
+    that change: each row changes forces by as much as they are, as root mean squares; different rows change different
+    ones.
     """
-    residuals = jnp.sqrt(jnp.maximum(losses, 0))
-    half = jnp.where(residuals > 0, 0.5 / jnp.where(residuals > 0, residuals, 1), 0)
-    return jnp.linalg.lstsq(half[:, None] * gradients, -residuals)[0]
+    arrays, static = eqx.partition(surface, eqx.is_inexact_array)
+    trained, others = eqx.partition(arrays, moves)
+    flat, unravel = ravel_pytree(trained)
+
+    @jax.jit
+    def forces_and_slopes(state):
+        def forces(flat):
+            potential = eqx.combine(unravel(flat), others, static)
+            return -jax.grad(lambda x: potential.energy(x, state.box))(state.positions).ravel()
+
+        found, pull = jax.vjp(forces, flat)
+        return found, jax.lax.map(lambda row: pull(row)[0], jnp.eye(len(found), dtype=found.dtype), batch_size=16)
+
+    rows = [forces_and_slopes(jax.tree.map(lambda x, k=k: x[k], states)) for k in range(len(states.positions))]
+    forces, slopes = (np.concatenate([np.asarray(x[i], float) for x in rows]) for i in range(2))
+    squares, left = np.linalg.eigh(slopes @ slopes.T)
+    # parameters of one kind of atom, its offset, change no force
+    best = np.argsort(squares)[::-1][: min(count, flat.size)]
+    return np.linalg.norm(forces) * (left[:, best] / squares[best]).T @ slopes
+
+
+def newton_step(
+    residuals: Float[Array, " k"], slopes: Float[Array, "directions k"], longest: float
+) -> Float[Array, " directions"]:
+    """The step of Gauss and Newton for residuals in units of their noise: the most likely amounts, of which each was
+    expected to be about `EXPECTED`; at most `longest` together."""
+    curvature = slopes @ slopes.T + jnp.eye(len(slopes), dtype=slopes.dtype) / EXPECTED**2
+    step = -jnp.linalg.solve(curvature, slopes @ residuals)
+    return step * jnp.minimum(1, longest / jnp.maximum(jnp.linalg.norm(step), 1e-30))
+
+
+def blurred(wavenumbers: Float[Array, " k"], width: Float[Array, ""] | float) -> Callable[[Array], Array]:
+    """Means over neighbors along the last axis, in a Gaussian of this width (1/cm), which a spectrum below zero
+    mirrors: so broad that a band and where it shall be overlap, deviations tell where it has to go."""
+    gaussian = lambda x: jnp.exp(-0.5 * (x / jnp.maximum(width, 1e-3)) ** 2)
+    nu = jnp.asarray(wavenumbers)
+    kernel = gaussian(nu[:, None] - nu) + gaussian(nu[:, None] + nu)
+    kernel = kernel / jnp.sum(kernel, axis=1, keepdims=True)
+    return lambda x: x @ kernel.T
 
 
 def cosine(a: Float[Array, " parameters"], b: Float[Array, " parameters"]) -> Float[Array, ""]:

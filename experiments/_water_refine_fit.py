@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
@@ -15,7 +16,23 @@ import reverlet as rv
 from . import _refine
 from ._folder import Folder
 from ._neural_water import NeuralWater, all_whole
-from ._refine_targets import Aim, Part, cosine, pressure_part, size_and_noise, smallest_step, spectrum_part
+from ._refine_targets import (
+    Aim,
+    Part,
+    Residuals,
+    blurred,
+    cosine,
+    newton_step,
+    pressure_along,
+    pressure_part,
+    principal,
+    size_and_noise,
+    spectrum_along,
+    spectrum_part,
+)
+
+FALLS = 0.7
+"""By this the width of the blur falls from update to update."""
 
 
 class Kept(eqx.Module):
@@ -73,27 +90,48 @@ def fit(
     **Errors:** `SimulationError` where the surface holds no liquid any more; `blown_up.extxyz` has the atoms then.
     """
     arrays = lambda model: eqx.filter(model, eqx.is_inexact_array)
-    unravel, moves = ravel_pytree(arrays(start))[1], moving(config.trainable, arrays(start))
-    adam, distance = config.method == "adam", aim.distance(water)
-    # Adam follows the sum, for which one gradient is enough
-    scales = distance.scale[None] if adam else aim.bands(distance, water.low.wavenumbers)
+    moves, targets = moving(config.trainable, arrays(start)), config.targets.split(",")
+    adam, distance, nu = config.method == "adam", aim.distance(water), water.low.wavenumbers
+    unravel = ravel_pytree(eqx.filter(arrays(start), moves))[1]
+    if not adam:
+        two = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[:2]), chains)
+        steps = jnp.asarray(principal(start, moves, two, config.directions), two.positions.dtype)
 
-    def measured(surface, chains, key):
-        frames, starts, chains = water.draw(surface, chains, key)
+    def parts_of(surface, frames, starts):
+        """Losses by all parameters, for Adam."""
         system, parts = water.system(surface), {}
-        if "ir" in config.targets.split(","):
-            parts["ir"] = spectrum_part(distance, scales, water, system, starts, config.gradient)
-        if "density" in config.targets.split(","):
+        if "ir" in targets:
+            parts["ir"] = spectrum_part(distance, water, system, starts, config.gradient)
+        if "density" in targets:
             parts["density"] = pressure_part(aim, water, system, frames, config.trajectories)
-        return {name: Part(p.loss, jax.tree.map(jnp.multiply, moves, p.by_chain)) for name, p in parts.items()}, chains
+        only = lambda p: eqx.filter(p.by_chain, moves)
+        return {name: Part(p.loss, only(p)) for name, p in parts.items()}
+
+    def residuals_of(surface, frames, starts):
+        """Residuals by the amounts of the directions."""
+        moved = lambda amounts: eqx.apply_updates(surface, unravel(amounts @ steps))
+        found, count = {}, len(steps)
+        if "ir" in targets:
+            found["ir"] = spectrum_along(distance, water, moved, starts, count, config.gradient)
+        if "density" in targets:
+            found["density"] = pressure_along(aim, water, moved, frames, config.trajectories, count)
+        return found
+
+    def newton(found: dict[str, Residuals], done):
+        same = lambda x: x
+        blurs = {"ir": (blurred(nu, config.blur * FALLS**done), blurred(nu, 200.0)), "density": (same, same)}
+        rows = [residuals.in_noise(*blurs[name]) for name, residuals in found.items()]
+        values, slopes = (jnp.concatenate(x, axis=-1) for x in zip(*rows, strict=True))
+        return newton_step(values, slopes, config.longest) @ steps
 
     def loss_fn(model, carry, key):
         # all of this is measured, not traced: its derivative is put in by `linearize`
         surface = jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, model)
-        parts, chains = measured(surface, carry.chains, key)
-        summed = [jax.tree.map(lambda x: jnp.sum(x, axis=0), part) for part in parts.values()]
-        norms, noises, gradients = zip(*(size_and_noise(part.by_chain) for part in summed), strict=True)
-        losses = [part.loss for part in summed]
+        frames, starts, chains = water.draw(surface, carry.chains, key)
+        found = {} if adam else residuals_of(surface, frames, starts)
+        parts = parts_of(surface, frames, starts) if adam else {name: r.part for name, r in found.items()}
+        norms, noises, gradients = zip(*(size_and_noise(part.by_chain) for part in parts.values()), strict=True)
+        losses = [part.loss for part in parts.values()]
         whole = jax.vmap(lambda x: all_whole(water.sampling.topology, water.box, x))(chains.positions)
         report: dict[str, Any] = {
             "loss": sum(losses),
@@ -104,17 +142,14 @@ def fit(
         }
         if len(parts) == 2:
             report["cosine"] = cosine(*gradients)
-        rows = jnp.concatenate([jax.vmap(size_and_noise)(part.by_chain)[2] for part in parts.values()])
-        each = jnp.concatenate([part.loss for part in parts.values()])
-        away = jnp.sum(rows, axis=0) if adam else -smallest_step(each, rows)
+        away = jnp.sum(jnp.stack(gradients), axis=0) if adam else -newton(found, carry.kept.done)
         back = lambda now, then: jnp.where(whole.reshape(-1, *[1] * (now.ndim - 1)), now, then)
         mean = jax.tree.map(lambda m, x: m + (x - m) / config.average, carry.mean, arrays(surface))
         carry = Carry(jax.tree.map(back, chains, whole_chains), mean, carry.kept.after(mean))
         return rv.linearize(report["loss"], unravel(away), model), (carry, report)
 
     schedule = optax.cosine_decay_schedule(config.rate, config.updates, config.final_rate)
-    by_size = optax.chain(optax.sgd(schedule), optax.clip_by_global_norm(config.longest))
-    optimizer = optax.adam(schedule, b1=config.momentum) if adam else by_size
+    optimizer = optax.adam(schedule, b1=config.momentum) if adam else optax.sgd(schedule)
     files = _refine.Files(folder.checkpoint, folder / "history.jsonl", folder.changed)
     carry = Carry(chains, arrays(start), Kept.places(arrays(start), config.watch, config.updates))
     mesh, trainable = water.sampling.mesh, list(config.trainable) or None
@@ -142,13 +177,12 @@ def fit(
 
 
 def moving(names: tuple[str, ...], surface: PyTree) -> PyTree:
-    """A one for each array of a surface that is of these names, as `rv.fit` knows them, a zero for the others; ones,
-    where there are no names."""
+    """Whether each array of a surface is of these names, as `rv.fit` knows them; all are, where there are no names."""
     if not names:
-        return jax.tree.map(lambda x: jnp.ones((), x.dtype), surface)
+        return jax.tree.map(lambda x: True, surface)
     steps = rv.per_parameter(optax.scale, [(name, 1.0) for name in names])
     ones = jax.tree.map(lambda x: jnp.ones((), x.dtype), surface)
-    return steps.update(ones, steps.init(ones))[0]
+    return jax.tree.map(bool, steps.update(ones, steps.init(ones))[0])
 
 
 class Updates:

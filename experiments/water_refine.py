@@ -76,13 +76,18 @@ class Config(_refine.AbstractConfig):
     """The last layer is off at random at the start, so that forces are off by this part of theirs (`self`). 0: not at
     all."""
 
-    method: Literal["smallest", "adam"]
-    """How the surface is stepped. smallest: by the least change that to first order takes every loss to zero; adam: by
-    Adam, along the sum of the gradients, as in the original."""
+    method: Literal["newton", "adam"]
+    """How the surface is stepped. newton: by Gauss and Newton, along the combinations of parameters that change forces
+    most; adam: by Adam, along the sum of the gradients, as in the original."""
     rate: Annotated[float, above_zero(5e-5)]
-    """The learning rate of Adam, or the part of the least change that is gone."""
-    longest: Annotated[float, above_zero(0.05)]
-    """The norm of an update of --method smallest is at most this."""
+    """The learning rate of Adam, or the part of Newton's step that is gone."""
+    longest: Annotated[float, above_zero(0.1)]
+    """An update of --method newton changes forces by at most this part of theirs."""
+    directions: Annotated[int, at_least(1, 6)]
+    """How many combinations of parameters --method newton fits."""
+    blur: Annotated[float, not_negative(180)]
+    """1/cm: how broadly deviations of spectra are blurred in the first step of --method newton, so that it sees bands
+    that are far off; 30 % less in every other."""
     trainable: tuple[str, ...]
     """What of the surface is fitted, by name, such as layers[1] last. Nothing: all parameters."""
     low_weight: Annotated[float, above_zero(10)]
@@ -150,10 +155,12 @@ SELF = Config(
     perturbation=0.12,
     gradient="dynamical",
     updates=6,
-    method="smallest",
-    rate=0.8,
-    longest=0.05,
-    trainable=("layers[1]", "last"),
+    method="newton",
+    rate=1.0,
+    longest=0.1,
+    directions=6,
+    blur=180.0,
+    trainable=("last",),
     final_rate=0.3,
     momentum=0.0,
     watch=0,
