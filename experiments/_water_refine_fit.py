@@ -19,7 +19,6 @@ from ._neural_water import NeuralWater, all_whole
 from ._refine_targets import (
     Aim,
     Part,
-    Residuals,
     blurred,
     cosine,
     newton_step,
@@ -90,59 +89,27 @@ def fit(
     **Errors:** `SimulationError` where the surface holds no liquid any more; `blown_up.extxyz` has the atoms then.
     """
     arrays = lambda model: eqx.filter(model, eqx.is_inexact_array)
-    moves, targets = moving(config.trainable, arrays(start)), config.targets.split(",")
-    adam, distance, nu = config.method == "adam", aim.distance(water), water.low.wavenumbers
+    adam, moves = config.method == "adam", moving(config.trainable, arrays(start))
     unravel = ravel_pytree(eqx.filter(arrays(start), moves))[1]
-    if not adam:
-        two = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[:2]), chains)
-        steps = jnp.asarray(principal(start, moves, two, config.directions), two.positions.dtype)
-
-    def parts_of(surface, frames, starts):
-        """Losses by all parameters, for Adam."""
-        system, parts = water.system(surface), {}
-        if "ir" in targets:
-            parts["ir"] = spectrum_part(distance, water, system, starts, config.gradient)
-        if "density" in targets:
-            parts["density"] = pressure_part(aim, water, system, frames, config.trajectories)
-        only = lambda p: eqx.filter(p.by_chain, moves)
-        return {name: Part(p.loss, only(p)) for name, p in parts.items()}
-
-    def residuals_of(surface, frames, starts):
-        """Residuals by the amounts of the directions."""
-        moved = lambda amounts: eqx.apply_updates(surface, unravel(amounts @ steps))
-        found, count = {}, len(steps)
-        if "ir" in targets:
-            found["ir"] = spectrum_along(distance, water, moved, starts, count, config.gradient)
-        if "density" in targets:
-            found["density"] = pressure_along(aim, water, moved, frames, config.trajectories, count)
-        return found
-
-    def newton(found: dict[str, Residuals], done):
-        same = lambda x: x
-        blurs = {"ir": (blurred(nu, config.blur * FALLS**done), blurred(nu, 200.0)), "density": (same, same)}
-        rows = [residuals.in_noise(*blurs[name]) for name, residuals in found.items()]
-        values, slopes = (jnp.concatenate(x, axis=-1) for x in zip(*rows, strict=True))
-        return newton_step(values, slopes, config.longest) @ steps
+    step_of = (by_adam if adam else by_newton)(config, water, aim, moves, start, chains)
 
     def loss_fn(model, carry, key):
         # all of this is measured, not traced: its derivative is put in by `linearize`
         surface = jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, model)
         frames, starts, chains = water.draw(surface, carry.chains, key)
-        found = {} if adam else residuals_of(surface, frames, starts)
-        parts = parts_of(surface, frames, starts) if adam else {name: r.part for name, r in found.items()}
+        parts, away = step_of(surface, frames, starts, carry.kept.done)
         norms, noises, gradients = zip(*(size_and_noise(part.by_chain) for part in parts.values()), strict=True)
-        losses = [part.loss for part in parts.values()]
+        losses = {name: part.loss for name, part in parts.items()}
         whole = jax.vmap(lambda x: all_whole(water.sampling.topology, water.box, x))(chains.positions)
         report: dict[str, Any] = {
-            "loss": sum(losses),
-            **dict(zip(parts, losses, strict=True)),
+            "loss": sum(losses.values()),
+            **losses,
             "norms": dict(zip(parts, norms, strict=True)),
             "noises": dict(zip(parts, noises, strict=True)),
             "whole": jnp.mean(whole.astype(chains.positions.dtype)),
         }
         if len(parts) == 2:
             report["cosine"] = cosine(*gradients)
-        away = jnp.sum(jnp.stack(gradients), axis=0) if adam else -newton(found, carry.kept.done)
         back = lambda now, then: jnp.where(whole.reshape(-1, *[1] * (now.ndim - 1)), now, then)
         mean = jax.tree.map(lambda m, x: m + (x - m) / config.average, carry.mean, arrays(surface))
         carry = Carry(jax.tree.map(back, chains, whole_chains), mean, carry.kept.after(mean))
@@ -174,6 +141,49 @@ def fit(
             f"{error} {seen} The surface after {done} updates stays: --resume goes on from it, with --accept-changes at"
             " a smaller --rate."
         ) from None
+
+
+def by_adam(config: Any, water: NeuralWater, aim: Aim, moves: PyTree, start: rv.EANN, chains: rv.State):
+    """What measures the targets of an update, by all parameters that move, and the sum of their gradients, flat."""
+    del start, chains
+    distance, targets = aim.distance(water), config.targets.split(",")
+
+    def step(surface, frames, starts, done):
+        del done
+        system, parts = water.system(surface), {}
+        if "ir" in targets:
+            parts["ir"] = spectrum_part(distance, water, system, starts, config.gradient)
+        if "density" in targets:
+            parts["density"] = pressure_part(aim, water, system, frames, config.trajectories)
+        parts = {name: Part(p.loss, eqx.filter(p.by_chain, moves)) for name, p in parts.items()}
+        return parts, jnp.sum(jnp.stack([size_and_noise(p.by_chain)[2] for p in parts.values()]), axis=0)
+
+    return step
+
+
+def by_newton(config: Any, water: NeuralWater, aim: Aim, moves: PyTree, start: rv.EANN, chains: rv.State):
+    """What measures the targets of an update, along the combinations of parameters that change the forces of the first
+    chains most, and the step back from the next parameters, flat."""
+    distance, targets, nu = aim.distance(water), config.targets.split(","), water.low.wavenumbers
+    two = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[:2]), chains)
+    directions = jnp.asarray(principal(start, moves, two, config.directions), two.positions.dtype)
+    count = len(directions)
+    unravel = ravel_pytree(eqx.filter(eqx.filter(start, eqx.is_inexact_array), moves))[1]
+
+    def step(surface, frames, starts, done):
+        moved = lambda amounts: eqx.apply_updates(surface, unravel(amounts @ directions))
+        found, rows = {}, []
+        if "ir" in targets:
+            found["ir"] = spectrum_along(distance, water, moved, starts, count, config.gradient)
+            rows.append(found["ir"].in_noise(blurred(nu, config.blur * FALLS**done), blurred(nu, 200.0)))
+        if "density" in targets:
+            found["density"] = pressure_along(aim, water, moved, frames, config.trajectories, count)
+            rows.append(found["density"].in_noise(lambda x: x, lambda x: x))
+        values, slopes = (jnp.concatenate(x, axis=-1) for x in zip(*rows, strict=True))
+        amounts = newton_step(values, slopes, config.longest)
+        return {name: residuals.part for name, residuals in found.items()}, -amounts @ directions
+
+    return step
 
 
 def moving(names: tuple[str, ...], surface: PyTree) -> PyTree:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import central_difference, random_like
+from jax.flatten_util import ravel_pytree
 from test_water_experiment import ROOT, command, environment, numbers
 
 import reverlet as rv
@@ -24,9 +25,22 @@ from experiments._chains import Chains
 from experiments._errors import BadInput
 from experiments._measured_spectrum import measured
 from experiments._neural_water import Grids, NeuralWater, all_whole
-from experiments._refine_targets import Aim, cosine, pressure_part, size_and_noise, smallest_step, spectrum_part
+from experiments._refine_targets import (
+    Aim,
+    Residuals,
+    blurred,
+    cosine,
+    newton_step,
+    pressure_along,
+    pressure_part,
+    principal,
+    size_and_noise,
+    spectrum_along,
+    spectrum_part,
+)
 from experiments._trials import several
 from experiments._water_refine_fit import Kept, moving
+from experiments._water_refine_start import perturbed
 from experiments._water_refine_summary import pull
 
 CHAINS, FRAMES = 2, 2
@@ -63,18 +77,27 @@ def product(by_chain, direction):
     return float(sum(jnp.sum(jnp.sum(g, axis=0) * d) for g, d in pairs))
 
 
+def along_two(network, part):
+    """The network moved by amounts of two directions, and what a gradient by all parameters is along them."""
+    arrays, fixed = eqx.partition(network, eqx.is_inexact_array)
+    directions = [random_like(arrays, seed) for seed in (5, 6)]
+
+    def moved(amounts):
+        step = jax.tree.map(lambda a, b: amounts[0] * a + amounts[1] * b, *directions)
+        return eqx.combine(jax.tree.map(jnp.add, arrays, step), fixed)
+
+    return moved, [product(part.by_chain, d) for d in directions]
+
+
 @pytest.mark.slow
 def test_gradient_of_the_spectral_loss_is_that_of_differences(liquid):
-    """Through trajectories of 0.1 ps in both directions, by all parameters of the network; of all bands together."""
+    """Through trajectories of 0.1 ps in both directions, by all parameters of the network; in reverse and, along a few
+    directions, forward."""
     water, network, _, starts = liquid
     nu = np.asarray(water.low.wavenumbers)
     aim = Aim(1e3 * np.exp(-(((nu - 1500) / 500) ** 2)), 10.0, 0.0, 1000.0)
     distance = aim.distance(water)
-    scales = aim.bands(distance, water.low.wavenumbers)
-    of = lambda n: spectrum_part(distance, scales, water, water.system(n), starts, "dynamical")
-    bands = eqx.filter_jit(of)(network)
-    assert len(bands.loss) == 3
-    part = jax.tree.map(lambda x: jnp.sum(x, axis=0), bands)
+    part = eqx.filter_jit(lambda n: spectrum_part(distance, water, water.system(n), starts, "dynamical"))(network)
     arrays, fixed = eqx.partition(network, eqx.is_inexact_array)
 
     @jax.jit
@@ -88,6 +111,10 @@ def test_gradient_of_the_spectral_loss_is_that_of_differences(liquid):
         direction = random_like(arrays, seed)
         found = product(part.by_chain, direction)
         assert found == pytest.approx(float(central_difference(loss, arrays, direction, 1e-7)), rel=1e-4)
+    moved, wanted = along_two(network, part)
+    forward = eqx.filter_jit(lambda: spectrum_along(distance, water, moved, starts, 2, "dynamical").part)()
+    assert float(forward.loss) == pytest.approx(float(part.loss), rel=1e-6)
+    np.testing.assert_allclose(jnp.sum(forward.by_chain, axis=0), wanted, rtol=1e-4)
 
 
 def test_gradient_of_the_pressure_is_that_of_the_reweighted_mean(liquid):
@@ -101,10 +128,20 @@ def test_gradient_of_the_pressure_is_that_of_the_reweighted_mean(liquid):
     def mean(arrays):
         return rv.expectation(water.pressure, water.system(eqx.combine(arrays, fixed)), frames).value
 
-    part = jax.tree.map(lambda x: x[0], part)
     direction = random_like(arrays, 3)
     wanted = 2 * float(central_difference(mean, arrays, direction, 1e-5)) / rv.units.BAR / 1e9
     assert product(part.by_chain, direction) == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_gradient_of_the_pressure_is_the_same_forward(liquid):
+    water, network, frames, _ = liquid
+    aim = Aim(np.ones(1), 1.0, -1e9, 1e9)
+    part = eqx.filter_jit(lambda n: pressure_part(aim, water, water.system(n), frames, CHAINS))(network)
+    moved, wanted = along_two(network, part)
+    forward = eqx.filter_jit(lambda: pressure_along(aim, water, moved, frames, CHAINS, 2).part)()
+    assert float(forward.loss) == pytest.approx(float(part.loss), rel=1e-6)
+    np.testing.assert_allclose(jnp.sum(forward.by_chain, axis=0), wanted, rtol=1e-6)
 
 
 def test_the_pressure_between_molecules_is_that_of_differences(liquid):
@@ -146,18 +183,31 @@ def test_size_noise_and_angle_of_gradients():
     assert float(cosine(flat, jnp.array([1.0, 1.0]))) == pytest.approx(np.sqrt(0.5))
 
 
-def test_the_smallest_step_takes_losses_to_zero():
-    """Of residuals that are linear in the parameters, all of them in one step, which has no part that changes none."""
+def test_the_most_likely_step():
+    """Of residuals that are linear in the amounts, all the way where they are known far better than was expected, and
+    never longer than the longest."""
     rng = np.random.default_rng(0)
-    rows, x, target = (jnp.asarray(rng.normal(size=s)) for s in ((2, 7), (7,), (2,)))
-    losses = lambda x: (rows @ x - target) ** 2
-    step = smallest_step(losses(x), jax.jacobian(losses)(x))
-    np.testing.assert_allclose(losses(x + step), 0, atol=1e-12)
-    within = jnp.linalg.lstsq(rows.T, step)[0]
-    np.testing.assert_allclose(rows.T @ within, step, atol=1e-12)
-    alone = smallest_step(jnp.array([losses(x)[0], -0.1]), jax.jacobian(losses)(x))
-    np.testing.assert_allclose(losses(x + alone)[0], 0, atol=1e-12)
-    np.testing.assert_allclose(alone, rows[0] * (rows[0] @ alone) / (rows[0] @ rows[0]), atol=1e-12)
+    slopes, off = jnp.asarray(1e4 * rng.normal(size=(3, 20))), jnp.array([0.03, -0.02, 0.05])
+    np.testing.assert_allclose(newton_step(-off @ slopes, slopes, 1.0), off, rtol=1e-5)
+    np.testing.assert_allclose(newton_step(-off @ slopes, slopes, 0.01), 0.01 * off / jnp.linalg.norm(off), rtol=1e-5)
+    assert float(jnp.linalg.norm(newton_step(-1e-6 * off @ slopes, 1e-6 * slopes, 1.0))) < 0.01  # nothing known
+
+
+def test_residuals_in_units_of_their_noise():
+    """Where noise is twice as large they are half as large, and their slopes; a blur sees a band that is far off."""
+    rng = np.random.default_rng(1)
+    noise = rng.normal(size=(4000, 1))
+    values, same = jnp.asarray(np.concatenate([1 + noise, 2 + 2 * noise], axis=1)), lambda x: x
+    found, slopes = Residuals(values, jnp.ones((1, 4000, 2)), 1.0).in_noise(same, same)
+    variance = np.array([1, 4]) * np.var(noise) / 4000
+    np.testing.assert_allclose(slopes[0], 1 / np.sqrt(variance + 0.3 * variance.mean()), rtol=1e-3)
+    np.testing.assert_allclose(found, slopes[0] * jnp.mean(values, axis=0), rtol=1e-6)
+    nu = jnp.arange(0, 2000.0, 10.0)
+    band = lambda center: jnp.exp(-0.5 * ((nu - center) / 50) ** 2)
+    slope = jax.jacfwd(band)(1000.0)
+    overlap = lambda width: jnp.vdot(blurred(nu, width)(band(1300.0) - band(1000.0)), blurred(nu, width)(slope))
+    assert overlap(180.0) > 50 * abs(overlap(0.0))
+    np.testing.assert_allclose(blurred(nu, 0.0)(slope), slope, atol=1e-12)
 
 
 def test_what_is_not_fitted_has_no_gradient(liquid):
@@ -296,7 +346,7 @@ def test_the_surface_of_a_run_is_read_again(tmp_path, liquid):
     water_refine.write_surface(tmp_path / "eann.npz", network)
     again = rv.EANN.from_npz(tmp_path / "eann.npz", water.sampling.topology, cutoff=0.3)
     assert max(water_refine.how_far(network, again).values()) < 1e-6
-    off = water_refine.perturbed(network, 0.1, frames.states, jax.random.key(0))
+    off = perturbed(network, 0.1, frames.states, jax.random.key(0))
     force = jax.vmap(lambda p, s: rv.System(water.sampling.topology, p).forces(s.positions, s.box), (None, 0))
     right = force(network, frames.states)
     away = jnp.sqrt(jnp.mean((force(off, frames.states) - right) ** 2) / jnp.mean(right**2))
@@ -304,3 +354,13 @@ def test_the_surface_of_a_run_is_read_again(tmp_path, liquid):
     changed = {name for name, size in water_refine.how_far(network, off).items() if size > 0}
     assert changed
     assert all(name.startswith("last") for name in changed)
+    # combinations of the last layer that change forces by as much as they are, each in a way of its own
+    steps = principal(network, moving(("last",), eqx.filter(network, eqx.is_inexact_array)), frames.states, 2)
+    last, unravel = ravel_pytree(network.last)
+    with_last = lambda flat: eqx.tree_at(lambda n: n.last, network, unravel(flat))
+    changes = jnp.stack([(force(with_last(last + step), frames.states) - right).ravel() for step in steps])
+    np.testing.assert_allclose(changes @ changes.T / jnp.sum(right**2), np.eye(2), atol=1e-6)
+    # the first is the shortest that does
+    any_way = random_like(last, 0)
+    change = jnp.linalg.norm(force(with_last(last + any_way), frames.states) - right) / jnp.linalg.norm(right)
+    assert np.linalg.norm(steps[0]) < np.linalg.norm(steps[1]) < jnp.linalg.norm(any_way) / change
