@@ -44,7 +44,7 @@ class Task:
         """Where tables have values, nm."""
         return np.linspace(self.first, self.cutoff, self.knots)
 
-    def sums(self, model: "Learned") -> Float[np.ndarray, "points modes pairs bins"]:
+    def sums(self, model: Learned) -> Float[np.ndarray, "points modes pairs bins"]:
         """What g is multiplied with for ∂U/∂coefficients: every curve, times the pairs that there are in a shell of an
         ideal gas. The mean energy knows no more of g than these, and so are they all that can tell of the potential."""
         structure, points = self.liquid.structure, self.liquid.points
@@ -148,6 +148,7 @@ def whitened(
     size, mixed = np.linalg.eigh(np.sum(each, axis=0))
     mixed = mixed / np.sqrt(np.maximum(size, len(size) / slopes.shape[1]))
     model = dataclasses.replace(model, modes=_single(np.asarray(model.modes, float) @ mixed))
+    # of one state point alone: what it knows a hundred times less of than all together is not for it to tell
     size, axes = np.linalg.eigh(mixed.T @ each @ mixed)
     roots = np.swapaxes(axes / np.sqrt(np.maximum(size, 1e-2))[:, None], 1, 2)
     compared = Compared(_single(task.target), _single(task.sums(model) / kt[:, None, None, None]), _single(roots))
@@ -157,7 +158,7 @@ def whitened(
 @dataclasses.dataclass(frozen=True)
 class Chunks:
     """Learning through the dynamics: `updates` chunks of `steps`, each from where the last one ended and `between` time
-    steps later, which cost a tenth of those that are differentiated and tell as much of g.
+    steps later, which cost a fifth of those that are differentiated and tell as much of g.
 
     The residual that weights the gradient of a chunk is of the chunks before: a running mean with a memory as long as
     the rate is small. The chunk's own would be correlated with its gradient, which then seeks potentials with less

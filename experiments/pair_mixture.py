@@ -15,6 +15,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from jaxtyping import Array, Float
 
 import reverlet as rv
 
@@ -103,7 +104,8 @@ class Config(Pairs):
 class Mixed(eqx.Module):
     """Lennard-Jones atoms of two diameters, of equal strength."""
 
-    sigma: jnp.ndarray
+    sigma: Float[Array, "2 2"]
+    """nm."""
     cutoff: float = eqx.field(static=True)
 
     def __call__(self, point: Point) -> rv.LennardJones:

@@ -65,7 +65,7 @@ PRESETS = {
     "quick": Config(),
     "paper": Config(preset="paper", atoms=256, replicas=16, reference=100000, check=20000, updates=2000, steps=4000,
                     simulations=30, settling=10),
-    "smoke": Config(preset="smoke", method=("diffsim", "difftre"), atoms=32, cutoff=1.7, replicas=2, bins=30,
+    "smoke": Config(preset="smoke", method=("diffsim",), atoms=32, cutoff=1.7, replicas=2, bins=30,
                     melting=20, reference=40, check=40, chunk=20, between=10, updates=2, steps=40, simulations=2,
                     settling=1, spacing=0.1),
 }  # fmt: skip
