@@ -49,12 +49,14 @@ class Residuals(eqx.Module):
     def in_noise(
         self, blur: Callable[[Array], Array], smooth: Callable[[Array], Array]
     ) -> tuple[Float[Array, " k"], Float[Array, "directions k"]]:
-        """Means over chains, blurred, over the noise that these means have, which is known smoothly."""
-        values = blur(self.values)
-        variance = smooth(jnp.var(values, axis=0, ddof=1) / len(values))
+        """Means over chains, blurred, over the noise that these means have, which is known smoothly. What slopes do not
+        tell of an amount as large as is expected is noise as well."""
+        values, slopes = blur(self.values), blur(self.slopes)
+        unknown = jnp.sum(jnp.var(slopes, axis=1, ddof=1), axis=0)
+        variance = smooth((jnp.var(values, axis=0, ddof=1) + EXPECTED**2 * unknown) / len(values))
         # a noise from so few chains may be far too small
         weight = jnp.sqrt(self.independent / (variance + 0.3 * jnp.mean(variance) + 1e-30))
-        return weight * jnp.mean(values, axis=0), weight * blur(jnp.mean(self.slopes, axis=1))
+        return weight * jnp.mean(values, axis=0), weight * jnp.mean(slopes, axis=1)
 
 
 @dataclasses.dataclass(frozen=True)

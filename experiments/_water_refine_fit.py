@@ -30,7 +30,7 @@ from ._refine_targets import (
     spectrum_part,
 )
 
-FALLS = 0.7
+FALLS = 0.86
 """By this the width of the blur falls from update to update."""
 
 

@@ -87,7 +87,7 @@ class Config(_refine.AbstractConfig):
     """How many combinations of parameters --method newton fits."""
     blur: Annotated[float, not_negative(180)]
     """1/cm: how broadly deviations of spectra are blurred in the first step of --method newton, so that it sees bands
-    that are far off; 30 % less in every other."""
+    that are far off; 14 % less in every other."""
     trainable: tuple[str, ...]
     """What of the surface is fitted, by name, such as layers[1] last. Nothing: all parameters."""
     low_weight: Annotated[float, above_zero(10)]
@@ -154,18 +154,18 @@ SELF = Config(
     pressure=1.0,
     perturbation=0.12,
     gradient="dynamical",
-    updates=6,
+    updates=16,
     method="newton",
     rate=1.0,
     longest=0.1,
     directions=6,
     blur=180.0,
     trainable=("last",),
-    final_rate=0.3,
+    final_rate=0.2,
     momentum=0.0,
     watch=0,
     stop="last",
-    average=2,
+    average=3,
     low_weight=1.0,
     pressure_scale=3000.0,
     trajectories=8,

@@ -202,6 +202,9 @@ def test_residuals_in_units_of_their_noise():
     variance = np.array([1, 4]) * np.var(noise) / 4000
     np.testing.assert_allclose(slopes[0], 1 / np.sqrt(variance + 0.3 * variance.mean()), rtol=1e-3)
     np.testing.assert_allclose(found, slopes[0] * jnp.mean(values, axis=0), rtol=1e-6)
+    noisy = Residuals(values, jnp.asarray(25 * noise[None] * np.ones(2)), 1.0).in_noise(same, same)[0]
+    variance = variance + (0.04 * 25) ** 2 * np.var(noise) / 4000
+    np.testing.assert_allclose(noisy, jnp.mean(values, axis=0) / np.sqrt(variance + 0.3 * variance.mean()), rtol=1e-3)
     nu = jnp.arange(0, 2000.0, 10.0)
     band = lambda center: jnp.exp(-0.5 * ((nu - center) / 50) ** 2)
     slope = jax.jacfwd(band)(1000.0)
