@@ -12,8 +12,6 @@ from jaxtyping import Array
 
 import reverlet as rv
 
-from ._argon import crystal
-
 ATOMS, LENGTH, TEMPERATURE = 32, 1.1561, 94.4
 CUTOFF = 0.57
 SIGMA, EPSILON = 0.338, 0.893795
@@ -118,7 +116,7 @@ class Case:
 
     def system(self, theta: float | Array | None = None) -> rv.System:
         """Of a parameter."""
-        topology, _ = crystal(ATOMS, LENGTH, 0)
+        topology = rv.Topology.from_elements(["Ar"] * ATOMS)
         value = jnp.asarray(self.theta if theta is None else theta, jnp.float32)
         return rv.System(topology, OneParameter(value, self.build, CUTOFF))
 
