@@ -150,6 +150,7 @@ def test_memory_of_a_gradient_is_that_of_a_batch():
     assert needed(2, 128) < 2.1 * sizes[0]
 
 
+@pytest.mark.slow
 def test_memory_budget():
     tight, loose = (rv.MemoryBudget(size) for size in (550_000, 5_000_000))
     assert needed(tight, 64) <= tight.bytes

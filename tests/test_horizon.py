@@ -85,6 +85,7 @@ def test_every_horizon_is_a_run_of_that_length(both_directions, thermodynamic):
     np.testing.assert_allclose(got.signal_to_noise, abs(got.gradient) / got.gradient_error, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_error_of_the_whole_gradient():
     """Both parts of one sample are correlated: the error is that of their sum, here of (m²)' = 2 m m'."""
     run = lambda d: rv.expectation_gradients(Mean(), SYSTEM, oscillators(), dynamics=d, keep_samples=True)

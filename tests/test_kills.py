@@ -44,6 +44,7 @@ def files(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.slow
 def test_killed_twice_in_a_row(tmp_path, whole):
     """While checkpoints are written: what goes on from there ends in the same bits."""
     path = tmp_path / "c"

@@ -103,6 +103,7 @@ def test_bad_input(without_type_checks):
         rv.qspcfw(2, BOX).potential.part(rv.MorseBond)
 
 
+@pytest.mark.slow
 def test_one_parameter_has_two_uses_and_one_gradient():
     """The charge of hydrogen moves atoms and makes the dipole; its gradient has both."""
     box = rv.OrthorhombicBox(jnp.full(3, 0.9))

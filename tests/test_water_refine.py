@@ -144,6 +144,7 @@ def test_gradient_of_the_pressure_is_the_same_forward(liquid):
     np.testing.assert_allclose(jnp.sum(forward.by_chain, axis=0), wanted, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_pressure_between_molecules_is_that_of_differences(liquid):
     """Of the energy where a box grows and molecules in it move apart; wherever the atoms of one are wrapped to."""
     water, network, frames, _ = liquid
@@ -344,6 +345,7 @@ def test_refusals(flags, says, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_surface_of_a_run_is_read_again(tmp_path, liquid):
     water, network, frames, _ = liquid
     water_refine.write_surface(tmp_path / "eann.npz", network)
