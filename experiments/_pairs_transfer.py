@@ -2,7 +2,9 @@
 learned at one each: what `pair_temperatures` and `pair_mixture` share."""
 
 import dataclasses
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,10 +13,12 @@ import numpy as np
 
 import reverlet as rv
 
-from ._folder import Folder
-from ._goals import Goal, at_most
+from ._errors import BadInput
+from ._folder import Folder, free_folder, write_json
+from ._goals import Goal, at_most, in_time, judged, told
 from ._pairs import Curves, Liquid, Point
 from ._pairs_room import Pairs, learned, measured, prepared
+from ._pairs_transfer_figures import draw
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,3 +131,21 @@ def report(c: Pairs, series: Series, summary: dict[str, Any]) -> list[str]:
         told = f"; largest error of u(r) {show(of['u_max'])} ε" if "u_max" in of else ""
         lines.append(f"{name}: mean squared error of g(r) {show(of['mse_g'])} (noise up to {noise:.1g}){told}.")
     return lines
+
+
+def transferred(command: Any, name: str, series: Series, true: Callable[[np.ndarray], np.ndarray]) -> None:
+    """The whole of an experiment with this name; ends with a few lines on the standard output."""
+    began, c = time.perf_counter(), command.config
+    if command.resume and command.out is None:
+        raise BadInput("--resume came without --out; wanted the folder of the run to go on with.")
+    out = command.out or free_folder(Path("results") / name)
+    folder = Folder(out, {"experiment": name, **dataclasses.asdict(c)}, resume=command.resume)
+    curves, runs = fitted(c, series, true, folder)
+    summary = summarized(c, series, curves, runs)
+    total = time.perf_counter() - began
+    summary["goals"] = judged([*goals(c, series, summary), in_time(total, 15, resumed=command.resume)], c.preset)
+    write_json(folder / "summary.json", {**summary, "timing": {"seconds": total}})
+    figures = draw(folder.path)
+    for line in [*report(c, series, summary), told(summary["goals"], c.preset), f"How long: {total:.0f} s.",
+                 f"Figures: {len(figures)} in {folder.path}/ ({', '.join(p.name for p in figures)})."]:  # fmt: skip
+        print(line)

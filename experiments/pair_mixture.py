@@ -7,7 +7,6 @@ measure each at the compositions that were trained, and at others between them.
 """
 
 import dataclasses
-import time
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,12 +21,9 @@ import reverlet as rv
 from . import _run
 from ._errors import BadInput, refusing
 from ._fields import above_zero, at_least
-from ._folder import Folder, free_folder, write_json
-from ._goals import in_time, judged, told
 from ._pairs import Liquid, Point
 from ._pairs_room import Pairs, energies
-from ._pairs_transfer import Series, fitted, goals, report, summarized
-from ._pairs_transfer_figures import draw
+from ._pairs_transfer import Series, transferred
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,22 +145,9 @@ def main(arguments: list[str]) -> int:
 
 def run(command: Command) -> None:
     """The whole experiment; ends with a few lines on the standard output."""
-    began, c = time.perf_counter(), command.config
-    if command.resume and command.out is None:
-        raise BadInput("--resume came without --out; wanted the folder of the run to go on with.")
+    c = command.config
     with refusing():
         truth = c.truth()
         series = Series(c.all, len(c.composition), c.at, truth, "x = {:g}", c.single_simulations)
         c.at(c.all)
-    out = command.out or free_folder(Path("results/pair_mixture"))
-    folder = Folder(out, {"experiment": "pair_mixture", **dataclasses.asdict(c)}, resume=command.resume)
-    curves, runs = fitted(c, series, truth.energies, folder)
-    summary = summarized(c, series, curves, runs)
-    total = time.perf_counter() - began
-    reached = [*goals(c, series, summary), in_time(total, 15, resumed=command.resume)]
-    summary["goals"] = judged(reached, c.preset)
-    write_json(folder / "summary.json", {**summary, "timing": {"seconds": total}})
-    figures = draw(folder.path)
-    for line in [*report(c, series, summary), told(summary["goals"], c.preset), f"How long: {total:.0f} s.",
-                 f"Figures: {len(figures)} in {folder.path}/ ({', '.join(p.name for p in figures)})."]:  # fmt: skip
-        print(line)
+    transferred(command, "pair_mixture", series, truth.energies)
