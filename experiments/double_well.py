@@ -44,7 +44,7 @@ class Config:
     """Of all random numbers."""
     particles: Annotated[int, at_least(2, 2000)] = 2000
     """Chains, each of one particle of the ideal gas."""
-    samples: Annotated[int, at_least(1, 100)] = 100
+    samples: Annotated[int, at_least(1, 200)] = 200
     """Of every particle, whenever new ones are drawn."""
     interval: Annotated[float, above_zero(0.2)] = 0.2
     """The time between two samples."""
