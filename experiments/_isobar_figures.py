@@ -25,7 +25,7 @@ def _isobar(summary):
     wanted, t = summary["points"], np.array(summary["points"]["temperature"])
     kinds = (("density", "density / g cm⁻³"), ("hvap", "enthalpy of vaporization / kJ mol⁻¹"))
     for (top, bottom), (kind, label), letter in zip(panels.T, kinds, "ab", strict=True):
-        top.plot(t, wanted[kind], "o-", color=TARGET, ms=4, lw=1, label="measured (Tegeler et al. 1999)")
+        top.plot(t, wanted[kind], "o-", color=TARGET, ms=4, lw=1, label="measured")
         for when, color, mark in (("before", THERMODYNAMIC, "s"), ("after", DYNAMICAL, "D")):
             x, e = (np.array(summary[when][name]) for name in (kind, f"{kind}_error"))
             style = {"fmt": f"{mark}--", "color": color, "ms": 3, "lw": 0.8, "capsize": 2}
@@ -38,7 +38,7 @@ def _isobar(summary):
         bottom.axhline(0, color=TARGET, lw=0.8)
         top.set(ylabel=label, title=f"({letter}) bars and bands: two standard errors")
         bottom.set(xlabel="temperature / K", ylabel="deviation / %")
-    panels[0, 1].legend()
+    panels[0, 0].legend(loc="lower left")
     return figure
 
 
