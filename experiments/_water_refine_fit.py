@@ -30,7 +30,7 @@ from ._refine_targets import (
     spectrum_part,
 )
 
-FALLS = 0.86
+FALLS = 0.9
 """By this the width of the blur falls from update to update."""
 
 
@@ -168,7 +168,9 @@ def by_newton(config: Any, water: NeuralWater, aim: Aim, moves: PyTree, start: r
     two = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[:2]), chains)
     directions = jnp.asarray(principal(start, moves, two, config.directions), two.positions.dtype)
     count = len(directions)
-    unravel = ravel_pytree(eqx.filter(eqx.filter(start, eqx.is_inexact_array), moves))[1]
+    moving_of = lambda surface: ravel_pytree(eqx.filter(eqx.filter(surface, eqx.is_inexact_array), moves))
+    began, unravel = moving_of(start)
+    amounts_of = jnp.linalg.pinv(directions)
 
     def step(surface, frames, starts, done):
         moved = lambda amounts: eqx.apply_updates(surface, unravel(amounts @ directions))
@@ -180,7 +182,8 @@ def by_newton(config: Any, water: NeuralWater, aim: Aim, moves: PyTree, start: r
             found["density"] = pressure_along(aim, water, moved, frames, config.trajectories, count)
             rows.append(found["density"].in_noise(lambda x: x, lambda x: x))
         values, slopes = (jnp.concatenate(x, axis=-1) for x in zip(*rows, strict=True))
-        amounts = newton_step(values, slopes, config.longest)
+        gone = (moving_of(surface)[0] - began) @ amounts_of
+        amounts = newton_step(values, slopes, gone, config.expected, config.longest)
         return {name: residuals.part for name, residuals in found.items()}, -amounts @ directions
 
     return step

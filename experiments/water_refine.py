@@ -85,9 +85,12 @@ class Config(_refine.AbstractConfig):
     """An update of --method newton changes forces by at most this part of theirs."""
     directions: Annotated[int, at_least(1, 6)]
     """How many combinations of parameters --method newton fits."""
+    expected: Annotated[float, above_zero(0.1)]
+    """How far each of these is expected to be off at the start, as the part of the forces that it changes: those that
+    the targets say little of stay as near it."""
     blur: Annotated[float, not_negative(180)]
     """1/cm: how broadly deviations of spectra are blurred in the first step of --method newton, so that it sees bands
-    that are far off; 14 % less in every other."""
+    that are far off; 10 % less in every other."""
     trainable: tuple[str, ...]
     """What of the surface is fitted, by name, such as layers[1] last. Nothing: all parameters."""
     low_weight: Annotated[float, above_zero(10)]
@@ -154,14 +157,15 @@ SELF = Config(
     pressure=1.0,
     perturbation=0.12,
     gradient="dynamical",
-    updates=16,
+    updates=22,
     method="newton",
     rate=1.0,
-    longest=0.1,
+    longest=0.05,
     directions=6,
+    expected=0.1,
     blur=180.0,
     trainable=("last",),
-    final_rate=0.2,
+    final_rate=0.05,
     momentum=0.0,
     watch=0,
     stop="last",
@@ -180,8 +184,8 @@ SELF = Config(
     nvt=10.0,
     equilibration=1.0,
     validation=0.5,
-    reference_samples=48,
-    final_samples=32,
+    reference_samples=64,
+    final_samples=64,
 )
 
 
@@ -195,6 +199,8 @@ PRESETS = {
         trainable=(),
         low_weight=10.0,
         updates=10,
+        longest=0.1,
+        final_rate=0.2,
         average=3,
         time_step=0.5,
         highest=4500.0,
