@@ -148,6 +148,7 @@ def experiments(session: nox.Session) -> None:
         "water_density",
         "refine_foundation",
         "cg_water",
+        "cg_water_pair",
         "pair_mixture",
         "pair_rdf",
         "pair_temperatures",

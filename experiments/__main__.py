@@ -8,6 +8,7 @@ from . import _help
 EXPERIMENTS = {
     "argon_isobar": "fit a Lennard-Jones potential to densities and enthalpies of argon along an isobar",
     "cg_water": "water of one bead per molecule, from structure and pressure, by reweighting",
+    "cg_water_pair": "a pair potential of such water from g(r), through the dynamics, by reweighting and by inversion",
     "diamond": "learn stress and elastic constants of diamond by a neural potential, by reweighting",
     "double_well": "recover a double well from the density of an ideal gas in it, by reweighting",
     "gradient_horizon": "how long trajectories may be before the gradient of the diffusion coefficient is noise",

@@ -106,6 +106,14 @@ class Pairs:
         return Liquid(point, jnp.asarray(positions, jnp.float32), structure, self.dt, 0.5, self.every)
 
 
+def melted(c: Pairs, liquid: Liquid, potential: Callable[[Point], rv.AbstractPotential], key: Any) -> rv.State:
+    """Replicas that came from a lattice, at three times the temperature and then at it."""
+    states = liquid.start(c.replicas, key)
+    for factor in (3.0, 1.0):
+        _, states = _run_on(liquid, potential, states, c.melting, jnp.asarray(factor), False)
+    return states
+
+
 def measured(
     c: Pairs,
     liquid: Liquid,
@@ -116,9 +124,7 @@ def measured(
 ) -> dict[str, np.ndarray]:
     """g (points, pairs, bins) and its error in so many steps, by replicas that start from a lattice; to `keep`, also
     the smallest distance and where they end."""
-    states = liquid.start(c.replicas, key)
-    for factor in (3.0, 1.0):
-        _, states = _run_on(liquid, potential, states, c.melting, jnp.asarray(factor), False)
+    states = melted(c, liquid, potential, key)
     (g, near), states = _run_on(liquid, potential, states, steps, jnp.asarray(1.0), True)
     means = np.mean(np.asarray(g, float), axis=2)
     spread = np.std(means, axis=1, ddof=1) if c.replicas > 1 else np.full_like(means[:, 0], np.nan)

@@ -4,20 +4,18 @@ learned at one each: what `pair_temperatures` and `pair_mixture` share."""
 import dataclasses
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 import reverlet as rv
 
-from ._errors import BadInput
-from ._folder import Folder, free_folder, write_json
-from ._goals import Goal, at_most, in_time, judged, told
+from ._folder import Folder
+from ._goals import Goal, at_most
 from ._pairs import Curves, Liquid, Point
 from ._pairs_room import Pairs, learned, measured, prepared
+from ._pairs_run import closed, opened, stages
 from ._pairs_transfer_figures import draw
 
 
@@ -47,7 +45,7 @@ def fitted(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Potentials (pairs, knots) and what all of them were measured to give (points, pairs, bins); of `true` energies
     (pairs, knots) beside them."""
-    key = lambda stage: jax.random.fold_in(jax.random.key(c.seed), stage)
+    key = stages(c)
     everywhere = series.at(series.values)
     target = folder.array_stage(
         "target.npz", lambda: measured(c, everywhere, series.truth, c.reference, key(0), keep=True)
@@ -136,16 +134,7 @@ def report(c: Pairs, series: Series, summary: dict[str, Any]) -> list[str]:
 def transferred(command: Any, name: str, series: Series, true: Callable[[np.ndarray], np.ndarray]) -> None:
     """The whole of an experiment with this name; ends with a few lines on the standard output."""
     began, c = time.perf_counter(), command.config
-    if command.resume and command.out is None:
-        raise BadInput("--resume came without --out; wanted the folder of the run to go on with.")
-    out = command.out or free_folder(Path("results") / name)
-    folder = Folder(out, {"experiment": name, **dataclasses.asdict(c)}, resume=command.resume)
+    folder = opened(command, {"experiment": name, **dataclasses.asdict(c)})
     curves, runs = fitted(c, series, true, folder)
     summary = summarized(c, series, curves, runs)
-    total = time.perf_counter() - began
-    summary["goals"] = judged([*goals(c, series, summary), in_time(total, 15, resumed=command.resume)], c.preset)
-    write_json(folder / "summary.json", {**summary, "timing": {"seconds": total}})
-    figures = draw(folder.path)
-    for line in [*report(c, series, summary), told(summary["goals"], c.preset), f"How long: {total:.0f} s.",
-                 f"Figures: {len(figures)} in {folder.path}/ ({', '.join(p.name for p in figures)})."]:  # fmt: skip
-        print(line)
+    closed(folder, command, began, summary, goals(c, series, summary), report(c, series, summary), draw)

@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
@@ -19,13 +18,13 @@ import tyro
 import reverlet as rv
 
 from . import _run
-from ._errors import BadInput, refusing
-from ._folder import Folder, free_folder, write_json
-from ._goals import Goal, at_most, in_time, judged, told
+from ._errors import refusing
+from ._goals import Goal, at_most
 from ._pairs import Curves, Everywhere
 from ._pairs_figures import draw
 from ._pairs_fit import METHODS, Task
-from ._pairs_room import Pairs, energies, learned, measured, prepared
+from ._pairs_room import Pairs, energies, measured, prepared
+from ._pairs_run import by_all_methods, closed, opened, stages
 
 Target = Literal["lj", "family", "morse", "soft", "yukawa"]
 
@@ -94,24 +93,16 @@ def main(arguments: list[str]) -> int:
 def run(command: Command) -> None:
     """The whole experiment; ends with a few lines on the standard output."""
     began, c = time.perf_counter(), command.config
-    if command.resume and command.out is None:
-        raise BadInput("--resume came without --out; wanted the folder of the run to go on with.")
     with refusing():
         truth, liquid = c.truth(), c.liquid()
-    out = command.out or free_folder(Path("results/pair_rdf"))
-    folder = Folder(out, {"experiment": "pair_rdf", **dataclasses.asdict(c)}, resume=command.resume)
-    key = lambda stage: jax.random.fold_in(jax.random.key(c.seed), stage)
+    folder, key = opened(command, {"experiment": "pair_rdf", **dataclasses.asdict(c)}), stages(c)
 
     target = folder.array_stage(
         "target.npz", lambda: measured(c, liquid, Everywhere(truth), c.reference, key(0), keep=True)
     )
     task, states = prepared(c, liquid, target, key(1))
-
-    found, seconds = {"start": task.base()[0]}, {}
-    for k, method in enumerate(c.method):
-        entered = time.perf_counter()
-        found[method] = learned(c, method, task, states, key(2 + k), folder)[0]
-        seconds[method] = time.perf_counter() - entered
+    found, seconds = by_all_methods(c, task, states, folder, key)
+    found = {"start": task.base()[0], **found}
     curves = {"r": task.r, "truth": energies(truth, task.r), **found}
     curves = folder.array_stage("potentials.npz", lambda: curves)
 
@@ -123,15 +114,8 @@ def run(command: Command) -> None:
             runs |= {name: one["g"][:, 0], f"{name}_error": one["error"][:, 0]}
         return runs
 
-    runs = folder.array_stage("structure.npz", structure)
-    summary = summarized(c, task, curves, runs)
-    total = time.perf_counter() - began
-    summary["goals"] = judged(goals(summary, total, command), c.preset)
-    write_json(folder / "summary.json", {**summary, "timing": {"seconds": total, **seconds}})
-    figures = draw(folder.path)
-    for line in [*report(summary), told(summary["goals"], c.preset), f"How long: {total:.0f} s.",
-                 f"Figures: {len(figures)} in {folder.path}/ ({', '.join(p.name for p in figures)})."]:  # fmt: skip
-        print(line)
+    summary = summarized(c, task, curves, folder.array_stage("structure.npz", structure))
+    closed(folder, command, began, summary, goals(c, summary), report(summary), draw, seconds)
 
 
 def summarized(c: Config, task: Task, curves: dict[str, np.ndarray], runs: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -158,14 +142,14 @@ def summarized(c: Config, task: Task, curves: dict[str, np.ndarray], runs: dict[
     return found
 
 
-def goals(summary: dict[str, Any], seconds: float, command: Command) -> list[Goal]:
+def goals(c: Config, summary: dict[str, Any]) -> list[Goal]:
     """What the methods with gradients were to reach."""
     found = []
-    for method in command.config.method:
+    for method in c.method:
         if method != "ibi":
             found.append(at_most(f"{method}: mean squared error of g(r)", summary[method]["mse_g"], 1e-4))
             found.append(at_most(f"{method}: largest error of u(r) where g > 0.1, ε", summary[method]["u_max"], 0.05))
-    return [*found, in_time(seconds, 15, resumed=command.resume)]
+    return found
 
 
 def report(summary: dict[str, Any]) -> list[str]:

@@ -59,6 +59,13 @@ def test_bad_input(flags, told, tmp_path, capsys):
     assert re.search(told, capsys.readouterr().err)
 
 
+@pytest.mark.parametrize("flag", [("--density", "33"), ("--atoms", "216")])
+def test_water_is_as_its_target(flag, tmp_path, capsys):
+    assert main(["cg_water_pair", *flag, "--out", str(tmp_path / "run")]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "wanted those of the target, 125, 33.3282 1/nm³ and 2.47896 kJ/mol" in told
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
