@@ -33,7 +33,7 @@ def _structure(runs, curves):
     shown = 1.1 * max(np.abs(runs[name] - runs["target"]).max() for name in names[1:])
     left.set(xlabel="r / nm", ylabel="g(r)", xlim=(0.22, None), ylim=(0, None))
     middle.set(xlabel="r / nm", ylabel="g - target", xlim=(0.22, None), ylim=(-shown, shown))
-    right.set(xlabel="r / nm", ylabel="u(r) - u(r_c) / (kJ/mol)", xlim=(0.24, None), ylim=(-4, 12))
+    right.set(xlabel="r / nm", ylabel="[u(r) - u($r_c$)] / (kJ/mol)", xlim=(0.24, None), ylim=(-4, 12))
     left.legend(fontsize=6.5)
     return figure
 

@@ -73,30 +73,33 @@ def potentials(structure, curves, styles, errors=0.35):
         left.plot(r, level(curves[name]), label=None if text in told else text, **style)
         right.plot(r, level(curves[name]) - level(curves["truth"]), **style)
     low = min(level(curves["truth"])[r >= from_here].min(), -0.5)
-    left.set(xlabel="r / σ", ylabel="u(r) - u(r_c) / ε", ylim=(1.4 * low, 4), xlim=(from_here - 0.1, r[-1]))
+    left.set(xlabel="r / σ", ylabel="[u(r) - u($r_c$)] / ε", ylim=(1.4 * low, 4), xlim=(from_here - 0.1, r[-1]))
     left.legend(fontsize=6.5)
-    right.axhspan(-0.05, 0.05, color=TARGET, alpha=0.2, lw=0)
+    right.axhspan(-0.05, 0.05, color=TARGET, alpha=0.2, lw=0, label="wanted")
+    right.legend(fontsize=6.5)
     right.set(xlabel="r / σ", ylabel="error of u(r) / ε", ylim=(-errors, errors), xlim=(from_here - 0.02, r[-1]))
     return figure
 
 
 def _methods(folder, summary, names):
     """Losses against updates, and the errors in the end."""
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(9.6, 2.9))
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10.2, 2.9))
     for name in names[1:]:
         history = [json.loads(line) for line in (folder / f"history-{name}.jsonl").read_text().splitlines()]
         style = STYLES[name][1]
         x = np.arange(1, len(history) + 1) / len(history)
         left.plot(x, [line["mse"] for line in history], label=f"{name}, {len(history)} updates", **style)
-    left.set(yscale="log", xlabel="part of the updates", title="(a) squared error of g(r) while fitting")
+    left.set(yscale="log", xlabel="part of the updates", ylabel="mean squared error of g(r)", title="(a) while fitting")
     left.legend(fontsize=6.5)
-    kinds = ((middle, "mse_g", 1e-4, "(b) squared error of g(r), runs of their own"),
-             (right, "u_max", 0.05, "(c) largest error of u(r) / ε, g > 0.1"))  # fmt: skip
-    for axes, kind, goal, title in kinds:
+    kinds = ((middle, "mse_g", 1e-4, "mean squared error of g(r)", "(b) in runs of their own"),
+             (right, "u_max", 0.05, "largest error of u(r) / ε", "(c) where g > 0.1"))  # fmt: skip
+    for axes, kind, goal, label, title in kinds:
         axes.bar(names, [summary[name][kind] for name in names], color=[STYLES[n][1]["color"] for n in names])
-        axes.axhline(goal, color=TARGET, lw=1)
-        axes.set(yscale="log", title=title)
-    middle.plot(names, [summary[name]["noise_g"] + summary["noise_of_target"] for name in names], "k_", ms=14)
+        axes.axhline(goal, color=TARGET, lw=1, label="wanted, at most")
+        axes.set(yscale="log", ylabel=label, title=title)
+    noise = [summary[name]["noise_g"] + summary["noise_of_target"] for name in names]
+    middle.plot(names, noise, "_", color="#cc79a7", ms=16, mew=2, label="noise of both runs")
+    middle.legend(fontsize=6.5)
     return figure
 
 

@@ -12,7 +12,7 @@ from ._figures import TARGET, save_figures
 from ._folder import read_arrays, read_json
 from ._pairs_figures import STYLES, potentials
 
-SINGLE = ("a fit to each state point alone", {"color": "0.25", "lw": 0.9, "ls": "-."})
+SINGLE = ("a fit to each state point alone", {"color": "#cc79a7", "lw": 1.0, "ls": "-."})
 
 
 def draw(folder: Path) -> list[Path]:
@@ -48,14 +48,23 @@ def _structure(structure, summary, styles):
             for name, (text, style) in styles.items():
                 above.plot(r, structure[name][k, p] + 2 * p, label=once(text), **style)
                 below.plot(r, structure[name][k, p] - target + 0.15 * p, **style)
+            if len(pairs) > 1:
+                above.text(
+                    r[-1],
+                    2 * p + 0.7,
+                    "small–small small–large large–large".split()[p],
+                    ha="right",
+                    va="top",
+                    fontsize=7,
+                )
             below.fill_between(r, 0.15 * p - noise, 0.15 * p + noise, color=TARGET, alpha=0.3, lw=0)
         seen = "trained" if k < summary["trained"] else "not trained"
         above.set(title=f"{summary['told'].format(summary['values'][k])}, {seen}", xlim=(0.7, None), ylim=(0, None))
         above.title.set_fontsize(8)
         below.set(xlabel="r / σ")
-    up = lambda step: f" + {step} (pair - 1)" if len(pairs) > 1 else ""
+    up = lambda step: f", each {step} above the last" if len(pairs) > 1 else ""
     panels[0, 0].set_ylabel("g(r)" + up(2))
-    panels[1, 0].set_ylabel("g - target" + up(0.15))
+    panels[1, 0].set_ylabel("g - target" + up(0.15).replace(", each", ",\neach"))
     panels[0, -1].legend(fontsize=6)
     return figure
 
@@ -73,7 +82,8 @@ def _transfer(summary, styles):
     axes.plot(x[order], noise[order], color=TARGET, lw=1, label="noise of two runs")
     axes.set(yscale="log", xlabel=summary["told"].replace(" = {:g}", " /").removesuffix("/").strip(),
              ylabel="mean squared error of g(r)", title="dots: state points of the fit")  # fmt: skip
-    axes.legend(fontsize=6.5)
+    axes.set_ylim(top=3 * axes.get_ylim()[1])
+    axes.legend(fontsize=6.5, loc="upper right")
     return figure
 
 
