@@ -33,9 +33,9 @@ def draw(folder: Path) -> Path:
 
 
 def _panels(cases):
-    figure, panels = plt.subplots(2, len(cases), figsize=(max(3.4 * len(cases), 7), 6.4), sharex="col", squeeze=False)
-    for column, (case, letter) in enumerate(zip(cases.values(), "abcd", strict=False)):
-        upper, lower = panels[:, column]
+    # a row for each case, so that a page shows the figure large enough to be read
+    figure, panels = plt.subplots(len(cases), 2, figsize=(8, 3.1 * len(cases) + 1), sharex="row", squeeze=False)
+    for (left, right), case, letter in zip(panels, cases.values(), "abcd", strict=False):
         t = np.array(case["horizons"])
         reference = np.array(case["reference"], float)
         scale = np.max(abs(reference))
@@ -43,19 +43,19 @@ def _panels(cases):
             color, line, marker = STYLES[name]
             mean, error = (np.array(row[k], float) for k in ("gradient", "error"))
             shown = error < 0.7 * scale
-            upper.errorbar(t[shown], mean[shown], error[shown], color=color, ls=line or "none", marker=marker, ms=3.5,
+            left.errorbar(t[shown], mean[shown], error[shown], color=color, ls=line or "none", marker=marker, ms=3.5,
                            lw=1, capsize=1.5, label=name)  # fmt: skip
-            lower.semilogy(t, error, color=color, ls=line or "none", marker=marker, ms=3.5, lw=1)
-        lower.plot(t, abs(reference) / 3, color="0.75", lw=4, zorder=0)
-        upper.axhline(0, color="0.8", lw=0.6, zorder=0)
+            right.semilogy(t, error, color=color, ls=line or "none", marker=marker, ms=3.5, lw=1)
+        right.plot(t, abs(reference) / 3, color="0.75", lw=4, zorder=0)
+        left.axhline(0, color="0.8", lw=0.6, zorder=0)
         what = case["what"].replace("dimers at", "dimers\nat").replace("strength in", "strength\nin")
-        upper.set(title=f"({letter}) {what}", ylabel=f"gradient / {case['unit']}")
-        lower.set(xlabel="horizon / ps", ylabel=f"standard error, {case['trajectories']} trajectories")
+        left.set(title=f"({letter}) {what}", xlabel="horizon / ps", ylabel=f"gradient / {case['unit']}")
+        right.set(title=f"({letter}) standard errors, {case['trajectories']} trajectories", xlabel="horizon / ps")
     handles = {}
-    for axes in panels[0]:
+    for axes in panels[:, 0]:
         handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     handles = {name: handles[name] for name in STYLES if name in handles}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
     return figure
 
 

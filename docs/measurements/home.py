@@ -114,7 +114,7 @@ def draw_horizon(axes, slopes: dict) -> None:
     axes.set(xlim=(0, 3.4), ylim=(-0.2, 0.1), xlabel="length of trajectories / ps")
     axes.set_ylabel(r"$\partial D/\partial\sigma$ / nm ps⁻¹")
     axes.set_title("argon: gradient of the diffusion coefficient")
-    axes.legend(loc="upper left")
+    axes.legend(loc="upper left", frameon=True, framealpha=1, edgecolor="none")  # hides the line behind it
 
 
 def band(axes, x, curve: dict, scale: float, color: str) -> None:
