@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 import reverlet as rv
 
 KT = 1 / rv.units.BOLTZMANN
-"""K, of a temperature whose kT is 1 kJ/mol."""
+"""The temperature (K) whose kT is 1 kJ/mol."""
 
 
 class Point(eqx.Module):
@@ -49,7 +49,7 @@ class Structure(eqx.Module):
 
     @property
     def rdf(self) -> rv.RDF:
-        """The same of all atoms, by the library."""
+        """The same for all atoms, as the library has it."""
         return rv.RDF(self.r_max, self.bins, self.width)
 
     @property
@@ -199,7 +199,7 @@ class Curves(eqx.Module):
 
 
 def _rows(pairs: int) -> Int[np.ndarray, "kinds kinds"]:
-    """Which of the pairs of species two of them are."""
+    """The index of a pair of species among all pairs."""
     kinds = round((2 * pairs + 0.25) ** 0.5 - 0.5)
     i, j = np.triu_indices(kinds)
     row = np.zeros((kinds, kinds), int)

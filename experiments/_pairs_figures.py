@@ -60,8 +60,8 @@ def _structure(structure, config, names):
 
 
 def potentials(structure, curves, styles, errors=0.35):
-    """u(r) and its error, up to `errors`, of all `curves` by the style that their name begins with; where g is below
-    0.1 nobody knows it."""
+    """u(r) and its error, up to `errors`, of all `curves` by the style that their name begins with; not where g is
+    below 0.1."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.2))
     r, level = curves["r"], lambda u: u - u[-1]
     seen = np.max([np.interp(r, structure["r"], g) for g in structure["target"]], axis=0) > 0.1

@@ -21,54 +21,55 @@ from ._pairs_fit import METHODS, Chunks, Inversion, Reweighted, Task, whitened
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """What makes a run what it is, whatever its target."""
+    """The settings that all pair experiments share, whatever their target."""
 
     preset: Literal["quick", "paper", "smoke"] = "quick"
     """Where all other defaults come from: quick (two cores, minutes), paper (one GPU), smoke (seconds)."""
     seed: Annotated[int, not_negative(0)] = 0
-    """Of all random numbers."""
+    """The seed of all random numbers."""
     method: tuple[Literal["diffsim", "difftre", "ibi"], ...] = METHODS
     """Through the dynamics, by reweighting, by iterative Boltzmann inversion of the first state point."""
     density: tuple[float, ...] = (0.7,)
-    """Of all state points, 1/σ³."""
+    """The densities of all state points, 1/σ³."""
     temperature: tuple[float, ...] = (1.0,)
-    """Of all state points, ε; or one for all."""
+    """kT of all state points, ε; or one for all."""
     cutoff: Annotated[float, above_zero(2.5)] = 2.5
-    """σ, of the target and of what is learned."""
+    """Where the target and the learned potentials end, σ."""
     atoms: Annotated[int, at_least(32, 108)] = 108
-    """Of every simulation; 4n³ of them start as a perfect crystal."""
+    """The number of atoms in every simulation; 4n³ of them start as a perfect crystal."""
     replicas: Annotated[int, at_least(1, 8)] = 8
-    """Simulations at a time, of every state point."""
+    """How many simulations of every state point run side by side."""
     dt: Annotated[float, above_zero(0.01)] = 0.01
     """Time step, τ."""
     every: Annotated[int, at_least(1, 10)] = 10
-    """Time steps between two looks at g(r)."""
+    """Time steps between two evaluations of g(r)."""
     bins: Annotated[int, at_least(10, 130)] = 130
-    """Of g(r), up to half the smallest box."""
+    """The bins of g(r), up to half the smallest box."""
     width: Annotated[float, above_zero(0.01)] = 0.01
-    """With which distances are smeared, those of the target alike, σ."""
+    """The width of the Gaussian that smears distances, of the target, too, σ."""
     melting: Annotated[int, at_least(10, 1000)] = 1000
-    """Time steps at three times the temperature, and as many at the temperature."""
+    """Time steps of melting at three times the temperature; equilibration at the temperature takes as many."""
     reference: Annotated[int, at_least(10, 30000)] = 30000
-    """Time steps of the target."""
+    """Time steps of the simulation of the target."""
     check: Annotated[int, at_least(10, 4000)] = 4000
-    """Time steps of every measurement in the end."""
+    """Time steps of every final measurement."""
     chunk: Annotated[int, at_least(1, 20)] = 20
-    """Time steps of a chunk of diffsim, through which it differentiates."""
+    """Time steps of a chunk of diffsim, which is differentiated."""
     between: Annotated[int, at_least(1, 40)] = 40
-    """Time steps of diffsim between two chunks."""
+    """Time steps between two chunks of diffsim, which are not differentiated."""
     updates: Annotated[int, at_least(1, 400)] = 400
-    """Of diffsim: chunks."""
+    """Updates of diffsim: one for each chunk."""
     rate: Annotated[float, above_zero(0.1)] = 0.1
-    """Of diffsim, in units in which noise hides all changes alike."""
+    """The learning rate of diffsim, in units in which all changes are equally noisy."""
     steps: Annotated[int, at_least(40, 1500)] = 1500
-    """Time steps of a simulation of difftre and ibi."""
+    """Time steps of each simulation of difftre and ibi."""
     simulations: Annotated[int, at_least(1, 20)] = 20
-    """Of difftre and ibi."""
+    """How many simulations difftre and ibi have."""
     settling: Annotated[int, at_least(1, 6)] = 6
-    """The step of difftre after which they become smaller, to the mean over all later ones."""
+    """The update of difftre after which its steps become ever smaller, so that they end at the mean over all later
+    ones."""
     spacing: Annotated[float, above_zero(0.05)] = 0.05
-    """Of the knots of what is learned, σ."""
+    """The distance between knots of the learned potentials, σ."""
 
     def __post_init__(self):
         check_fields(self)

@@ -21,7 +21,7 @@ from ._pairs_transfer_figures import draw
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """State points that differ in one number.
+    """A series of state points that differ in one number.
 
     **Arguments:** `values` of that number, of which the first `trained` are trained; `at`, the liquid at some of them;
     `truth`, the potential that makes the target; `told`, how a value is told, such as `"kT = {:g} ε"`; `singles`, how
@@ -106,7 +106,7 @@ def summarized(c: Pairs, series: Series, curves: dict[str, np.ndarray], runs: di
 
 
 def goals(c: Pairs, series: Series, summary: dict[str, Any]) -> list[Goal]:
-    """One potential for all is to be nearly as good as one for each, and better than that of one used elsewhere."""
+    """One potential for all should be nearly as good as one for each, and better than one that is carried elsewhere."""
     found = []
     for method in (m for m in c.method if m != "ibi"):
         mse = np.array(summary[method]["mse_g"])

@@ -2,11 +2,12 @@
 
 Measure D from trajectories at constant energy, differentiate it through them and through the ensemble, step σ and ε,
 repeat (Han & Yu 2025, fig. 2). Where this differs from the original: instead of one long chain many chains run at once,
-one sample each per update, and go on from where the last update left them; velocities are drawn on the step; every
+each with one sample per update, and go on from where the last update left them; velocities are drawn at full steps;
+every
 number has an error bar; and the parameters reported are the mean of the last updates, moved onto the line D = D* by one
 Newton step with their mean D and gradient, and measured once more by an independent evaluation.
 
-D alone cannot fix two parameters: what is found is a point on the line D = D*.
+D alone cannot determine two parameters: the result is a point on the line D = D*.
 """
 
 import dataclasses
@@ -36,14 +37,14 @@ class Config(_refine.AbstractConfig):
     atoms: Annotated[int, at_least(2, 108)]
     """How many argon atoms, without --structure."""
     box_length: Annotated[float, above_zero(1.73405)]
-    """Of the cubic box, nm, without --structure."""
+    """The edge of the cubic box, nm, without --structure."""
     cutoff: Annotated[float | None, nm(1.0)]
     """Plain cutoff, nm. None: 1.0, or 0.49 of the smallest height of the box where that is less."""
 
     sigma: Annotated[float, nm(0.338)]
-    """Where σ starts, nm."""
+    """The initial σ, nm."""
     epsilon: Annotated[float, above_zero(0.893795)]
-    """Where ε starts, kJ/mol."""
+    """The initial ε, kJ/mol."""
     target: Annotated[float | None, Check(lambda x: x > 0, "D* above zero, in m²/s", 2.36e-9)]
     """D*, m²/s, such as 2.36e-9. None: D* is measured by a reference simulation with the target parameters."""
     target_error: Annotated[float, not_negative(5e-11)]
@@ -58,14 +59,14 @@ class Config(_refine.AbstractConfig):
     epsilon_rate: Annotated[float, not_negative(2e-2)]
     """The learning rate of ε, kJ/mol."""
     horizon: Annotated[float, ps(1.5)]
-    """How long a trajectory is, and up to where v(0)·v(t) is integrated, ps."""
+    """The length of a trajectory, and the upper limit of the integral of v(0)·v(t), ps."""
     melt: Annotated[float, ps(4, zero=True)]
     """How long a crystal is kept at three times the temperature to melt, ps, without --structure."""
 
     def __post_init__(self):
         super().__post_init__()
         if self.target is not None and not 1e-12 < self.target < 1e-5:
-            raise BadInput(f"--target is {self.target}; wanted m²/s, as 2.36e-9, between 1e-12 and 1e-5.")
+            raise BadInput(f"--target is {self.target}; wanted m²/s, such as 2.36e-9, between 1e-12 and 1e-5.")
         self.require_frames("horizon", self.horizon)
 
 
@@ -215,7 +216,7 @@ def start_stage(config: Config, liquid: Liquid, state: rv.State, key: PRNGKeyArr
 
 
 def reference_stage(config: Config, liquid: Liquid, chains: rv.State, key: PRNGKeyArray) -> dict[str, Any]:
-    """D* and its error: as given, or measured with the target parameters."""
+    """D* and its error: those given, or measured with the target parameters."""
     if config.target is not None:
         return {"diffusion": config.target, "diffusion_error": config.target_error, "source": "given"}
     potential = liquid.with_parameters(config.target_sigma, config.target_epsilon)
@@ -292,7 +293,7 @@ class Diffusion(_refine.AbstractTarget):
         sigma, epsilon = float(state.model.sigma), float(state.model.epsilon)
         if not (sigma > 0 and epsilon > 0):  # the energy knows only even powers of σ, and would go on without a sign
             raise rv.SimulationError(
-                f"Update {state.step}: σ has become {sigma:.4g} nm and ε {epsilon:.4g} kJ/mol; wanted both more than"
+                f"Update {state.step}: σ has become {sigma:.4g} nm and ε {epsilon:.4g} kJ/mol; wanted both above"
                 " zero. Try a smaller --sigma-rate or --epsilon-rate."
             )
 
@@ -303,10 +304,11 @@ def _pairs(value: Any, error: Any) -> dict[str, Float[Array, ""]]:
 
 
 def final_parameters(config: Config, history: list[dict[str, Any]], target: float) -> tuple[float, float]:
-    """The mean of σ (nm) and ε (kJ/mol) over the last updates, and one Newton step from it to D = D*.
+    """The mean of σ (nm) and ε (kJ/mol) over the last updates, moved by one Newton step to D = D*.
 
-    The mean alone trails the iterates' random walk; the mean D of the same updates says by how much. Of all steps to
-    the line the shortest is taken, lengths counted in learning rates; a step of more than five of them is cut.
+    The mean alone lags behind the iterates; the mean D of the same updates says by how much. The shortest of all steps
+    to
+    the line is taken, with lengths in units of the learning rates; a step is cut at five of these.
     """
     last = history[-config.average :]
     mean = lambda pick: np.mean([pick(line) for line in last])

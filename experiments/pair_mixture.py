@@ -1,9 +1,10 @@
 """One set of pair potentials for mixtures of all compositions, from their partial radial distribution functions.
 
-The target is a mixture of two kinds of Lennard-Jones atoms, small and large. Three potentials, of all pairs of kinds,
-are learned of several compositions at once, through the dynamics (`diffsim`) or by reweighting (`difftre`), and by
-iterative Boltzmann inversion of the first composition alone (`ibi`), which are then used at all. Runs of their own
-measure each at the compositions that were trained, and at others between them.
+The target is a mixture of two kinds of Lennard-Jones atoms, small and large. Three potentials, one for each pair of
+kinds, are learned from several compositions at once, through the dynamics (`diffsim`) or by reweighting (`difftre`),
+and
+from the first composition alone by iterative Boltzmann inversion (`ibi`). Separate runs measure all of them at the
+compositions that were trained, and at others in between.
 """
 
 import dataclasses
@@ -31,32 +32,33 @@ class Config(Pairs):
     """Everything that makes a run what it is."""
 
     composition: tuple[float, ...] = (0.5, 0.25, 0.75)
-    """Parts of atoms that are small; of those that are trained."""
+    """The compositions that are trained: fractions of small atoms."""
     unseen: tuple[float, ...] = (0.375, 0.625)
-    """Of those that are not."""
+    """The compositions that are only tested: fractions of small atoms."""
     diameters: tuple[float, float, float] = (0.9, 1.0, 1.1)
-    """Of two small atoms, of a small and a large one, and of two large ones, σ."""
+    """Diameters for two small atoms, for a small and a large one, and for two large ones, σ."""
     method: tuple[Literal["diffsim", "difftre", "ibi"], ...] = ("difftre", "ibi")
     """Through the dynamics (diffsim), by reweighting (difftre), by iterative Boltzmann inversion of the first
     composition (ibi)."""
     density: tuple[float, ...] = (0.8,)
-    """Of all mixtures, 1/σ³."""
+    """The density of all mixtures, 1/σ³."""
     temperature: tuple[float, ...] = (1.2,)
-    """Of all mixtures, ε."""
+    """kT of all mixtures, ε."""
     cutoff: Annotated[float, above_zero(2.5)] = 2.5
-    """σ, of the target and of what is learned, whatever the diameters."""
+    """Where the target and the learned potentials end, σ, whatever the diameters."""
     reference: Annotated[int, at_least(10, 10000)] = 10000
-    """Time steps of the target."""
+    """Time steps of the simulation of the target."""
     check: Annotated[int, at_least(10, 3000)] = 3000
-    """Time steps of every measurement in the end."""
+    """Time steps of every final measurement."""
     steps: Annotated[int, at_least(40, 1000)] = 1000
-    """Time steps of a simulation of difftre and ibi."""
+    """Time steps of each simulation of difftre and ibi."""
     simulations: Annotated[int, at_least(1, 10)] = 10
-    """Of difftre and ibi."""
+    """How many simulations difftre and ibi have."""
     settling: Annotated[int, at_least(1, 4)] = 4
-    """The step of difftre after which they become smaller, to the mean over all later ones."""
+    """The update of difftre after which its steps become ever smaller, so that they end at the mean over all later
+    ones."""
     single_simulations: Annotated[int, at_least(0, 0)] = 0
-    """Of fits to one composition each, beside them; 0 leaves them out."""
+    """How many simulations fits to a single composition each have, for comparison; 0 leaves these fits out."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -66,7 +68,7 @@ class Config(Pairs):
         for x in (*self.composition, *self.unseen):
             if not 2 <= round(x * self.atoms) <= self.atoms - 2:
                 raise BadInput(
-                    f"A composition is {x}; wanted parts of {self.atoms} atoms with at least two of each kind."
+                    f"A composition is {x}; wanted fractions of {self.atoms} atoms with at least two of each kind."
                 )
         outside = [x for x in self.unseen if not min(self.composition) < x < max(self.composition)]
         if outside:
@@ -83,12 +85,12 @@ class Config(Pairs):
         return len(self.composition)
 
     def species(self) -> np.ndarray:
-        """0 of small atoms and 1 of large ones, on sites at random."""
+        """0 for small atoms and 1 for large ones, on sites at random."""
         order = np.random.default_rng(self.seed).permutation(self.atoms)
         return np.stack([(order >= round(x * self.atoms)).astype(np.int32) for x in self.composition])
 
     def at(self, compositions: tuple[float, ...]) -> Liquid:
-        """The mixtures of these."""
+        """The mixtures at these compositions."""
         return dataclasses.replace(self, composition=compositions, unseen=()).liquid()
 
     def truth(self) -> "Mixed":
@@ -108,7 +110,7 @@ class Mixed(eqx.Module):
         return rv.LennardJones(self.sigma, jnp.ones((2, 2)), cutoff=self.cutoff, species=point.species)
 
     def energies(self, r: np.ndarray) -> np.ndarray:
-        """Of two atoms alone, kJ/mol, of all pairs of kinds."""
+        """The energy of two atoms alone, kJ/mol, for all pairs of kinds."""
         each = (self.sigma[0, 0], self.sigma[0, 1], self.sigma[1, 1])
         return np.stack([energies(rv.LennardJones(s, 1.0, cutoff=self.cutoff), r) for s in each])
 
@@ -127,8 +129,8 @@ PRESETS = {
 class Command:
     """One set of pair potentials for mixtures of all compositions, from their partial radial distribution functions.
 
-    Writes target.npz; history-METHOD.jsonl of every method and of every fit to one composition; potentials.npz;
-    structure.npz, what all potentials were measured to give at all compositions; and summary.json.
+    Writes target.npz; history-METHOD.jsonl for every method and every fit to one composition; potentials.npz;
+    structure.npz, the g(r) that all potentials give at all compositions; and summary.json.
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]

@@ -1,9 +1,10 @@
 """A pair potential from radial distribution functions, by three methods on the same target: the case of DiffSim.
 
 The target is simulated with a known potential: Lennard-Jones, one of its family, a Morse potential in a power of the
-distance, soft spheres or Yukawa, in reduced units. Three methods start from the potential of mean force. `diffsim`:
-through the thermostatted dynamics, in chunks that never start anew. `difftre`: by the derivatives of reweighted means.
-`ibi`: iterative Boltzmann inversion. All potentials are measured in runs of their own, from a lattice.
+distance, soft spheres or Yukawa, in reduced units. Three methods start from the potential of mean force. `diffsim`
+differentiates thermostatted dynamics, in chunks of one
+continuing trajectory; `difftre` takes the derivatives of reweighted means; `ibi` is iterative Boltzmann inversion. All
+potentials are measured in separate runs that start from a lattice.
 """
 
 import dataclasses
@@ -37,14 +38,14 @@ class Config(Pairs):
     """The potential to be found again: Lennard-Jones; 4ε [(σ/r)ⁿ - (σ/r)ᵐ]; Morse in a power of the distance; (σ/r)ⁿ;
     A exp(-κr)/r."""
     exponents: tuple[float, float] = (8.0, 4.0)
-    """n and m of the family, n of soft spheres."""
+    """n and m of the family; n of soft spheres."""
     well: tuple[float, float] = (5.5, 0.44)
     """Steepness a and power φ of the Morse potential."""
     screened: tuple[float, float] = (20.0, 3.0)
     """A and κ of Yukawa, in ε σ and 1/σ."""
 
     def truth(self) -> Any:
-        """The potential that makes the target."""
+        """The potential of the target."""
         n, m = self.exponents
         match self.target:
             case "lj":
@@ -74,8 +75,9 @@ PRESETS = {
 class Command:
     """A pair potential from radial distribution functions, by three methods on the same target.
 
-    Writes target.npz; history-METHOD.jsonl of every method; potentials.npz; structure.npz, what all potentials were
-    measured to give, beside the target; and summary.json.
+    Writes target.npz; history-METHOD.jsonl for every method; potentials.npz; structure.npz, the g(r) that all
+    potentials
+    give, beside the target; and summary.json.
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]
@@ -119,7 +121,7 @@ def run(command: Command) -> None:
 
 
 def summarized(c: Config, task: Task, curves: dict[str, np.ndarray], runs: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Errors of all potentials: of g in runs of their own; of u, but for a constant at the cutoff, where any g is above
+    """Errors of all potentials: of g, in separate runs; of u, with both zero at the cutoff, where any g is above
     0.1; and how many steps of how many atoms each method took."""
     names = [n for n in ("start", *METHODS) if n in runs]
     seen = np.max([np.interp(curves["r"], runs["r"], g) for g in runs["target"]], axis=0) > 0.1
@@ -143,7 +145,7 @@ def summarized(c: Config, task: Task, curves: dict[str, np.ndarray], runs: dict[
 
 
 def goals(c: Config, summary: dict[str, Any]) -> list[Goal]:
-    """What the methods with gradients were to reach."""
+    """What the methods with gradients should reach."""
     found = []
     for method in c.method:
         if method != "ibi":

@@ -1,9 +1,11 @@
 """One pair potential for many temperatures, from their radial distribution functions: how far does it carry?
 
-The target is a Lennard-Jones liquid at one density and several temperatures. One potential is learned of all of them at
-once, through the dynamics (`diffsim`) or by reweighting (`difftre`), and by iterative Boltzmann inversion of the first
-temperature alone (`ibi`), which is then used at all. Runs of their own measure each at the temperatures that were
-trained, and at others between them, beside potentials that were learned of a single temperature each.
+The target is a Lennard-Jones liquid at one density and several temperatures. One potential is learned from all of them
+at
+once, through the dynamics (`diffsim`) or by reweighting (`difftre`), and one from the first temperature alone by
+iterative
+Boltzmann inversion (`ibi`). Separate runs measure both at the temperatures that were trained, and at others in between,
+beside potentials that were each learned from a single temperature.
 """
 
 import dataclasses
@@ -26,28 +28,29 @@ class Config(OneState):
     """Everything that makes a run what it is."""
 
     temperature: tuple[float, ...] = (0.8, 1.2, 1.6)
-    """That are trained, ε."""
+    """The temperatures that are trained: kT, ε."""
     unseen: tuple[float, ...] = (1.0, 1.4)
-    """That are not, ε."""
+    """The temperatures that are only tested: kT, ε."""
     method: tuple[Literal["diffsim", "difftre", "ibi"], ...] = ("difftre", "ibi")
     """Through the dynamics (diffsim), by reweighting (difftre), by iterative Boltzmann inversion of the first
     temperature (ibi)."""
     every: Annotated[int, at_least(1, 20)] = 20
-    """Time steps between two looks at g(r)."""
+    """Time steps between two evaluations of g(r)."""
     melting: Annotated[int, at_least(10, 600)] = 600
-    """Time steps at three times the temperature, and as many at the temperature."""
+    """Time steps of melting at three times the temperature; equilibration at the temperature takes as many."""
     reference: Annotated[int, at_least(10, 6000)] = 6000
-    """Time steps of the target."""
+    """Time steps of the simulation of the target."""
     check: Annotated[int, at_least(10, 3000)] = 3000
-    """Time steps of every measurement in the end."""
+    """Time steps of every final measurement."""
     steps: Annotated[int, at_least(40, 1000)] = 1000
-    """Time steps of a simulation of difftre and ibi."""
+    """Time steps of each simulation of difftre and ibi."""
     simulations: Annotated[int, at_least(1, 10)] = 10
-    """Of difftre and ibi."""
+    """How many simulations difftre and ibi have."""
     settling: Annotated[int, at_least(1, 4)] = 4
-    """The step of difftre after which they become smaller, to the mean over all later ones."""
+    """The update of difftre after which its steps become ever smaller, so that they end at the mean over all later
+    ones."""
     single_simulations: Annotated[int, at_least(0, 8)] = 8
-    """Of the fits to one temperature each; 0 leaves them out."""
+    """How many simulations fits to a single temperature each have, for comparison; 0 leaves these fits out."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -63,7 +66,7 @@ class Config(OneState):
         return (*self.temperature, *self.unseen)
 
     def at(self, temperatures: tuple[float, ...]) -> Liquid:
-        """The liquid at these."""
+        """The liquid at these temperatures."""
         return dataclasses.replace(self, temperature=temperatures, unseen=()).liquid()
 
 
@@ -82,8 +85,8 @@ PRESETS = {
 class Command:
     """One pair potential for many temperatures, from their radial distribution functions.
 
-    Writes target.npz; history-METHOD.jsonl of every method and of every fit to one temperature; potentials.npz;
-    structure.npz, what all potentials were measured to give at all temperatures; and summary.json.
+    Writes target.npz; history-METHOD.jsonl for every method and every fit to one temperature; potentials.npz;
+    structure.npz, the g(r) that all potentials give at all temperatures; and summary.json.
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]

@@ -70,7 +70,7 @@ def test_water_is_as_its_target(flag, tmp_path, capsys):
     ("name", "told"),
     [
         ("pair_temperatures", "--unseen has 3.0; wanted temperatures between those of --temperature"),
-        ("pair_mixture", "A composition is 3.0; wanted parts of 108 atoms with at least two of each kind"),
+        ("pair_mixture", "A composition is 3.0; wanted fractions of 108 atoms with at least two of each kind"),
     ],
 )
 def test_what_is_not_trained_lies_between(name, told, tmp_path, capsys):
