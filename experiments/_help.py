@@ -22,7 +22,7 @@ class Flag(NamedTuple):
     name: str
     """Of the field."""
     kind: str
-    """Its type, as it is declared; empty for a switch."""
+    """Its type, as a user would write it; empty for a switch."""
     text: str
     default: str | None
     """As it is declared, where it is."""
@@ -41,7 +41,8 @@ class Described(NamedTuple):
 def described(name: str) -> Described:
     """Of the experiment `name`."""
     texts = [ast.get_docstring(_source(name)), ast.get_docstring(_found(name, "Command")[1])]  # pyright: ignore
-    text = "\n\n".join(t for t in texts if t)
+    paragraphs = [p for t in texts if t for p in t.split("\n\n")]
+    text = "\n\n".join(dict.fromkeys(paragraphs))  # both may begin with the same sentence
     command = _fields(name, "Command")
     config = command.pop("config")[1]
     assert isinstance(config.annotation, ast.Subscript)
@@ -143,14 +144,26 @@ def _flag(name: str, module: str, node: ast.AnnAssign, text: str) -> Flag:
         assert isinstance(kind.slice, ast.Tuple)
         switch = "FlagCreatePairsOff" in ast.unparse(kind)
         kind = kind.slice.elts[0]
-    told = ast.unparse(kind)
-    with contextlib.suppress(LookupError):  # the name of a choice
-        kind = _assigned(module, told)[1]
-    if isinstance(kind, ast.Subscript) and ast.unparse(kind.value) == "Literal":
-        choices = kind.slice.elts if isinstance(kind.slice, ast.Tuple) else [kind.slice]
-        told = "{" + ",".join(str(ast.literal_eval(c)) for c in choices) + "}"
+    told = _kind(module, kind)
     default = None if node.value is None else _written(module, node.value)
     return Flag(name, "" if switch else told, text, default)
+
+
+def _kind(module: str, node: ast.expr) -> str:
+    """A type as a user would write its values: choices in braces, and dots after what may come several times."""
+    if isinstance(node, ast.BinOp):  # a type or None, which a default tells
+        return _kind(module, node.left)
+    told = ast.unparse(node)
+    with contextlib.suppress(LookupError):  # the name of a choice
+        node = _assigned(module, told)[1]
+    if not isinstance(node, ast.Subscript):
+        return told
+    inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+    if ast.unparse(node.value) == "Literal":
+        return "{" + ",".join(str(ast.literal_eval(choice)) for choice in inner) + "}"
+    if ast.unparse(node.value) == "tuple":
+        return " ".join("..." if ast.unparse(k) in ("...", "Ellipsis") else _kind(module, k) for k in inner)
+    return told
 
 
 def _values(module: str, node: ast.expr) -> dict[str, str]:
