@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import Well, gaussian_samples
+from helpers import Well, gaussian_samples, very_few
+from hypothesis import given, strategies as st
 from test_pools import PRESSURE, drawn
 
 import reverlet as rv
@@ -323,6 +324,30 @@ def test_a_step_is_judged_in_all_directions():
         found = Linearized(np.array([off, 0.0]), jacobian, (group,), ())
         curvature = Curvature.of(found, reweighting.SquaredLoss(), np.zeros(1), np.zeros((1, 2)))
         assert least <= curvature.step_over_noise(found) <= most
+
+
+@very_few
+@given(seed=st.integers(0, 10**6), chains=st.sampled_from([2, 40]))
+def test_covariances_of_sums(seed, chains):
+    """They are those of errors, no combination has less than none, and it does not matter which combinations, in which
+    units, are looked at."""
+    rng = np.random.default_rng(seed)
+    x = np.array([1e-6, 1.0, 1e4]) * (rng.normal(size=(160, 1)) + 1e-3 * rng.normal(size=(160, 3)))
+    x[1:] += 0.9 * x[:-1]
+    samples = gaussian_samples(0, 160, K, T[0])
+    samples = rv.Samples(samples.states, samples.log_density, jnp.arange(160) % chains, samples.ensemble)
+    covariance = samples.covariance_of_sum(x)
+    for k in range(3):
+        alone = samples.covariance_of_sum(x[:, [k]])[0, 0]
+        np.testing.assert_allclose(alone, float(samples.error_of_sum(jnp.asarray(x[:, k]))) ** 2, rtol=1e-4)
+        assert covariance[k, k] >= alone * (1 - 1e-9)
+    scales = np.sqrt(np.diag(covariance))
+    assert np.linalg.eigvalsh(covariance / np.outer(scales, scales))[0] > 0
+    other = rng.normal(size=(3, 3)) / np.array([1e-6, 1.0, 1e4])
+    expected = other @ covariance @ other.T
+    np.testing.assert_allclose(
+        samples.covariance_of_sum(x @ other.T), expected, rtol=1e-4, atol=1e-8 * np.max(expected)
+    )
 
 
 def test_statistical_inefficiency_of_an_autoregression():

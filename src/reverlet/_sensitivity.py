@@ -177,16 +177,8 @@ class Linearized(eqx.Module):
         return np.sqrt(np.sum(squares, axis=0))
 
     def covariance(self, of: Any) -> np.ndarray:
-        """The covariance of a vector, from the errors of sums and differences of its entries: row by row, in the memory
-        of the vector."""
-        vectors = [(samples, of(r, j)) for samples, r, j in self.groups]
-        squares = lambda take: np.sum([np.asarray(_error_of_sum(s, take(x)), float) ** 2 for s, x in vectors], 0)
-        size = vectors[0][1].shape[1]
-        rows = [
-            squares(lambda x, k=k: x + x[:, k, None]) - squares(lambda x, k=k: x - x[:, k, None]) for k in range(size)
-        ]
-        found = np.reshape(rows, (size, size)) / 4
-        return (found + found.T) / 2
+        """The covariance of a vector that `of` makes, in the same way."""
+        return np.sum([samples.covariance_of_sum(of(r, j)) for samples, r, j in self.groups], axis=0)
 
 
 def linearized(

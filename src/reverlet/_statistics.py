@@ -82,6 +82,35 @@ class Blocks(eqx.Module):
         common = jnp.sum(weight * jnp.where(follows, sums * jnp.roll(sums, 1, axis=0), 0), axis=0)
         return jnp.sqrt(jnp.sum(weight * sums**2, axis=0) + 2 * jnp.maximum(common, 0))
 
+    def covariance(self, contributions: Float[np.ndarray, "samples size"]) -> Float[np.ndarray, "size size"]:
+        """The covariance of a vector of such sums, positive semidefinite and the same for every linear combination of
+        them; for one sum, the square of `error`. Of what blocks that follow one another have in common, combinations
+        that it would lessen the error of are left out, as there."""
+        n, exists = len(self.block), np.asarray(self.chain) >= 0
+        chain, own = np.asarray(self.chain)[exists], np.asarray(self.stratum)[exists]
+        sums, samples = np.zeros((n, contributions.shape[1])), np.zeros(n)
+        np.add.at(sums, np.asarray(self.block), contributions)
+        np.add.at(samples, np.asarray(self.block), 1)
+        sums, samples, blocks = sums[exists], samples[exists], np.bincount(own)
+        totals = np.stack([np.bincount(own, weights=column) for column in sums.T], axis=1)
+        sums = sums - (samples / np.bincount(own, weights=samples)[own])[:, None] * totals[own]
+        if np.any(blocks == 1):
+            return np.full(2 * sums.shape[1:], np.nan)
+        weights = (blocks / np.maximum(blocks - 1, 1))[own]
+        scale = np.sqrt(weights @ sums**2)
+        scale[scale == 0] = 1.0  # units differ
+        sums = sums / scale
+        values, vectors = np.linalg.eigh((weights * sums.T) @ sums)
+        known = values > 1e-12 * values[-1]
+        root = vectors[:, known] * np.sqrt(values[known])
+        follows = np.flatnonzero(chain[1:] == chain[:-1]) + 1
+        # in coordinates in which the blocks themselves have the covariance 1
+        white = sums @ (vectors[:, known] / np.sqrt(values[known]))
+        common = (weights[follows] * white[follows].T) @ white[follows - 1]
+        shared, axes = np.linalg.eigh((common + common.T) / 2)
+        root = scale[:, None] * (root @ axes)
+        return (root * (1 + 2 * np.maximum(shared, 0))) @ root.T
+
 
 _FEW_BLOCKS = 32
 """With fewer chains than this in a stratum, they are divided. More blocks are shorter, and leave more in common."""

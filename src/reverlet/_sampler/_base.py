@@ -180,6 +180,12 @@ class Samples(AbstractChecked):
             contributions = self.pool.spread(contributions)
         return self.blocks.error(contributions)
 
+    def covariance_of_sum(self, contributions: Float[np.ndarray, "samples size"]) -> Float[np.ndarray, "size size"]:
+        """The covariance of a vector of weighted means, likewise, in NumPy's double precision."""
+        if self.pool is not None:
+            contributions = np.asarray(self.pool.spread(jnp.asarray(contributions)), float)
+        return self.blocks.covariance(contributions)
+
 
 @eqx.filter_jit
 def _reduced_energies(ensemble, system, states):
