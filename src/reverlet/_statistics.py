@@ -63,6 +63,7 @@ class Blocks(eqx.Module):
     number: Int[Array, ""]
     """How many there are."""
 
+    @eqx.filter_jit
     def error(self, contributions: Float[Array, "samples *shape"]) -> Float[Array, "*shape"]:
         """The standard error of a sum whose contributions vary around zero; NaN for a stratum with a single block."""
         n = len(self.block)
@@ -124,6 +125,11 @@ def blocks_of(chain: Int[Array, " samples"], stratum: Int[Array, " samples"] | N
     require_chain(chain)
     if stratum is not None:
         require_whole("stratum", stratum)
+    return _blocks_of(chain, stratum)
+
+
+@jax.jit
+def _blocks_of(chain, stratum):
     n = len(chain)
     stratum = jnp.zeros(n, jnp.int32) if stratum is None else stratum.astype(jnp.int32)
     order = jnp.lexsort((chain, stratum))
@@ -201,11 +207,14 @@ def infinitesimal_jackknife(
         # linearized once: what does not depend on the direction, such as a spectrum's correlations, is kept
         slopes = _along_axes(jax.linearize(estimator, weights)[1], n, weights.dtype)
 
-    def error(d):
-        w = jnp.expand_dims(weights, tuple(range(1, d.ndim))).astype(d.dtype)
-        return error_of_sum(w * (d - jnp.sum(w * d, axis=0)))
+    return jax.tree.map(lambda d: error_of_sum(_contributions(weights, d)), slopes)
 
-    return jax.tree.map(error, slopes)
+
+@jax.jit
+def _contributions(weights, slopes):
+    """Of every sample to a deviation of the estimate: w_i(d_i - Σ_j w_j d_j)."""
+    w = jnp.expand_dims(weights, tuple(range(1, slopes.ndim))).astype(slopes.dtype)
+    return w * (slopes - jnp.sum(w * slopes, axis=0))
 
 
 def _along_axes(function, size, dtype):
