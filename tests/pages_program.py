@@ -1,7 +1,7 @@
 """Run by `test_docs.py`: programs in processes of their own, which find all that they import imported already.
 
-Each line of the input names a file with a program, the folder it runs in, and a file for what it prints; each line of
-the output is an exit status.
+Each line of the input names a file with a program, its page, the folder it runs in, a file for what it prints, and how
+it is compiled; each line of the output is an exit status.
 """
 
 import gc
@@ -9,13 +9,19 @@ import os
 import sys
 import traceback
 
+import jax
+import matplotlib.pyplot  # noqa: F401
+import optax  # noqa: F401
+
 import reverlet  # noqa: F401
 
 gc.freeze()
 gc.set_threshold(200_000, 20, 20)  # as in conftest.py
 
 
-def run(program, name, folder, printed):
+def run(program, name, folder, printed, compiled):
+    if compiled == "well":
+        jax.config.update("jax_disable_most_optimizations", False)
     output = os.open(printed, os.O_WRONLY | os.O_CREAT)
     for descriptor in (1, 2):
         os.dup2(output, descriptor)

@@ -34,7 +34,7 @@ def runnable(page: Path) -> str:
 WITH_CODE = [page for page in PAGES if runnable(page)]
 
 
-AS_USERS_DO = {"reversible-adjoint.md"}
+COMPILED_WELL = {"README.md", "getting-started.md", "argon.md", "reversible-adjoint.md"}
 """Pages that compute for long, or look at the last bits: not compiled as quickly as the suite, see noxfile.py."""
 
 
@@ -57,7 +57,8 @@ def test_tasks_take_at_most_twenty_lines():
 def pages_program():
     """Forks a process for each page: half of the time of most of them would be imports."""
     # not this process, which has threads: pages choose their precision, and the suite's settings must not help them
-    command, environment = [sys.executable, ROOT / "tests/pages_program.py"], {"JAX_PLATFORMS": "cpu", **os.environ}
+    command = [sys.executable, ROOT / "tests/pages_program.py"]
+    environment = {"JAX_PLATFORMS": "cpu", "MPLBACKEND": "agg", **os.environ}
     with subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
     ) as process:
@@ -66,23 +67,11 @@ def pages_program():
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_blocks_run(page, tmp_path, request):
+def test_blocks_run(page, tmp_path, pages_program):
     program, folder, printed = tmp_path / "program.py", tmp_path / "folder", tmp_path / "printed"
     folder.mkdir()
     program.write_text(runnable(page), "utf-8")
-    if page.name in AS_USERS_DO or page in NOTEBOOKS:
-        environment = {k: v for k, v in os.environ.items() if k != "JAX_DISABLE_MOST_OPTIMIZATIONS"}
-        with open(printed, "w") as output:
-            done = subprocess.run(
-                [sys.executable, program],
-                cwd=folder,
-                env={"JAX_PLATFORMS": "cpu", **environment},
-                stdout=output,
-                stderr=output,
-            )
-        status = done.returncode
-    else:
-        process = request.getfixturevalue("pages_program")
-        print(program, page, folder, printed, sep="\t", file=process.stdin, flush=True)
-        status = int(process.stdout.readline())
+    compiled = "well" if page.name in COMPILED_WELL or page in NOTEBOOKS else "quickly"
+    print(program, page, folder, printed, compiled, sep="\t", file=pages_program.stdin, flush=True)
+    status = int(pages_program.stdout.readline())
     assert status == 0, printed.read_text("utf-8")[-4000:]
