@@ -24,6 +24,7 @@ STYLES = {
     "likelihood ratio, all noise": ("#d55e00", ":", "."),
     "likelihood ratio, near noise": ("#d55e00", "-", "."),
 }
+THIRD = "right: a third of the reference"
 
 
 def draw(folder: Path) -> Path:
@@ -43,9 +44,13 @@ def _panels(cases):
             color, line, marker = STYLES[name]
             mean, error = (np.array(row[k], float) for k in ("gradient", "error"))
             shown = error < 0.7 * scale
-            left.errorbar(t[shown], mean[shown], error[shown], color=color, ls=line or "none", marker=marker, ms=3.5,
-                           lw=1, capsize=1.5, label=name)  # fmt: skip
+            left.errorbar(t[shown], mean[shown], 2 * error[shown], color=color, ls=line or "none", marker=marker,
+                          ms=3.5, lw=1, capsize=1.5, label=name)  # fmt: skip
             right.semilogy(t, error, color=color, ls=line or "none", marker=marker, ms=3.5, lw=1)
+        if case["reference_by"][0] not in case["estimators"]:
+            left.axhspan(*(reference[0] + 2 * case["reference_error"][0] * np.array([-1, 1])), color="0.88", zorder=0)
+            left.set_xlim(right.get_xlim())
+        left.plot([], [], color="0.75", lw=4, label=THIRD)
         right.plot(t, abs(reference) / 3, color="0.75", lw=4, zorder=0)
         left.axhline(0, color="0.8", lw=0.6, zorder=0)
         what = case["what"].replace("dimers at", "dimers\nat").replace("strength in", "strength\nin")
@@ -54,7 +59,7 @@ def _panels(cases):
     handles = {}
     for axes in panels[:, 0]:
         handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    handles = {name: handles[name] for name in STYLES if name in handles}
+    handles = {name: handles[name] for name in (*STYLES, THIRD) if name in handles}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
     return figure
 
