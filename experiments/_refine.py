@@ -40,31 +40,31 @@ class AbstractConfig:
     preset: Literal["quick", "paper", "smoke"]
     """Where all other defaults come from: quick (two cores, minutes), paper (one GPU), smoke (seconds, no physics)."""
     seed: Annotated[int, not_negative(0)]
-    """Of all random numbers: the same seed on the same machine gives the same numbers."""
+    """The seed of all random numbers: the same seed on the same machine gives the same results."""
     structure: Path | None
-    """Start from the liquid in this file (PDB or extxyz, with a periodic box) instead of one that is made here."""
+    """Start from the liquid in this file (PDB or extxyz, with a periodic box) instead of one made by the experiment."""
     temperature: Annotated[float, above_zero(100)]
-    """K."""
+    """The temperature, K."""
 
     gradient: Literal["total", "dynamical"]
     """What to descend along: through trajectories and ensemble, or through the trajectories alone."""
     updates: Annotated[int, at_least(1, 40)]
-    """How many steps of Adam, of each fit."""
+    """How many updates each fit makes."""
     final_rate: Annotated[float, Check(lambda x: 0 < x <= 1, "more than 0, at most 1", 0.3)]
-    """Learning rates fall to this part of their first value, along a cosine. 1: they stay."""
+    """Learning rates fall to this fraction of their first value, along a cosine. 1: they stay constant."""
     momentum: Annotated[float, Check(lambda x: 0 <= x < 1, "zero or more, less than 1", 0.7)]
-    """Adam's first decay rate: at 0.9, usual for it, paths overshoot and return slowly."""
+    """Adam's first decay rate: at the usual 0.9, paths overshoot and return slowly."""
     average: Annotated[int, at_least(1, 20)]
-    """The final parameters are made of the mean of this many last updates."""
+    """The final parameters are made from the mean over this many last updates."""
 
     trajectories: Annotated[int, at_least(2, 64, "since errors are told from the scatter of them")]
-    """How many per update, each from a chain of its own; all run as one batch."""
+    """How many trajectories per update, each from a chain of its own; all run as one batch."""
     time_step: Annotated[float, step_fs(1)]
-    """Of chains and trajectories, fs."""
+    """The time step of chains and trajectories, fs."""
     save_every: Annotated[int, at_least(1, 2)]
     """Time steps between two recorded points."""
     friction: Annotated[float, not_negative(1)]
-    """Of the Langevin chains, 1/ps."""
+    """The friction of the Langevin chains, 1/ps."""
     interval: Annotated[float, ps(1)]
     """How long the chains run between updates (and between samples in evaluations), ps."""
     equilibration: Annotated[float, ps(10, zero=True)]
@@ -98,7 +98,7 @@ class AbstractConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AbstractCommand:
-    """Where a run goes and what it runs on: nothing here changes its numbers but in their last digits."""
+    """Where a run goes and what it runs on: nothing here changes its results except in their last digits."""
 
     config: Annotated[AbstractConfig, tyro.conf.arg(name="")]
     out: Path | None = None
@@ -109,7 +109,7 @@ class AbstractCommand:
     """With --resume, before the fit has ended: go on with other learning rates or momentum, as after an explosion. What
     changed is kept in config.json and the checkpoint; later resumes take the new values."""
     devices: str | None = None
-    """Spread the trajectories over so many devices of each process, or "all". None: one, or all, if distributed; in
+    """Spread the trajectories over this many devices of each process, or "all". None: one, or all if distributed; in
     water_ir all cores of a CPU."""
     distributed: str | None = None
     """Run in several processes, one command each: "auto" under SLURM or Open MPI, otherwise HOST:PORT,ID,COUNT."""
@@ -189,7 +189,7 @@ def close(command: AbstractCommand, folder: Folder, outcome: Outcome, started: f
 
 
 def _in_time(command: AbstractCommand, outcome: Outcome, seconds: float) -> list[Goal]:
-    """The goal for the time of a run that is not the paper's."""
+    """The goal for the time of a run, except with `paper`."""
     if command.config.preset == "paper":
         return []
     return [in_time(seconds, outcome.minutes, resumed=command.resume)]

@@ -41,15 +41,15 @@ def exit_status(run: Callable[[], None]) -> int:
     except NotWritten as error:
         _report.end(str(error))
         print(
-            f"The run stopped: {error}\nAll files written so far were kept: make room, and the same command with"
-            " --resume goes on.",
+            f"The run stopped: {error}\nAll files written so far were kept: make room, then go on by the same"
+            " command with --resume.",
             file=sys.stderr,
         )
         return _leave(1)
     except KeyboardInterrupt:
         _report.end("It was interrupted.")
         print(
-            "Interrupted. All files written so far were kept: the same command with --resume goes on.", file=sys.stderr
+            "Interrupted. All files written so far were kept: go on by the same command with --resume.", file=sys.stderr
         )
         return _leave(130)
     except Exception as error:

@@ -17,8 +17,9 @@ from ._water import cutoff_in
 
 
 def perturbed(surface: rv.EANN, size: float, states: rv.State, key: PRNGKeyArray) -> rv.EANN:
-    """The surface with its last layer off at random, as far as makes the forces of these states off by the part `size`
-    of theirs, as root mean squares."""
+    """The surface with random changes to its last layer, which change the forces of these states by the fraction
+    `size`,
+    as root mean squares."""
     leaves, tree = jax.tree.flatten(surface.last)
     keys = jax.random.split(key, len(leaves))
     deviates = [x * jax.random.normal(k, x.shape, x.dtype) for x, k in zip(leaves, keys, strict=True)]

@@ -1,10 +1,12 @@
 """Train a neural potential and a dipole surface of water on labels: bottom-up, before any experiment is looked at.
 
-An `EANN` learns energies, forces and stresses of the liquid, a `DeepDipole` the dipoles of clusters. By default of
-labels that come with the project (GFN1-xTB and GFN2-xTB, see experiments/reference), of the liquid as it is and with
-molecules too near one another, where a network that never saw that lets them fall together; with `--data`, the
-potential of others, such as those of a first-principles trajectory. Frames are divided at random into those trained on,
-those that choose the best epoch, and those that the errors are of.
+An `EANN` learns energies, forces and stresses of the liquid, a `DeepDipole` the dipoles of clusters. By default the
+labels
+are those that come with the project (GFN1-xTB and GFN2-xTB, see experiments/reference): of the liquid as it is, and
+with
+molecules too close to one another, since a network that has never seen that lets them fall together. With `--data`, the
+potential is trained on other labels, such as those of a first-principles trajectory. Frames are divided at random into
+those for training, those that choose the best epoch, and those that errors are measured on.
 """
 
 import dataclasses
@@ -34,7 +36,7 @@ LIQUID, CONTACTS, CLUSTERS = HERE / "water_gfn1", HERE / "water_gfn1_contacts", 
 EANN, DIPOLE = HERE / "water_gfn1_eann.npz", HERE / "water_gfn2_dipole.npz"
 """Trained on these by `--preset quick`; the cutoff of the first is 0.4922812 nm."""
 _PUBLISHED = {"energies": 0.0668, "forces": 7.35}
-"""kJ/mol/atom and kJ/mol/Å: the errors of the published network of this kind, on its own labels (Han & Yu 2025)."""
+"""The errors of the published network of this kind on its own labels, kJ/mol/atom and kJ/mol/Å (Han & Yu 2025)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,39 +46,39 @@ class Config:
     preset: Literal["quick", "paper", "smoke"] = "quick"
     """Where all other defaults come from: quick (two cores, ten minutes), paper (one GPU), smoke (seconds)."""
     seed: Annotated[int, not_negative(0)] = 0
-    """Of all random numbers."""
+    """The seed of all random numbers."""
     data: Path | None = None
-    """Labels to train the potential on: a folder of DeePMD-kit's, extended XYZ or HDF5, of water."""
+    """Labels of water to train the potential on: a folder of DeePMD-kit, extended XYZ or HDF5."""
     order: Literal["oxygens-first", "molecules"] = "oxygens-first"
-    """How atoms are ordered in a folder that does not say: O…H…, or O, H, H, O, H, H…"""
+    """The order of atoms in a folder that does not say it: O…H…, or O, H, H, O, H, H…"""
     held_out: Annotated[float, Check(lambda x: 0 < x < 0.5, "a part of less than one half", 0.1)] = 0.1
-    """The part of the frames that chooses the best epoch, and the part that errors are of."""
+    """The fraction of frames that choose the best epoch; as many again are for measuring errors."""
     frames: Annotated[int | None, at_least(8, 100)] = None
-    """So many of the frames, at random. None: all."""
+    """How many of the frames to use, chosen at random. None: all."""
     contacts: bool = True
-    """Train on molecules too near one another as well; never with --data, whose labels may be of another method."""
+    """Train on molecules too close to one another as well; never with --data, whose labels may be of another method."""
 
     cutoff: Annotated[float | None, nm(0.6)] = None
-    """nm. None: 0.6, or what fits the smallest box."""
+    """The cutoff of the potential, nm. None: 0.6, or what fits the smallest box."""
     num_radial: Annotated[int, at_least(1, 12)] = 12
-    """Radial functions of each element."""
+    """How many radial functions there are for each element."""
     hidden: tuple[int, ...] = (64, 64)
-    """Widths of the hidden layers."""
+    """The widths of the hidden layers."""
     epochs: Annotated[int, at_least(1, 160)] = 160
-    """How often the potential sees all frames."""
+    """How many times the potential sees all frames."""
     batch_size: Annotated[int, at_least(1, 4)] = 4
     """Frames per step of Adam."""
     rate: Annotated[float, above_zero(5e-3)] = 5e-3
-    """The learning rate at first; it falls to a thousandth of that along a cosine."""
+    """The initial learning rate; it falls to a thousandth of that along a cosine."""
     force_weight: Annotated[float, not_negative(1e-4)] = 1e-4
-    """(kJ/mol/nm)⁻², beside a weight of 1 (kJ/mol/atom)⁻² of energies."""
+    """The weight of forces, (kJ/mol/nm)⁻², where energies have 1 (kJ/mol/atom)⁻²."""
     stress_weight: Annotated[float, not_negative(1e-5)] = 1e-5
-    """(kJ/mol/nm³)⁻², where there are stresses."""
+    """The weight of stresses, (kJ/mol/nm³)⁻², if there are any."""
 
     dipole_epochs: Annotated[int, not_negative(120)] = 120
-    """How often the dipole surface sees all clusters. 0: none is trained."""
+    """How many times the dipole surface sees all clusters. 0: none is trained."""
     dipole_rate: Annotated[float, above_zero(3e-3)] = 3e-3
-    """Its learning rate."""
+    """The initial learning rate of the dipole surface."""
 
     def __post_init__(self):
         check_fields(self)
@@ -105,7 +107,7 @@ class Command:
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on with the run in --out that was stopped; all other arguments as then."""
     devices: str | None = None
-    """Spread batches over so many devices, or "all". None: all cores of a CPU, as many as divide the batch size."""
+    """Spread batches over this many devices, or "all". None: as many cores of a CPU as divide the batch size."""
 
     @property
     def distributed(self) -> None:
@@ -236,7 +238,7 @@ def _some(labels: rv.Labels, num: int, key: Any) -> rv.Labels:
 
 
 def divided(config: Config, labels: rv.Labels, stage: int) -> tuple[rv.Labels, rv.Labels, rv.Labels]:
-    """To train on, to choose by, and to tell errors of."""
+    """Labels to train on, to choose the best epoch by, and to measure errors on."""
     keys = jax.random.split(_key(config, stage))
     rest, test = labels.split(config.held_out, key=keys[0])
     training, validation = rest.split(config.held_out / (1 - config.held_out), key=keys[1])
@@ -321,7 +323,7 @@ def in_units(errors: rv.training.LabelErrors) -> dict[str, float]:
 
 
 def spread(labels: rv.Labels) -> rv.training.LabelErrors:
-    """The errors of a model that always says the mean."""
+    """The errors of a model that always predicts the mean."""
     flat = {name: np.mean(getattr(labels, name), axis=0, keepdims=True) for name in labels.kinds if name != "forces"}
     flat |= {"forces": np.zeros((1, 1, 1))} if "forces" in labels.kinds else {}
     wide = {name: np.broadcast_to(x, getattr(labels, name).shape) for name, x in flat.items()}
@@ -394,7 +396,7 @@ def _parity(prefix: str, predicted: rv.Labels, labels: rv.Labels) -> dict[str, n
 
 
 def goals(summary: dict[str, Any], *, resumed: bool) -> list[Goal]:
-    """What the potential was to reach, of frames that it has not seen; and the dipole, of clusters."""
+    """What the potential should reach on frames that it has not seen, and the dipole on clusters."""
     test = summary["test"]
     found = [
         at_most("error of forces on frames held out, kJ/mol/Å", test["forces"], 12),
@@ -415,7 +417,7 @@ def report(summary: dict[str, Any]) -> list[str]:
     lines = [
         f"Trained: {frames['training']} frames of {summary['atoms']} atoms ({summary['labels']}), best epoch"
         f" {summary['best_epoch']}.",
-        f"Errors on {frames['test']} frames held out: {line(summary['test'])}; of a model that says the mean,"
+        f"Errors on {frames['test']} frames held out: {line(summary['test'])}; of a model that predicts the mean,"
         f" {line(summary['test_spread'])}. Published, on other labels: {line(summary['published'])}.",
     ]
     if "contacts" in summary:

@@ -1,12 +1,13 @@
 """Refine a foundation potential by the Raman line of diamond, through trajectories.
 
 With published weights of Nequix the two sublattices of diamond vibrate against each other at 1213 1/cm at 300 K;
-experiment has 1332.5. That one number is fitted: trajectories of the cell of two atoms are differentiated by low-rank
-adapters of the network's matrices. What else the potential knows is watched and not fitted: vibrations of the zone's
-boundary, and energies, forces and stresses of eight crystals, beside those of the published weights.
+experiment has 1332.5. That one number is fitted: trajectories of the cell of two atoms are differentiated with respect
+to low-rank adapters of
+the network's matrices. What else the potential knows is watched but not fitted: vibrations at the zone boundary, and
+energies, forces and stresses of eight crystals, compared with those of the published weights.
 
-One number is fitted by many parameters, so that a step goes the shortest way that should bring the number a given part
-of what is missing nearer: rate (ν* - ν) g/|g|², with the gradient g of ν.
+Many parameters are fitted to one number, so each step is the shortest that should bring the number nearer by a given
+part of what is missing: rate (ν* - ν) g/|g|², with the gradient g of ν.
 """
 
 import dataclasses
@@ -85,41 +86,41 @@ class Config:
     preset: Literal["quick", "paper", "smoke"] = "quick"
     """Where all other defaults come from: quick (two cores, half an hour), paper (one GPU), smoke (no weights)."""
     seed: Annotated[int, not_negative(0)] = 0
-    """Of all random numbers."""
+    """The seed of all random numbers."""
     weights: Path | None = None
-    """Of a model of the package `nequix`; needed, but for smoke runs."""
+    """The file with the weights of a model of the package `nequix`; required except for smoke runs."""
     target: Annotated[float, above_zero(RAMAN)] = RAMAN
-    """The wavenumber that the line shall have, 1/cm."""
+    """The wavenumber that the line should have, 1/cm."""
     rank: Annotated[int, at_least(1, 4)] = 4
-    """Of the adapters."""
+    """The rank of the adapters."""
     gradient: Literal["total", "dynamical"] = "total"
     """What to descend along: through trajectories and ensemble, or through the trajectories alone."""
     updates: Annotated[int, at_least(1, 4)] = 4
-    """How many steps."""
+    """How many updates."""
     rate: Annotated[float, Check(lambda x: 0 < x <= 1, "more than 0, at most 1", 0.7)] = 0.7
-    """What part of the way the first step is to go."""
+    """The part of the way to the target that the first step should go."""
     final_rate: Annotated[float, Check(lambda x: 0 < x <= 1, "more than 0, at most 1", 0.3)] = 0.3
     """Steps fall to this part of it, along a cosine."""
     trajectories: Annotated[int, at_least(2, 2, "since errors are told from the scatter of them")] = 2
-    """How many per update, each from a chain of its own."""
+    """How many trajectories per update, each from a chain of its own."""
     batch: Annotated[int, at_least(1, 1)] = 1
-    """How many of them at a time, on each device."""
+    """How many trajectories to run at a time, on each device."""
     time_step: Annotated[float, step_fs(1)] = 1.0
-    """Of chains and trajectories, fs."""
+    """The time step of chains and trajectories, fs."""
     steps: Annotated[int, at_least(4, 24)] = 24
-    """Of a trajectory."""
+    """Time steps of a trajectory."""
     lag: Annotated[int, at_least(1, 6)] = 6
-    """Time steps, about a quarter of a period: where the line is looked for."""
+    """The time τ of the formula for the line, in time steps: about a quarter of a period."""
     check_steps: Annotated[int, at_least(4, 60)] = 60
-    """Of a trajectory before and after the fit."""
+    """Time steps of the trajectories before and after the fit."""
     check_samples: Annotated[int, at_least(2, 2)] = 2
-    """How many of these."""
+    """How many trajectories there are before and after the fit."""
     friction: Annotated[float, above_zero(50)] = 50.0
-    """Of the Langevin chains, 1/ps."""
+    """The friction of the Langevin chains, 1/ps."""
     interval: Annotated[float, ps(0.1)] = 0.02
     """How long the chains run between updates, ps."""
     equilibration: Annotated[float, ps(0.1, zero=True)] = 0.02
-    """How long the chains run before they are measured first, ps."""
+    """How long the chains run before the first measurement, ps."""
 
     def __post_init__(self):
         check_fields(self)
@@ -148,9 +149,10 @@ PRESETS = {
 class Command:
     """Refine a foundation potential by the Raman line of diamond.
 
-    Writes before.npz and after.npz, the line before and after the fit; history.jsonl; crystals.json, what the potential
-    says of other crystals and of the zone's boundary, before and after; the refined weights, in the file format of the
-    published ones (refined.nqx; of a smoke run refined.npz); and summary.json.
+    Writes before.npz and after.npz, the line before and after the fit; history.jsonl; crystals.json, predictions for
+    other
+    crystals and the zone boundary, before and after; the refined weights, in the file format of the published ones
+    (refined.nqx; refined.npz for a smoke run); and summary.json.
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]
@@ -159,7 +161,7 @@ class Command:
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on with the run in --out that was stopped; all other arguments as then."""
     devices: str | None = None
-    """Spread the trajectories over so many devices, or "all". None: one."""
+    """Spread the trajectories over this many devices, or "all". None: one."""
     distributed: str | None = None
     """Run in several processes, one command each: "auto" under SLURM or Open MPI, otherwise HOST:PORT,ID,COUNT."""
 

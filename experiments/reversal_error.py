@@ -1,8 +1,8 @@
 """How far back a trajectory of a Lennard-Jones liquid can be walked: float32, float64, and fixed-point numbers.
 
-So many steps forward, as many backward, and how far from the start that ends: velocity Verlet in both precisions, and
-`BitReversibleVerlet` in JAX's default 32-bit mode. What a step and a gradient cost with either solver is measured
-in the same process.
+It takes a number of steps forward and as many backward, and measures how far from the start that ends: with velocity
+Verlet in both precisions, and with `BitReversibleVerlet` in JAX's default 32-bit mode. The same process measures what a
+step and a gradient cost with either solver.
 """
 
 import dataclasses
@@ -40,17 +40,17 @@ class Config:
     preset: Literal["quick", "smoke"] = "quick"
     """Where all other defaults come from: quick (two cores, two minutes), smoke (seconds)."""
     seed: Annotated[int, not_negative(0)] = 0
-    """Of all random numbers."""
+    """The seed of all random numbers."""
     cells: Annotated[int, at_least(1, 3)] = 3
     """The box has this many face-centered cells a side, of four argon atoms each, at the density of the liquid."""
     temperature: Annotated[float, above_zero(94.4)] = 94.4
-    """K."""
+    """The temperature, K."""
     equilibration: Annotated[float, ps(20)] = 20.0
     """How long the crystal melts and equilibrates, ps."""
     time_step: Annotated[float, step_fs(5)] = 5.0
     """fs."""
     trajectories: Annotated[int, at_least(1, 4)] = 4
-    """How many starts; reported are medians over them."""
+    """How many starting points; reported are medians over them."""
     steps: Annotated[tuple[int, ...], _COUNTS] = (
         10,
         30,
@@ -69,11 +69,11 @@ class Config:
     )
     """The numbers of steps forward and back."""
     further: Annotated[tuple[int, ...], _FURTHER] = (30000,)
-    """More of them, for the fixed-point numbers alone."""
+    """Further numbers of steps, for the fixed-point numbers alone."""
     timed_steps: Annotated[int, at_least(1, 200)] = 200
-    """The length of the trajectories whose cost is measured."""
+    """Time steps of the trajectories whose cost is measured."""
     repeats: Annotated[int, at_least(1, 7)] = 7
-    """How often it is measured; reported are medians."""
+    """How often the cost is measured; reported are medians."""
 
     def __post_init__(self):
         check_fields(self)

@@ -1,19 +1,26 @@
-"""Measure what a neural surface makes of liquid water, beside experiment: one table, one page of figures.
+"""Measure the properties of liquid water with a neural potential, beside experiment: one table, one page of figures.
 
-The liquid is followed at constant energy from samples at constant temperature, at the volume of experiment: pressure,
-structure, diffusion, dielectric constant, infrared spectrum, density of states of vibrations, and how well energy is
-conserved. Besides, its density at 1 bar, one molecule alone for the heat of vaporization, and energies of clusters
-against PBE0. With --beads, how much lower vibrations of quantum nuclei are, by ring-polymer dynamics: a shift that a
-fit of a surface to a measured spectrum with classical nuclei takes up.
+Trajectories at constant energy start from samples at constant temperature, at the experimental density. They give
+pressure, structure, diffusion, dielectric constant, infrared spectrum, vibrational density of states, and how well
+energy
+is conserved. Further simulations give the density at 1 bar, and one molecule alone for the heat of vaporization;
+energies
+of clusters are compared with PBE0. With --beads, ring-polymer dynamics tells by how much quantum nuclei lower
+vibrations:
+a shift that is absorbed when a potential is fitted to a measured spectrum with classical nuclei.
 
-`quick` is cut to what two cores do in ten minutes: 64 waters, 8 trajectories of 2.5 ps after 1.5 ps of equilibration,
-2.5 ps at constant pressure. Slow properties (dielectric constant, density, diffusion) then have large errors, which are
-told, from the scatter of eight chains; energy is watched for 2.5 ps; and there are no ring polymers. `paper` has 216
-waters, 16 trajectories of 100 ps and 100 ps at constant pressure: for a GPU, in pieces that are resumed.
+`quick` is limited to what two cores do in ten minutes: 64 waters, 8 trajectories of 2.5 ps after 1.5 ps of
+equilibration,
+and 2.5 ps at constant pressure. Slow properties (dielectric constant, density, diffusion) then have large errors, which
+are estimated from the scatter of eight chains; energy conservation is watched for 2.5 ps only; and there are no ring
+polymers. `paper`, for a GPU, has 216 waters, 16 trajectories of 100 ps, in pieces that can be resumed, and 100 ps at
+constant pressure.
 
-Networks have holes where they saw no labels, and trajectories fall into them. Chains in which a molecule came apart do
-not count, and the table says how many those were; with more than half of them, the run ends, and the atoms are there to
-be looked at.
+Networks have holes where they have seen no labels, and trajectories fall into them. Chains in which a molecule came
+apart
+do not count, and the table says how many there were; if they are more than half, the run ends, and writes the atoms to
+be
+looked at.
 """
 
 import dataclasses
@@ -54,11 +61,12 @@ class Config:
     """Where all other defaults come from: quick (two cores, ten minutes), paper (one GPU), smoke (seconds, no
     physics)."""
     seed: Annotated[int, not_negative(0)] = 0
-    """Of all random numbers."""
+    """The seed of all random numbers."""
     potential: Path | None = None
-    """The surface, an archive as `rv.EANN.from_npz` reads it. None: the one that comes with the project."""
+    """The potential, an archive that `rv.EANN.from_npz` reads. None: the one that comes with the project."""
     cutoff: Annotated[float | None, nm(0.6)] = None
-    """Of the surface, nm, which archives do not tell. None: that of the project's surface, 0.6 of others."""
+    """The cutoff of the potential, nm, which archives do not hold. None: that of the project's potential; 0.6 for
+    others."""
     dipole: Path | None = None
     """The dipole surface: what `pretrain_water` writes, or the archive of a published model. None: the one that comes
     with the project."""
@@ -71,54 +79,55 @@ class Config:
     rdf: Path | None = None
     """Radial distribution functions to compare with, in seven columns: r (Å), g_OO, g_OH and g_HH with their errors."""
     structure: Path | None = None
-    """Start from the liquid in this file (PDB or extxyz, with a periodic box) instead of one that is made here."""
+    """Start from the liquid in this file (PDB or extxyz, with a periodic box) instead of one that is packed."""
     waters: Annotated[int, at_least(8, 64)] = 64
     """How many molecules, without --structure."""
     density: Annotated[float, above_zero(0.997)] = 0.997
-    """g/cm³, without --structure, of all but the simulation at constant pressure."""
+    """The density (g/cm³) of all simulations but that at constant pressure, without --structure."""
     temperature: Annotated[float, above_zero(298.15)] = 298.15
-    """K."""
+    """The temperature, K."""
 
     trajectories: Annotated[int, at_least(2, 8, "since errors are told from the scatter of them")] = 8
-    """How many, all run as one batch."""
+    """How many trajectories, all run as one batch."""
     time_step: Annotated[float, step_fs(0.5)] = 0.5
     """fs."""
     save_every: Annotated[int, at_least(1, 4)] = 4
     """Time steps between two frames."""
     every: Annotated[int, at_least(1, 25)] = 25
-    """Frames between two that structure, pressures and energies are of."""
+    """Structure, pressure and energies are evaluated once in this many frames."""
     friction: Annotated[float, not_negative(2)] = 2.0
-    """Of the Langevin chains, 1/ps."""
+    """The friction of the Langevin chains, 1/ps."""
     nvt: Annotated[float, ps(3, zero=True)] = 3.0
-    """How long chains of q-SPC/Fw water run first, from one that was packed, ps."""
+    """How long chains of q-SPC/Fw water run first, from packed molecules, ps."""
     equilibration: Annotated[float, ps(1.5, zero=True)] = 1.5
-    """How long the chains then run on the surface before anything is measured, ps."""
+    """How long the chains then run with the neural potential before anything is measured, ps."""
     pieces: Annotated[int, at_least(1, 1)] = 1
-    """Every trajectory is of so many pieces, each of which is saved by itself."""
+    """How many pieces every trajectory has; each is saved by itself."""
     length: Annotated[float, ps(2.5)] = 2.5
-    """Of a piece, ps."""
+    """The length of a piece, ps."""
     correlation: Annotated[float, ps(2)] = 2.0
-    """Where the correlation functions of spectra end, ps, in a Gaussian window of a third of it."""
+    """Where the correlation functions of spectra end, ps; the Gaussian window is a third as wide."""
     highest: Annotated[float, above_zero(4500)] = 4500.0
-    """The spectra end here, 1/cm."""
+    """Where the spectra end, 1/cm."""
     spacing: Annotated[float, above_zero(5)] = 5.0
-    """Of the wavenumbers, 1/cm."""
+    """The spacing of wavenumbers, 1/cm."""
     k_max: Annotated[float, above_zero(60)] = 60.0
-    """The structure factor ends here, 1/nm."""
+    """Where the structure factor ends, 1/nm."""
     viscosity: Annotated[float | None, above_zero(0.89e-3)] = None
-    """Pa s, of the surface, for the finite-size correction of the diffusion coefficient. None: that of experiment, over
-    how much faster than in experiment molecules diffuse (Stokes and Einstein)."""
+    """The viscosity of the liquid (Pa s), for the finite-size correction of the diffusion coefficient. None: that of
+    experiment, divided by how much faster than in experiment molecules diffuse (Stokes and Einstein)."""
     npt: Annotated[float, ps(2.5, zero=True)] = 2.5
     """How long the chains run at constant pressure, ps; the first half is thrown away. 0: not at all."""
     pressure: float = 1.0
-    """Of that simulation, bar."""
+    """The pressure of that simulation, bar."""
     gas: Annotated[float, ps(4, zero=True)] = 4.0
     """How long 64 chains of one molecule run, ps; the first half is thrown away. 0: not at all."""
     beads: Annotated[int, not_negative(16)] = 0
-    """Of ring polymers, whose vibrations are compared with those of classical nuclei. 0: none, since of 16 every ps
-    costs 16 times as much."""
+    """Beads of ring polymers, whose vibrations are compared with those of classical nuclei. 0: no ring polymers. With
+    16
+    beads, every ps costs 16 times as much."""
     paths: Annotated[int, at_least(2, 4, "since errors are told from the scatter of them")] = 2
-    """So many of the chains go on as ring polymers, after --equilibration for a piece of the same length."""
+    """How many of the chains go on as ring polymers: after --equilibration, for a piece of the same length."""
 
     def __post_init__(self):
         check_fields(self)
@@ -155,10 +164,10 @@ PRESETS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Command:
-    """Measure what a neural surface makes of liquid water, beside experiment.
+    """Measure the properties of liquid water with a neural potential, beside experiment.
 
-    Writes the files of its stages, summary.json and validation.png. With --compare, simulates nothing: makes one table
-    and one figure of earlier runs.
+    Writes the files of its stages, summary.json and validation.png. With --compare, nothing is simulated: it makes one
+    table and one figure of earlier runs.
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]
@@ -167,9 +176,9 @@ class Command:
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on with the run in --out that was stopped; all other arguments as then."""
     devices: str | None = None
-    """Spread trajectories over so many devices, or "all". None: all cores of a CPU, as many as divide their number."""
+    """Spread trajectories over this many devices, or "all". None: as many cores of a CPU as divide their number."""
     compare: tuple[Path, ...] = ()
-    """Folders of earlier runs."""
+    """Folders of earlier runs to compare."""
 
     @property
     def distributed(self) -> None:

@@ -1,9 +1,9 @@
 """Fit a flexible water to its density along an isobar, its heat of vaporization and its dielectric constant, by
 reweighting.
 
-What is to be reached is read from a file of targets; OpenMM samples at constant pressure, and Gauss–Newton steps are
-made of what reweighting finds. Both the water at the start and the fitted one are measured in runs of their own, which
-the fit has not seen.
+Targets are read from a file; OpenMM samples at constant pressure, and reweighting gives Gauss–Newton steps. The initial
+and
+the fitted model are both measured in separate runs, which the fit has not seen.
 """
 
 import dataclasses
@@ -56,45 +56,49 @@ class Config:
     preset: Literal["quick", "paper", "smoke"] = "quick"
     """Where all other defaults come from: quick (two cores, minutes), paper (one GPU), smoke (seconds)."""
     seed: int = 0
-    """Of all random numbers."""
+    """The seed of all random numbers."""
     targets: Path = TARGETS
-    """Densities of water at constant pressure and, where wanted, heats of vaporization into `gas` and dielectric
-    constants at some of their temperatures."""
+    """The file of targets: densities of water at constant pressure and, if wanted, heats of vaporization into `gas` and
+    dielectric constants at some of the same temperatures."""
     charge: Annotated[float, above_zero(0.42)] = 0.42
-    """e, of hydrogen, at the start; this and the next two are those of q-SPC/Fw, as its bonds and angles."""
+    """The initial charge of hydrogen, e. By default this and the next two are those of q-SPC/Fw, whose bonds and angles
+    are
+    kept."""
     sigma: Annotated[float, nm(0.3165492)] = 0.3165492
-    """nm, at the start."""
+    """The initial σ, nm."""
     epsilon: Annotated[float, above_zero(0.6503)] = 0.6502990
-    """kJ/mol, at the start."""
+    """The initial ε, kJ/mol."""
     polarization: Annotated[float, not_negative(5.22)] = 5.22
-    """kJ/mol: what polarizing a molecule costs in the liquid, which fixed charges leave out; subtracted from the heat
-    of vaporization. The value is that of SPC/E (Berendsen, Grigera and Straatsma, J. Phys. Chem. 91, 6269 (1987))."""
+    """The energy (kJ/mol) of polarizing a molecule in the liquid, which fixed charges leave out; it is subtracted from
+    the
+    heat of vaporization. The default is that of SPC/E (Berendsen, Grigera and Straatsma, J. Phys. Chem. 91, 6269
+    (1987))."""
 
     waters: Annotated[int, at_least(8, 64)] = 64
-    """Of the liquid, and of the gas, where they do not see each other."""
+    """How many molecules the liquid has; the gas has as many, which do not interact."""
     cutoff: Annotated[float, nm(0.55)] = 0.55
-    """nm, of all but the waves of Ewald's sum; energies of Lennard-Jones fall to zero over its last 15 %, and what is
-    beyond is a tail correction."""
+    """The cutoff (nm) of all but the reciprocal part of Ewald's sum. Lennard-Jones energies fall to zero over its last
+    15 %, and a tail correction replaces what is left out."""
     chains: Annotated[int, at_least(2, 2)] = 2
-    """At every temperature."""
+    """How many chains there are at every temperature."""
     dt: Annotated[float, step_ps(0.0015)] = 0.0015
     """Time step, ps."""
     interval: Annotated[int, at_least(1, 333)] = 333
-    """Time steps between samples; more where it is colder than 298.15 K."""
+    """Time steps between samples; more at temperatures below 298.15 K."""
     longer: Annotated[int, at_least(1, 2)] = 2
-    """How many times more where there is a dielectric constant, which needs the most."""
+    """How many times more at temperatures with a dielectric constant, which needs the most sampling."""
     settling: Annotated[int, at_least(1, 16)] = 16
-    """Samples of every chain that are thrown away first of all."""
+    """Samples of every chain that are thrown away at the very beginning."""
     samples: Annotated[int, at_least(8, 160)] = 160
-    """Of every temperature whenever the fit draws new ones, a multiple of the chains."""
+    """Samples at every temperature whenever the fit draws new ones: a multiple of the chains."""
     equilibration: Annotated[int, at_least(1, 8)] = 8
-    """Samples of every chain that are thrown away before."""
+    """Samples of every chain that are thrown away whenever the fit draws new ones."""
     updates: Annotated[int, at_least(1, 2)] = 2
-    """Steps at most; the fit ends when they are within their noise."""
+    """The most updates; the fit ends earlier when a step is within its noise."""
     before: Annotated[int, at_least(8, 64)] = 64
-    """Samples of every temperature that the water at the start is measured with."""
+    """Samples at every temperature for measuring the initial model."""
     check: Annotated[int, at_least(8, 144)] = 144
-    """And the fitted one."""
+    """Samples at every temperature for measuring the fitted model."""
 
     def __post_init__(self):
         check_fields(self)
@@ -103,8 +107,8 @@ class Config:
                 raise BadInput(f"--{name} is {getattr(self, name)}; wanted a multiple of --chains, {self.chains}.")
         if self.cutoff > 0.45 * self.length:
             raise BadInput(
-                f"--cutoff is {self.cutoff:g}; wanted at most 0.45 of the box of {self.waters} waters, which breathes:"
-                f" {0.45 * self.length:.3g} nm. More waters have a larger box."
+                f"--cutoff is {self.cutoff:g}; wanted at most 0.45 of the box of {self.waters} waters, since it"
+                f" fluctuates: {0.45 * self.length:.3g} nm. More waters have a larger box."
             )
 
     @property
@@ -140,8 +144,8 @@ PRESETS = {
 class Command:
     """Fit a flexible water to densities along an isobar, a heat of vaporization and a dielectric constant.
 
-    Writes before.npz and after.npz, what both waters were measured to be; fit.txt, with errors, covariance and
-    sensitivities; and summary.json. Samples with OpenMM, which must be installed.
+    Writes before.npz and after.npz, the measured properties of the initial and the fitted model; fit.txt, with errors,
+    covariance and sensitivities; and summary.json. Sampling is done by OpenMM, which must be installed.
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]
@@ -204,7 +208,8 @@ class MirroredDielectricConstant(rv.AbstractObservable):
     """ε of a liquid, whose mean dipole is zero: of every configuration the mirror image, with -M, is as probable.
 
     `rv.DielectricConstant` subtracts the square of the mean that is found. In runs of so few ps that is noise, and
-    makes ε too small, by the correlation time over the length: a tenth.
+    makes ε too small, by about the correlation time over the length of the run: a
+    tenth.
     """
 
     def record(self, system, state, initial):
@@ -217,7 +222,7 @@ class MirroredDielectricConstant(rv.AbstractObservable):
 
 @dataclasses.dataclass(frozen=True)
 class Isobar:
-    """What is simulated and what is to be reached."""
+    """What is simulated, and the targets."""
 
     config: Config
     file: targets.TargetFile
@@ -415,7 +420,7 @@ def deviation(summary: dict[str, Any], when: str) -> tuple[float, float]:
 
 
 def goals(summary: dict[str, Any], *, resumed: bool) -> list[Goal]:
-    """What the water was to reach in runs that the fit has not seen."""
+    """What the model should reach in runs that the fit has not seen."""
     rms, noise = deviation(summary, "after")
     each = [agrees(_told(row), row["after"], row["target"], row["after_error"]) for row in summary["targets"]]
     return [

@@ -1,21 +1,23 @@
 """Recover a force field of water from its infrared spectrum.
 
 The charge of hydrogen, the size of oxygen and the stiffness of bonds and angle of q-SPC/Fw water are perturbed; the
-target is the spectrum at the values of the model, cut at a short time of correlation. Trajectories at constant energy
-run from samples into both directions of time, are differentiated, and the parameters stepped, until the spectra agree
-(Han & Yu 2025, case 1 of the infrared section). What is found is judged by the spectrum at long times, which was not
-fitted.
+target is the spectrum of the unperturbed model, with its correlation function cut off at a short time. Trajectories at
+constant energy run from samples in both directions of time and are differentiated, and the parameters are stepped until
+the spectra agree (Han & Yu 2025, case 1 of the infrared section). The result is judged by the spectrum from long
+correlation times, which was not fitted.
 
-Where this differs from the original: many chains run at once, one sample each per update, and go on from where the last
-update left them; velocities are drawn anew for each trajectory; the loss has no bias from the noise of the spectrum;
+Where this differs from the original: many chains run at once, each with one sample per update, and go on from where the
+last update left them; velocities are drawn anew for each trajectory; the loss has no bias from the noise of the
+spectrum;
 the logarithms of the parameters are optimized, so that learning rates are relative; and the parameters reported are the
 mean of the last updates, measured once more by an independent evaluation.
 
 Single precision: trajectories as short as those of the loss are walked back well within the noise of the gradient, in
 less time. The check against finite differences is in double precision.
 
-On-step velocities and steps of 0.5 fs are used throughout, for the target too: the line of the stretch lies 17 cm⁻¹ too
-high and has 3 % less intensity than with infinitely short steps.
+Velocities at full steps of 0.5 fs are used throughout, for the target, too: the stretching band lies 17 cm⁻¹ too high
+and
+has 3 % less intensity than with infinitely short steps.
 """
 
 import dataclasses
@@ -49,19 +51,19 @@ class Config(_refine.AbstractConfig):
     waters: Annotated[int, above_zero(32)]
     """How many molecules, without --structure."""
     density: Annotated[float, above_zero(1.008)]
-    """g/cm³, without --structure."""
+    """The density, g/cm³, without --structure."""
 
     fits: Literal["pair", "all", "both"]
     """Fit charge and sigma with bonds and angle as in the target (pair), all four parameters (all), or one after the
     other."""
     charge: Annotated[float, above_zero(0.45)]
-    """Where the charge of hydrogen starts, e; the model has 0.42."""
+    """The initial charge of hydrogen, e; the target has 0.42."""
     sigma: Annotated[float, nm(0.33)]
-    """Where σ of oxygen starts, nm; the model has 0.3165."""
+    """The initial σ of oxygen, nm; the target has 0.3165."""
     bond: Annotated[float, above_zero(478_000)]
-    """Where the stiffness of bonds starts, kJ/mol/nm²; the model has 443 153."""
+    """The initial stiffness of bonds, kJ/mol/nm²; the target has 443 153."""
     angle: Annotated[float, above_zero(343)]
-    """Where the stiffness of the angle starts, kJ/mol/rad²; the model has 317.6."""
+    """The initial stiffness of the angle, kJ/mol/rad²; the target has 317.6."""
     charge_rate: Annotated[float, not_negative(0.004)]
     """The learning rate of the charge, relative: the logarithms of the parameters are optimized."""
     sigma_rate: Annotated[float, not_negative(0.003)]
@@ -72,20 +74,22 @@ class Config(_refine.AbstractConfig):
     """The relative learning rate of the stiffness of the angle."""
 
     correlation: Annotated[float, ps(0.1)]
-    """Where correlation functions are cut in the loss, ps, and how long trajectories run into each direction."""
+    """Where correlation functions are cut off in the loss, ps, and how long trajectories run in each direction of
+    time."""
     highest: Annotated[float, above_zero(5000)]
-    """The spectra end here, 1/cm."""
+    """Where the spectra end, 1/cm."""
     spacing: Annotated[float, above_zero(10)]
-    """Of the wavenumbers, 1/cm."""
+    """The spacing of wavenumbers, 1/cm."""
     nvt: Annotated[float, ps(64)]
-    """The chain that all others start from is so long, ps; a quarter as long before."""
+    """The length of the chain that all others start from, ps; it equilibrates for a quarter as long before."""
     validation: Annotated[float, ps(1)]
-    """Where correlation functions of the evaluations end, ps, in a Gaussian window of a third of it; their trajectories
-    are twice as long. The same number of trajectories as after the fit is measured before it."""
+    """Where correlation functions end in evaluations, ps; the Gaussian window is a third as wide, and trajectories are
+    twice
+    as long. As many trajectories are measured before the fit as after it."""
     check: tuple[float, ...]
     """Correlation times at which the gradient is checked against finite differences, ps. Empty: no check."""
     check_trajectories: Annotated[int, at_least(2, 2, "since only products of different ones have no bias")]
-    """How many trajectories that is done with."""
+    """How many trajectories that check takes."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -268,7 +272,7 @@ def first_parameters(config: Config, water: Water, name: str) -> rv.WaterModel:
 
 
 def start_stage(config: Config, water: Water, state: rv.State, key: PRNGKeyArray) -> dict[str, np.ndarray]:
-    """Chains from one long one with the target's parameters."""
+    """Chains that start from points along a long one with the target's parameters."""
     keys = jax.random.split(key, 4)
     single = dataclasses.replace(water.sampling, mesh=None)
     one = single.with_new_velocities(state.repeat(1), keys[0])
@@ -286,14 +290,14 @@ def start_stage(config: Config, water: Water, state: rv.State, key: PRNGKeyArray
 def evaluation_stage(
     config: Config, water: Water, model: rv.WaterModel, chains: rv.State, key: PRNGKeyArray, when: str
 ) -> dict[str, np.ndarray]:
-    """Chains equilibrated with a model, and the spectra along them: an evaluation independent of the fit."""
+    """Chains equilibrated with a model, and spectra from them: an evaluation independent of the fit."""
     keys, potential = jax.random.split(key), water.system(model).potential
     chains = water.sampling.equilibrate(potential, chains, config.equilibration, keys[0], f"equilibrating {when}")
     return {**arrays_of(chains), **water.evaluate(model, chains, config.final_samples, keys[1], when)}
 
 
 class Spectrum(_refine.AbstractTarget):
-    """The spectrum of the reference, cut as in the loss."""
+    """The spectrum of the reference, cut off as in the loss."""
 
     observable: rv.SquaredDistance
     water: Water = eqx.field(static=True)

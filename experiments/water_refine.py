@@ -1,12 +1,12 @@
 """Refine a neural potential of water until its infrared spectrum and its pressure agree with a target.
 
-The spectrum is differentiated through trajectories into both directions of time, the pressure at the experimental
-volume by reweighting; both losses are descended along together (Han & Yu 2025, case 2 of the infrared section). The
-dipole surface is held fixed. What is found is judged by samples that no update saw, by the spectrum at long times, and
-by what was not fitted: diffusion and structure.
+The spectrum is differentiated through trajectories in both directions of time, the pressure at the experimental density
+by reweighting; both losses are reduced together (Han & Yu 2025, case 2 of the infrared section). The dipole surface is
+held fixed. The result is judged by samples that no update saw, by the spectrum from long correlation times, and by what
+was not fitted: diffusion and structure.
 
-`--preset self` starts from a surface whose last layer is perturbed, and aims at the spectrum and pressure of the
-surface itself: so one knows what a fit can reach. `quick` and `paper` aim at experiment.
+`--preset self` starts from a potential whose last layer is perturbed, and aims at the spectrum and pressure of the
+unperturbed one, so that the best possible result is known. `quick` and `paper` aim at experiment.
 
 Where this differs from the original: instead of the density in a box that breathes, the pressure in one that does not,
 which needs no barostat; a loss without the bias of noise; chains that go on from update to update; and an exponential
@@ -51,16 +51,17 @@ class Config(_refine.AbstractConfig):
     """Where all other defaults come from: self (two cores, a known answer), quick (two cores, experiment), paper (one
     GPU), smoke (no physics)."""
     targets: Targets
-    """What the surface is refined by."""
+    """The targets that the potential is refined by."""
     waters: Annotated[int, above_zero(64)]
     """How many molecules, without --structure."""
     density: Annotated[float, above_zero(0.997)]
-    """g/cm³, without --structure; where the pressure shall be that of the target."""
+    """The density (g/cm³) at which the pressure should be that of the target, without --structure."""
     potential: Path | None
-    """The surface to start from, an archive as `rv.EANN.from_npz` reads it. None: the one that comes with the
+    """The potential to start from, an archive that `rv.EANN.from_npz` reads. None: the one that comes with the
     project."""
     cutoff: Annotated[float | None, nm(0.6)]
-    """Of the surface, nm, which archives do not tell. None: that of the project's surface, 0.6 of others."""
+    """The cutoff of the potential, nm, which archives do not hold. None: that of the project's potential; 0.6 for
+    others."""
     dipole: Path | None
     """The dipole surface, held fixed: what `pretrain_water` writes, or the archive of a published model. None: the one
     that comes with the project."""
@@ -71,55 +72,60 @@ class Config(_refine.AbstractConfig):
     quantity: Quantity
     """What the second column is: n·α (1/cm) or ε″."""
     pressure: float
-    """The pressure to aim at, bar; in `self`, that of the surface is."""
+    """The pressure to aim at, bar; not in `self`, which aims at that of the unperturbed potential."""
     perturbation: Annotated[float, not_negative(0.12)]
-    """The last layer is off at random at the start, so that forces are off by this part of theirs (`self`). 0: not at
-    all."""
+    """Random changes to the last layer at the start, of a size that changes forces by this fraction (`self`). 0: no
+    changes."""
 
     method: Literal["newton", "adam"]
-    """How the surface is stepped. newton: by Gauss and Newton, along the combinations of parameters that change forces
-    most; adam: by Adam, along the sum of the gradients, as in the original."""
+    """How the potential is updated. newton: by Gauss–Newton steps along the combinations of parameters that change
+    forces
+    most; adam: by Adam along the sum of the gradients, as in the original."""
     rate: Annotated[float, above_zero(5e-5)]
-    """The learning rate of Adam, or the part of Newton's step that is gone."""
+    """The learning rate of Adam, or the fraction of Newton's step that is taken."""
     longest: Annotated[float, above_zero(0.1)]
-    """An update of --method newton changes forces by at most this part of theirs."""
+    """The largest fraction by which an update of --method newton may change forces."""
     directions: Annotated[int, at_least(1, 6)]
     """How many combinations of parameters --method newton fits."""
     expected: Annotated[float, above_zero(0.1)]
-    """How far each of these is expected to be off at the start, as the part of the forces that it changes: those that
-    the targets say little of stay as near it."""
+    """How far each of these combinations is expected to be off at the start, as the fraction by which it changes forces:
+    those that the targets say little about stay that near to it."""
     blur: Annotated[float, not_negative(180)]
-    """1/cm: how broadly deviations of spectra are blurred in the first step of --method newton, so that it sees bands
-    that are far off; 10 % less in every other."""
+    """How broadly (1/cm) deviations of spectra are blurred in the first step of --method newton, so that it sees bands
+    that are far off; 10 % less in each later step."""
     trainable: tuple[str, ...]
-    """What of the surface is fitted, by name, such as layers[1] last. Nothing: all parameters."""
+    """The parts of the potential that are fitted, by name, such as layers[1] last. Nothing: all parameters."""
     low_weight: Annotated[float, above_zero(10)]
-    """How much more wavenumbers below 1000 1/cm weigh."""
+    """The weight of wavenumbers below 1000 1/cm, relative to the others."""
     pressure_scale: Annotated[float, above_zero(3000)]
-    """bar: off by so much counts as much as a spectrum that is off by all its intensity."""
+    """The error of the pressure (bar) that counts as much as a spectrum with a relative error of one."""
 
     correlation: Annotated[float, ps(0.1)]
-    """Where correlation functions are cut in the loss, ps, and how long trajectories run into each direction."""
+    """Where correlation functions are cut off in the loss, ps, and how long trajectories run in each direction of
+    time."""
     highest: Annotated[float, above_zero(4000)]
-    """The spectra end here, 1/cm."""
+    """Where the spectra end, 1/cm."""
     spacing: Annotated[float, above_zero(10)]
-    """Of the wavenumbers, 1/cm."""
+    """The spacing of wavenumbers, 1/cm."""
     frames: Annotated[int, at_least(1, 16)]
     """Samples of every chain for the pressure, per update."""
     nvt: Annotated[float, ps(10)]
-    """A chain of q-SPC/Fw water that all others start from, ps: half to equilibrate it, half from the first start to
-    the last."""
+    """The length of the q-SPC/Fw chain that all others start from, ps: the first half equilibrates it, and the others
+    start
+    along the second."""
     validation: Annotated[float, ps(0.5)]
-    """Where correlation functions of the evaluations end, ps, in a Gaussian window of a third of it; their trajectories
-    are twice as long."""
+    """Where correlation functions end in evaluations, ps; the Gaussian window is a third as wide, and trajectories are
+    twice
+    as long."""
     watch: Annotated[int, not_negative(10)]
-    """Every so many updates the surface is kept, and evaluated when the fit has ended: what happens to properties that
-    nothing is fitted to. 0: never."""
+    """How often, in updates, the potential is kept, to be evaluated after the fit: this shows what happens to
+    properties
+    that are not fitted. 0: never."""
     stop: Literal["last", "diffusion"]
-    """Which surface is judged: the last; or, of those that --watch keeps and the last, that with the diffusion
-    coefficient nearest the target's or experiment's, which nothing is fitted to (the rule of the original)."""
+    """Which potential is judged: the last; or, of the last and those that --watch keeps, the one with the diffusion
+    coefficient nearest the target's or experiment's, to which nothing is fitted (the rule of the original)."""
     average: Annotated[int, Check(lambda x: x >= 1, "1 or more", 5)]  # pyright: ignore[reportIncompatibleVariableOverride]
-    """The parameters that are judged are an exponential mean over about so many updates."""
+    """Over about how many last updates the parameters that are judged are averaged (exponentially)."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -260,7 +266,7 @@ PRESETS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Command(_refine.AbstractCommand):
-    """Refine a neural potential of water by its infrared spectrum and its pressure.
+    """Refine a neural potential of water until its infrared spectrum and its pressure agree with a target.
 
     Defaults are those of the preset. Length is in nm, time in ps (time steps in fs), energy in kJ/mol, temperature
     in K, pressure in bar, wavenumbers in 1/cm. Writes eann.npz, the refined surface.
@@ -268,7 +274,7 @@ class Command(_refine.AbstractCommand):
 
     config: Annotated[Config, tyro.conf.arg(name="")]
     trials: Annotated[int, at_least(1, 5)] = 1
-    """So many runs, each with the next --seed and in a folder of its own in --out."""
+    """How many runs, each with the next --seed and in a folder of its own in --out."""
 
 
 def main(arguments: list[str]) -> int:
