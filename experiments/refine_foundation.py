@@ -56,7 +56,7 @@ from ._refine_foundation_figures import draw
 EDGE = 0.35668
 """nm, of diamond's cubic cell at 300 K."""
 TEMPERATURE = 300.0
-"""K."""
+"""The temperature, K."""
 RAMAN = 1332.5
 """1/cm, of diamond at 300 K: S. A. Solin and A. K. Ramdas, Phys. Rev. B 1, 1687 (1970)."""
 BOUNDARY = {"TA(X)": 807.0, "TO(X)": 1072.0, "L(X)": 1184.0}

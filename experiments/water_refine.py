@@ -88,7 +88,7 @@ class Config(_refine.AbstractConfig):
     directions: Annotated[int, at_least(1, 6)]
     """How many combinations of parameters --method newton fits."""
     expected: Annotated[float, above_zero(0.1)]
-    """How far each of these combinations is expected to be off at the start, as the fraction by which it changes forces:
+    """How far each of these combinations is expected to be off at the start, as the fraction by which forces change:
     those that the targets say little about stay that near to it."""
     blur: Annotated[float, not_negative(180)]
     """How broadly (1/cm) deviations of spectra are blurred in the first step of --method newton, so that it sees bands
