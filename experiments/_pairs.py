@@ -178,6 +178,10 @@ class Learned(eqx.Module):
         """kJ/mol."""
         return self.base + jnp.matmul(self.modes, self.coefficients, precision=jax.lax.Precision.HIGHEST)
 
+    def from_here(self, modes: Float[Array, "pairs knots modes"]) -> "Learned":
+        """The same potential, with these curves to be added and the modes' coefficients at zero."""
+        return Learned(jnp.zeros(modes.shape[2], modes.dtype), self.values(), modes, self.first, self.cutoff)
+
     def table(self, point: Point) -> rv.TabulatedPair:
         """Smooth curves through them."""
         return Curves(self.values(), self.first, self.cutoff)(point)

@@ -85,7 +85,8 @@ def _methods(folder, summary, names):
     """Losses against updates, and the errors in the end."""
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10.2, 2.9))
     for name in names[1:]:
-        history = [json.loads(line) for line in (folder / f"history-{name}.jsonl").read_text().splitlines()]
+        files = sorted(folder.glob(f"history-{name}*.jsonl"), key=lambda path: (len(path.name), path.name))
+        history = [json.loads(line) for path in files for line in path.read_text().splitlines()]
         style = STYLES[name][1]
         x = np.arange(1, len(history) + 1) / len(history)
         left.plot(x, [line["mse"] for line in history], label=f"{name}, {len(history)} updates", **style)

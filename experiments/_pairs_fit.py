@@ -172,9 +172,17 @@ class Chunks:
     memory: float = 4.0
 
     def fit(
-        self, task: Task, model: Learned, compared: Compared, states: rv.State, g: np.ndarray, key: Any, folder: Folder
+        self,
+        task: Task,
+        model: Learned,
+        compared: Compared,
+        states: rv.State,
+        g: np.ndarray,
+        key: Any,
+        folder: Folder,
+        name: str = "diffsim",
     ) -> rv.FitState:
-        """By `rv.fit`, the ends of all chunks in its carry, thermostats included."""
+        """By `rv.fit`, the ends of all chunks in its carry, thermostats included. `name`, of the files."""
         rate = optax.cosine_decay_schedule(self.rate, self.updates, alpha=0.1)
         fixed = jax.lax.stop_gradient
 
@@ -193,7 +201,7 @@ class Chunks:
             return loss, fixed(((ends, memory, k + 1), report))
 
         return _fit(loss_fn, model, optax.chain(optax.clip_by_global_norm(4.0), optax.sgd(rate)),
-                    (states, _single(g), jnp.zeros((), int)), self.updates, key, folder, "diffsim")  # fmt: skip
+                    (states, _single(g), jnp.zeros((), int)), self.updates, key, folder, name)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

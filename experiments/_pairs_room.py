@@ -59,6 +59,8 @@ class Pairs:
     """Time steps between two chunks of diffsim, which are not differentiated."""
     updates: Annotated[int, at_least(1, 400)] = 400
     """Updates of diffsim: one for each chunk."""
+    metrics: Annotated[int, at_least(1, 1)] = 1
+    """How often diffsim measures the metric that it descends in: at the start, and after equal parts of its updates."""
     rate: Annotated[float, above_zero(0.1)] = 0.1
     """The learning rate of diffsim, in units in which all changes are equally noisy."""
     steps: Annotated[int, at_least(40, 1500)] = 1500
@@ -83,6 +85,8 @@ class Pairs:
         for name in ("chunk", "between", "steps", "melting", "reference", "check"):
             if getattr(self, name) % self.every:
                 raise BadInput(f"--{name} is {getattr(self, name)}; wanted a multiple of --every, {self.every}.")
+        if self.updates % self.metrics:
+            raise BadInput(f"--metrics is {self.metrics}; wanted a divisor of --updates, {self.updates}.")
         half = 0.5 * (self.atoms / max(self.density)) ** (1 / 3)
         if self.cutoff > half:
             raise BadInput(f"--cutoff is {self.cutoff}; wanted at most {half:.4g}, half the smallest box.")
@@ -162,12 +166,19 @@ def learned(
     if method == "ibi":
         values = np.asarray(Inversion(c.simulations, c.steps).fit(task, states, key, folder).potential.values, float)
         return values[None] if values.ndim == 1 else values[np.triu_indices(len(values))]
-    model, compared, g, states = whitened(task, task.prior(), states, c.steps)
+    model = task.prior()
+    curves = model.modes
     if method == "difftre":
+        model, compared, g, states = whitened(task, model, states, c.steps)
         fitted = Reweighted(c.simulations, c.steps, c.settling).fit(task, model, compared, states, key, folder, name)
-    else:
-        fitted = Chunks(c.updates, c.chunk, c.between, c.rate).fit(task, model, compared, states, g, key, folder)
-    return np.asarray(fitted.model.values(), float)
+        return np.asarray(fitted.model.values(), float)
+    for k in range(c.metrics):
+        model, compared, g, states = whitened(task, model.from_here(curves), states, c.steps)
+        chunks = Chunks(c.updates // c.metrics, c.chunk, c.between, c.rate)
+        of_this = f"{name}-{k + 1}" if c.metrics > 1 else name
+        fitted = chunks.fit(task, model, compared, states, g, jax.random.fold_in(key, k), folder, of_this)
+        model, states = fitted.model, fitted.carry[0]
+    return np.asarray(model.values(), float)
 
 
 def energies(potential: Any, r: np.ndarray) -> np.ndarray:

@@ -46,6 +46,12 @@ class Config(Pairs):
     """nm, of what is learned."""
     dt: Annotated[float, above_zero(0.005)] = 0.005
     """Time step, ps."""
+    chunk: Annotated[int, at_least(1, 40)] = 40
+    """Time steps of a chunk of diffsim, which is differentiated."""
+    updates: Annotated[int, at_least(1, 320)] = 320
+    """Updates of diffsim: one for each chunk."""
+    metrics: Annotated[int, at_least(1, 4)] = 4
+    """How often diffsim measures the metric that it descends in: at the start, and after equal parts of its updates."""
     spacing: Annotated[float, above_zero(0.02)] = 0.02
     """Of the knots of what is learned, nm."""
 
@@ -145,10 +151,11 @@ def watched(liquid: Liquid, potential: Any, states: rv.State, steps: int) -> tup
 
 def summarized(c: Config, runs: dict[str, np.ndarray]) -> dict[str, Any]:
     """Of all potentials: errors of g, the pressure (bar), and how many simulations and steps of them each took."""
-    forward, first = c.steps * c.simulations, c.steps  # first: the metric of methods with gradients
-    steps = {"start": 0, "diffsim": first + c.updates * (c.between + 4 * c.chunk), "difftre": first + forward,
-             "ibi": forward}  # fmt: skip
-    simulations = {"start": 0, "diffsim": 1, "difftre": c.simulations + 1, "ibi": c.simulations}
+    forward = c.steps * c.simulations
+    # methods with gradients measure their metric first
+    steps = {"start": 0, "diffsim": c.metrics * c.steps + c.updates * (c.between + 4 * c.chunk),
+             "difftre": c.steps + forward, "ibi": forward}  # fmt: skip
+    simulations = {"start": 0, "diffsim": c.metrics, "difftre": c.simulations + 1, "ibi": c.simulations}
     return {
         name: {
             "mse_g": float(np.mean((runs[name] - runs["target"]) ** 2)),

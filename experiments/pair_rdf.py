@@ -129,8 +129,8 @@ def summarized(c: Config, task: Task, curves: dict[str, np.ndarray], runs: dict[
     level = lambda u: u - u[-1]
     found: dict[str, Any] = {"noise_of_target": float(np.mean(runs["target_error"] ** 2))}
     forward = c.replicas * c.steps * c.simulations
-    first, gradient = c.replicas * c.steps, c.replicas * (c.between + 4 * c.chunk) * c.updates  # first: the metric
-    effort = {"start": 0, "diffsim": first + gradient, "difftre": first + forward, "ibi": forward}
+    metric, gradient = c.replicas * c.steps, c.replicas * (c.between + 4 * c.chunk) * c.updates
+    effort = {"start": 0, "diffsim": c.metrics * metric + gradient, "difftre": metric + forward, "ibi": forward}
     for name in names:
         off = (level(curves[name]) - level(curves["truth"]))[seen]
         found[name] = {

@@ -50,6 +50,7 @@ def test_curves_go_on_inwards():
         (("--cutoff", "2.9"), "--cutoff is 2.9; wanted at most 2.682, half the smallest box"),
         (("--density", "0.3", "0.5", "--temperature", "1", "2", "3"), r"--density is \(0.3, 0.5\)"),
         (("--method", "ibi", "ibi"), "--method is"),
+        (("--metrics", "3"), "--metrics is 3; wanted a divisor of --updates, 400"),
         (("--chunk", "25"), "--chunk is 25; wanted a multiple of --every, 10"),
     ],
 )
