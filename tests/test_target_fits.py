@@ -287,8 +287,10 @@ def test_what_is_refused():
     lonely = rv.StatePoint(system, rv.NVT(300.0), (rv.Target(Gap("gas"), 1.0, 1.0),), name="liquid")
     with pytest.raises(ValueError, match="'gas', which there is not"):
         run(k, [lonely], STARTS[:1])
+    few = [jax.tree.map(lambda x: x[:5], s) for s in STARTS]
     with pytest.raises(ValueError, match=r"'300 K'(.|\n)*TOO FEW(.|\n)*num_samples"):
-        run(k, points(), [jax.tree.map(lambda x: x[:5], s) for s in STARTS], num_samples=10)
+        run(k, points(), few, num_samples=5)
+    assert np.all(run(k, points(), few, num_samples=10).state.history.drawn >= 20)
     with pytest.raises(ValueError, match="draws from"):
         run(k, points(), sampler=[Exact(jnp.asarray(310.0))] * 2)
     with pytest.raises(ValueError, match="wanted states for each"):

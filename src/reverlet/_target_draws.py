@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
@@ -12,7 +13,7 @@ from ._sensitivity import point_name
 from ._targets import StatePoint
 
 _ATTEMPTS = 3
-"""How often samples are drawn that drift."""
+"""How often samples are drawn that drift, or of which too few are independent."""
 
 
 class Carry(eqx.Module):
@@ -46,24 +47,26 @@ class Draw(eqx.Module):
             others = [p.ensemble for k, p in enumerate(self.points) if self.pools[k] == g]
             if pool is not None and max(pool.fitness(e).effective_samples for e in others) < FEWEST:
                 pool = None  # nothing of it helps
-            grown, chains[q] = self._drawn(q, model, pool, chains[q], n, jax.random.fold_in(key, q))
+            grown, chains[q], drawn[q] = self._drawn(q, model, pool, chains[q], n, jax.random.fold_in(key, q))
             pools[g] = grown.reachable().without_idle(others, most=3 * len(others))
-            drawn[q] = n
         return Carry(tuple(pools), tuple(chains), carry.wanted, carry.quiet), drawn
 
     def _drawn(self, q, model, pool, chains, n, key):
-        point, system = self.points[q], self.points[q].system(model)
+        point, system, kept = self.points[q], self.points[q].system(model), None
         for attempt in range(_ATTEMPTS):
             own = jax.random.fold_in(key, attempt)
-            if self.equilibration:
+            if self.equilibration and kept is None:
                 _, chains = self.samplers[q].sample(system, chains, len(chains) * self.equilibration, key=own)
             samples, chains = self.samplers[q].sample(system, chains, n, key=own)
             _require_ensemble(samples, point, q)
+            samples = samples if kept is None else _together(kept, samples)
             grown = SamplePool(point.system, model, samples) if pool is None else pool.add(model, samples)
             verdict = self.verdict(q, grown)
-            if verdict.is_equilibrated or attempt == _ATTEMPTS - 1:
+            if verdict.is_good or attempt == _ATTEMPTS - 1:
                 require_good([verdict])
-                return grown, chains
+                return grown, chains, len(samples)
+            # what drifts is thrown away; what is too few is added to
+            kept = samples if verdict.is_equilibrated else None
         raise AssertionError
 
     def verdict(self, q: int, pool: SamplePool) -> PoolVerdict:
@@ -84,6 +87,13 @@ class Draw(eqx.Module):
     def samples(self, pools) -> tuple[Samples, ...]:
         """Of every point."""
         return tuple(pools[g].samples(p.ensemble) for g, p in zip(self.pools, self.points, strict=True))
+
+
+def _together(first: Samples, more: Samples) -> Samples:
+    """Of the same chains, one after the other."""
+    own = ((s.states, s.log_density, s.chain) for s in (first, more))
+    states, density, chain = jax.tree.map(lambda *x: jnp.concatenate(x), *own)
+    return Samples(states, density, chain, first.ensemble)
 
 
 def _require_ensemble(samples, point, q):

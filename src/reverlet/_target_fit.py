@@ -86,8 +86,8 @@ def fit_targets(
     Minimizes Σ ρ(z²) over all entries of targets and priors, z their deviation over the uncertainty; the entries of a
     target of many count together as one. In every update each state point has a `SamplePool`; where fewer than
     `least` of `num_samples` count at the current parameters (Kish), the chains run on: `equilibration` samples of each
-    are thrown away, `num_samples` kept, and judged. Samples that drift are thrown away, twice at most, as
-    equilibration.
+    are thrown away, `num_samples` kept, and judged. Samples that drift are thrown away as equilibration, and where too
+    few are independent as many again are added, twice at most.
 
     A fit ends, or draws twice as many samples up to `most_samples`, when its step is smaller than its own noise. With
     `GaussNewton` that is where the undamped step over its standard error, which comes from the errors of targets and
