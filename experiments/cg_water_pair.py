@@ -37,13 +37,19 @@ class Config(Pairs):
     method: tuple[Literal["diffsim", "difftre", "ibi"], ...] = ("diffsim", "difftre", "ibi")
     """Through the dynamics, by reweighting, by iterative Boltzmann inversion."""
     density: tuple[float, ...] = (33.3282,)
-    """Of the target, 1/nm³."""
+    """The density of the target; no other is accepted, 1/nm³."""
     temperature: tuple[float, ...] = (2.47896,)
-    """Of the target, kT in kJ/mol."""
+    """The temperature of the target, as kT; no other is accepted, kJ/mol."""
     atoms: Annotated[int, at_least(32, 125)] = 125
-    """Beads of every simulation: as many as the target has molecules."""
+    """Beads of every simulation: as many as the target has molecules; no other number is accepted."""
+    bins: Annotated[int, at_least(10, 150)] = 150
+    """The bins of the target's g(r); no other number is accepted."""
+    width: Annotated[float, above_zero(0.005)] = 0.005
+    """The width of the Gaussian that smears distances, that of the target; no other is accepted, nm."""
+    reference: Annotated[int, at_least(10, 30000)] = 30000
+    """Not used here: the target comes from a file."""
     cutoff: Annotated[float, above_zero(0.75)] = 0.75
-    """nm, of what is learned."""
+    """The cutoff of the potential that is learned, nm."""
     dt: Annotated[float, above_zero(0.005)] = 0.005
     """Time step, ps."""
     chunk: Annotated[int, at_least(1, 40)] = 40
@@ -53,7 +59,7 @@ class Config(Pairs):
     metrics: Annotated[int, at_least(1, 4)] = 4
     """How often diffsim measures the metric that it descends in: at the start, and after equal parts of its updates."""
     spacing: Annotated[float, above_zero(0.02)] = 0.02
-    """Of the knots of what is learned, nm."""
+    """Distance between the knots of the potential that is learned, nm."""
 
     def target(self) -> tuple[Liquid, np.ndarray, np.ndarray]:
         """The liquid, and g and its error in the bins of the file.
@@ -62,16 +68,18 @@ class Config(Pairs):
         of its neighbors only by pushing them beyond its cutoff, at tens of thousands of bar.
         """
         data = json.loads(DATA.read_text("utf-8"))
-        found = (self.atoms, self.density[0], self.temperature[0])
-        wanted = (data["molecules"], data["molecules"] / data["box_nm"] ** 3, data["temperature_K"] / KT)
+        rdf = data["rdf"]
+        found = (self.atoms, self.density[0], self.temperature[0], self.bins, self.width)
+        wanted = (data["molecules"], data["molecules"] / data["box_nm"] ** 3, data["temperature_K"] / KT,
+                  len(rdf["value"]), rdf["width_nm"])  # fmt: skip
         if not np.allclose(found, wanted, rtol=1e-4):
+            told = lambda x: f"{x[0]}, {x[1]:.6g} 1/nm³, {x[2]:.6g} kJ/mol, {x[3]} and {x[4]:g} nm"
             raise BadInput(
-                f"--atoms, --density and --temperature are {found[0]}, {found[1]:g} and {found[2]:g}; wanted those of"
-                f" the target, {wanted[0]}, {wanted[1]:.6g} 1/nm³ and {wanted[2]:.6g} kJ/mol: g(r) of another box"
-                " differs."
+                f"--atoms, --density, --temperature, --bins and --width are {told(found)}; wanted those of the target,"
+                f" {told(wanted)}: g(r) of another box differs."
             )
-        g, error = (np.array(data["rdf"][row]) for row in ("value", "error"))
-        structure = Structure(data["rdf"]["r_max_nm"], len(g), data["rdf"]["width_nm"])
+        g, error = (np.array(rdf[row]) for row in ("value", "error"))
+        structure = Structure(rdf["r_max_nm"], self.bins, self.width)
         return dataclasses.replace(self.liquid(), structure=structure, mass=MASS), g, error
 
 

@@ -60,11 +60,11 @@ def test_bad_input(flags, told, tmp_path, capsys):
     assert re.search(told, capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("flag", [("--density", "33"), ("--atoms", "216")])
+@pytest.mark.parametrize("flag", [("--density", "33"), ("--atoms", "216"), ("--bins", "50")])
 def test_water_is_as_its_target(flag, tmp_path, capsys):
     assert main(["cg_water_pair", *flag, "--out", str(tmp_path / "run")]) == 2
     told = " ".join(capsys.readouterr().err.split())
-    assert "wanted those of the target, 125, 33.3282 1/nm³ and 2.47896 kJ/mol" in told
+    assert "wanted those of the target, 125, 33.3282 1/nm³, 2.47896 kJ/mol, 150 and 0.005 nm" in told
 
 
 @pytest.mark.parametrize(
