@@ -1,4 +1,7 @@
-"""Run by `test_devices.py` in processes of its own: prints, as JSON, numbers with and without a mesh."""
+"""Run by `test_devices.py` in processes of its own: prints, as JSON, numbers with and without a mesh.
+
+The argument is `ADDRESS,PROCESS,COUNT` of one of several processes, or `both directions` for those of time alone.
+"""
 
 import json
 import re
@@ -7,7 +10,8 @@ import sys
 import jax
 
 jax.config.update("jax_enable_x64", True)
-if len(sys.argv) > 1:
+BOTH_DIRECTIONS = sys.argv[1:] == ["both directions"]
+if len(sys.argv) > 1 and not BOTH_DIRECTIONS:
     address, process, count = sys.argv[1].split(",")
     jax.distributed.initialize(address, int(count), int(process), heartbeat_timeout_seconds=10)
 
@@ -94,6 +98,9 @@ def refusal(call):
 
 
 MESH = rv.device_mesh()
+if BOTH_DIRECTIONS:
+    print("RESULT " + json.dumps({"both directions": [in_both_directions(MESH, 2), in_both_directions(None)]}))
+    sys.exit()
 FOUND, DRAWING, DIFFERENTIATING = numbers(MESH)
 RESULT = {
     "mesh": FOUND,
@@ -109,7 +116,6 @@ if jax.process_count() == 1:
     found, drawing, differentiating = numbers(None)
     RESULT |= {
         "one": found,
-        "both directions": [in_both_directions(MESH, 2), in_both_directions(None)],
         "share of sampling": share(drawing, DRAWING),
         "share of a gradient": share(differentiating, DIFFERENTIATING),
         "too few": refusal(lambda: rv.nve(system, few, dt=0.002, num_steps=2, mesh=MESH)),

@@ -71,8 +71,11 @@ def test_four_devices_give_the_numbers_of_one(four):
     assert_same(four["mesh"], four["one"])
 
 
-def test_both_directions_of_time_on_four_devices(four):
-    assert_same(*four["both directions"])
+@pytest.mark.slow
+def test_both_directions_of_time_on_four_devices():
+    """Beside what a trajectory in one direction has already shown."""
+    with running(PROGRAM, "both directions", devices=4) as run:
+        assert_same(*result(*run)["both directions"])
 
 
 def test_work_is_split_evenly(four):

@@ -114,7 +114,7 @@ def test_directions():
 
 def diagnose_long(system, samples):
     """One program for all that is here: only numbers differ."""
-    return diagnose(system, samples, rv.Dynamics(dt=DT, num_steps=400, save_every=20), num_horizons=20, throw=False)
+    return diagnose(system, samples, rv.Dynamics(dt=DT, num_steps=400, save_every=40), num_horizons=10, throw=False)
 
 
 @pytest.mark.parametrize("k", [100.0, 1600.0])
@@ -126,7 +126,7 @@ def test_lyapunov_exponent_of_an_inverted_oscillator(k):
     # what is left of the decaying direction after 4 ps, exp(-2 * 1.6 * 4) of the whole at the smaller k
     np.testing.assert_allclose(got.lyapunov, exact, rtol=1e-5)
     assert got.lyapunov_error < 1e-5 * exact
-    np.testing.assert_allclose(np.diff(got.growth)[10:], exact * 0.4, rtol=1e-4)
+    np.testing.assert_allclose(np.diff(got.growth)[5:], exact * 0.8, rtol=1e-4)
 
 
 def test_stable_oscillators_have_no_exponent():
@@ -189,8 +189,8 @@ def free_particles(n=10):
 @eqx.filter_jit
 def propose(system, reach, c, threshold):
     return rv.gradient_horizon(
-        Noisy(c), system, free_particles(), rv.Dynamics(dt=0.05, num_steps=40, save_every=2),
-        correlation=Ramp(reach), num_horizons=20, threshold=threshold, throw=False, key=KEY,
+        Noisy(c), system, free_particles(), rv.Dynamics(dt=0.05, num_steps=24, save_every=2),
+        correlation=Ramp(reach), num_horizons=12, threshold=threshold, throw=False, key=KEY,
     )  # fmt: skip
 
 
