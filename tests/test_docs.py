@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "docs" / "gallery").glob("*.ipynb"))
 WRITTEN = [page for page in sorted((ROOT / "docs").rglob("*.md")) if page.parent.name != "gallery"]
-PAGES = [ROOT / "README.md", *WRITTEN, *NOTEBOOKS]
+PAGES = [*NOTEBOOKS, ROOT / "README.md", *WRITTEN]  # the longest first
 BLOCK = re.compile(r"(?P<skipped><!-- not run -->\s*)?^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
