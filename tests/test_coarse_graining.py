@@ -125,6 +125,11 @@ def test_relative_entropy_of_a_spring():
         k = float(step.potential.parameters)
     np.testing.assert_allclose(k, best, rtol=0.05)  # 4000 samples of 3 squares: 1.3 % twice
     assert 0 <= step.decrease < 0.01
+    apart = lambda p, x, box: 0.5 * (p[0] * jnp.sum(x[:, 0] ** 2) + 1e6 * p[1] * jnp.sum(x[:, 1:] ** 2))
+    system = rv.System(topology, rv.FunctionPotential(apart, (jnp.asarray(k), jnp.asarray(1e-6 * k))))
+    samples = rv.Samples.of(system, rv.NVT(300.0), states(x))
+    along, across = relative_entropy_step(system, states(target), samples).potential.parameters
+    np.testing.assert_allclose([along, 1e6 * across], best, rtol=0.1)  # whatever their units
 
 
 @pytest.mark.slow

@@ -235,6 +235,13 @@ class Offset(rv.AbstractPotential):
         return self.value.astype(positions.dtype)
 
 
+def test_energies_of_large_systems():
+    """What all states have in common does not matter, however large and different from sample to sample it is."""
+    rng, centers, counts = np.random.default_rng(0), 0.5 * np.arange(3), np.full(3, 500)
+    u = 0.5 * (np.repeat(centers, counts)[:, None] + rng.normal(size=(1500, 1)) - centers) ** 2
+    np.testing.assert_allclose(solve(u + 1e6 + 300 * rng.normal(size=(1500, 1)), counts), solve(u, counts), atol=1e-8)
+
+
 def test_one_state_is_boltzmann_reweighting():
     """Its f is zero, and nothing of the error is the uncertainty of a free energy."""
     samples = gaussian_samples(0, 500, K, T)

@@ -33,6 +33,13 @@ class Square(rv.AbstractObservable):
         return rv.statistics.weighted_mean(weights, records[:, 0])
 
 
+class Nowhere(Square):
+    """What is no number."""
+
+    def reduce(self, times, records, weights, ensemble=None):
+        return jnp.log(-super().reduce(times, records, weights))
+
+
 def system(k):
     return rv.System(TOPOLOGY, Well(k, jnp.zeros(())))
 
@@ -291,6 +298,9 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match=r"'300 K'(.|\n)*TOO FEW(.|\n)*num_samples"):
         run(k, points(), few, num_samples=5)
     assert np.all(run(k, points(), few, num_samples=10).state.history.drawn >= 20)
+    nowhere = [rv.StatePoint(system, rv.NVT(300.0), (rv.Target(Nowhere(), 1.0, 1.0, name="depth"),), name="300 K")]
+    with pytest.raises(rv.SimulationError, match=r"value of depth.* not finite"):
+        run(k, nowhere, STARTS[:1])
     with pytest.raises(ValueError, match="draws from"):
         run(k, points(), sampler=[Exact(jnp.asarray(310.0))] * 2)
     with pytest.raises(ValueError, match="wanted states for each"):
@@ -301,6 +311,8 @@ def test_what_is_refused():
     drifting = rv.Samples(drifting.states, drifting.log_density, chain, drifting.ensemble)
     verdict = reweighting.pool_verdict(drifting, energies, name="melt")
     assert not verdict.is_equilibrated
+    short = rv.Samples(drifting.states, drifting.log_density, jnp.arange(400) % 200, drifting.ensemble)
+    assert not reweighting.pool_verdict(short, np.arange(400) // 200 * 100.0 + energies).is_equilibrated
     assert "'melt': NOT" in str(verdict)
     assert "longer `equilibration`" in str(verdict)
     pool = rv.SamplePool(system, k, gaussian_samples(0, 50, K, T[0]))
@@ -323,9 +335,12 @@ def test_a_step_is_judged_in_all_directions():
     deviations = np.random.default_rng(0).normal(size=(n, 2)) / np.sqrt(n)  # their sum has a standard deviation of one
     for off, least, most in ((5.0, 3.0, 4.0), (0.0, 0.0, 1e-6)):
         group = (samples, deviations, np.zeros((n, 2, 2)))
-        found = Linearized(np.array([off, 0.0]), jacobian, (group,), ())
-        curvature = Curvature.of(found, reweighting.SquaredLoss(), np.zeros(1), np.zeros((1, 2)))
-        assert least <= curvature.step_over_noise(found) <= most
+        for units in ([1.0, 1.0], [1e-12, 1e9]):
+            found = Linearized(np.array([off, 0.0]), jacobian * units, (group,), ())
+            curvature = Curvature.of(found, reweighting.SquaredLoss(), np.zeros(1), np.zeros((1, 2)))
+            assert least <= curvature.step_over_noise(found) <= most
+            np.testing.assert_allclose(jacobian * units @ curvature.step(0.0), [-off, 0.0], atol=1e-9)
+            assert np.all(np.sqrt(np.diag(curvature.covariance(found))) * units > 1.0)
 
 
 @very_few

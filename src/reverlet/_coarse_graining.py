@@ -342,8 +342,8 @@ def relative_entropy_step(
 
     **Arguments:** `system`, of the model; `target`, configurations mapped to its sites, whose leaves lead with
     `samples`; `samples`, of the model or near it, to be reweighted; `rate`, the part of the step; `ridge`, added to the
-    curvature as a part of its mean diagonal, which holds parameters that change nothing; `trainable`, as for `fit`, of
-    the potential.
+    curvature as a part of the mean of its diagonal over an array of parameters, which holds those that change nothing;
+    `trainable`, as for `fit`, of the potential.
 
     **Errors:** `ValueError` for a potential without parameters, and configurations of other atoms; as for
     `expectation`.
@@ -364,9 +364,13 @@ def relative_entropy_step(
     gradient = beta * (wanted - found.value)
     away = found.records[:, 0] - found.value
     curvature = beta**2 * jnp.matmul((found.weights[:, None] * away).T, away, precision=jax.lax.Precision.HIGHEST)
-    held = curvature + ridge * jnp.mean(jnp.diag(curvature)) * jnp.eye(len(gradient), dtype=gradient.dtype)
-    step = -rate * jnp.linalg.solve(held, gradient)
     flat, unravel = ravel_pytree(moved.parameters)
+    diagonal = jnp.diag(curvature)
+    # of one array, since others have other units
+    own = ravel_pytree(jax.tree.map(lambda x: jnp.full_like(x, jnp.mean(x)), unravel(diagonal.astype(flat.dtype))))[0]
+    held = curvature + ridge * jnp.diag(jnp.where(own > 0, own, jnp.mean(diagonal)).astype(curvature.dtype))
+    scale = jnp.sqrt(jnp.diag(held))
+    step = -rate * jnp.linalg.solve(held / jnp.outer(scale, scale), gradient / scale) / scale
     potential = moved.to_model(unravel(flat + step.astype(flat.dtype)))
     decrease = -jnp.sum(gradient * step) - 0.5 * step @ curvature @ step
     return RelativeEntropyStep(potential, gradient, beta * found.error, curvature, decrease)

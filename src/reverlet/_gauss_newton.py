@@ -58,7 +58,20 @@ class Curvature(eqx.Module):
 
     def step(self, damping: float) -> np.ndarray:
         """δ."""
-        return -np.linalg.lstsq(self.hessian + damping * np.diag(np.diag(self.hessian)), self.gradient, rcond=None)[0]
+        scaled, scale = self._scaled()
+        damped = scaled + damping * np.diag(np.diag(scaled))
+        return -np.linalg.lstsq(damped, self.gradient / scale, rcond=None)[0] / scale
+
+    def _scaled(self) -> tuple[np.ndarray, np.ndarray]:
+        """The curvature in units of the parameters in which its diagonal is one, and their inverses: what counts as
+        zero must not depend on units."""
+        scale = np.sqrt(np.diag(self.hessian))
+        scale = np.where(scale == 0, 1.0, scale)
+        return self.hessian / np.outer(scale, scale), scale
+
+    def _inverse(self) -> np.ndarray:
+        scaled, scale = self._scaled()
+        return np.linalg.pinv(scaled, hermitian=True) / np.outer(scale, scale)
 
     def gradient_parts(self, found: Linearized):
         """Contributions to the gradient from those to residuals and jacobian."""
@@ -73,18 +86,19 @@ class Curvature(eqx.Module):
         One on average where there is nothing but noise, and large where any combination of parameters is known to be
         off, however badly each of them is known. A thousandth of what targets tell counts as noise too.
         """
-        inverse, parts = np.linalg.pinv(self.hessian, hermitian=True), self.gradient_parts(found)
+        inverse, parts = self._inverse(), self.gradient_parts(found)
         noise = found.covariance(lambda r, j: parts(r, j) @ inverse) + 1e-6 * inverse
         step = self.step(0.0)
         scale = np.sqrt(np.diag(noise))  # parameters have units
+        scale = np.where(scale == 0, 1.0, scale)
         scaled = step / scale
         known = np.linalg.lstsq(noise / np.outer(scale, scale), scaled, rcond=None)[0]
-        return float(np.sqrt(max(0.0, scaled @ known) / len(step)))
+        return float(np.sqrt(np.maximum(scaled @ known, 0.0) / len(step)))
 
     def covariance(self, found: Linearized) -> np.ndarray:
         """Of the parameters at the minimum: by the uncertainties of the targets and the priors, and by the errors of
         the estimates."""
-        inverse = np.linalg.pinv(self.hessian, hermitian=True)
+        inverse = self._inverse()
         weighted = found.jacobian * self.weights[:, None]
         prior = self.hessian - weighted.T @ found.jacobian
         of_targets = weighted.T @ weighted + prior

@@ -88,8 +88,9 @@ def solve(u: np.ndarray, counts: np.ndarray) -> np.ndarray:
     state: the minimum of a convex function, by Newton's method with a line search from a self-consistent start."""
     ends = np.cumsum(counts)
     # each state's own mean energy, so that no state is out of reach of the others by a constant of its energy alone
-    f = np.array([np.mean(u[end - n : end, k]) for k, (end, n) in enumerate(zip(ends, counts, strict=True))])
-    f -= f[0]
+    # over that in the first state
+    own = [u[end - n : end] for end, n in zip(ends, counts, strict=True)]
+    f = np.array([np.mean(u[:, k] - u[:, 0]) for k, u in enumerate(own)])
     for _ in range(20):  # downhill from anywhere, but slow near the end
         before, f = f, _self_consistent(u, counts, f)
         if np.max(np.abs(f - before)) < 1e-3:
@@ -117,14 +118,14 @@ def solve(u: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def _self_consistent(u, counts, f):
     """f_k = -ln Σ_i exp(-u_ik) / Σ_l N_l exp(f_l - u_il), without the overflow of either."""
     log_mixture = np.concatenate([log for log, _ in _chunks(u, counts, f)])
-    exponent = -u - log_mixture[:, None]
+    exponent = u[:, :1] - u - log_mixture[:, None]
     top = np.max(exponent, axis=0)
     new = -(np.log(np.sum(np.exp(exponent - top), axis=0)) + top)
     return new - new[0]
 
 
 def _objective(u, counts, f):
-    """Σ_i ln Σ_k N_k exp(f_k - u_ik) - Σ_k N_k f_k, its gradient and its Hessian."""
+    """Σ_i ln Σ_k N_k exp(f_k - u_ik + u_i0) - Σ_k N_k f_k, its gradient and its Hessian."""
     value, expected, products = -float(counts @ f), np.zeros(len(f)), np.zeros((len(f), len(f)))
     for log_mixture, p in _chunks(u, counts, f):
         value += float(np.sum(log_mixture))
@@ -134,9 +135,10 @@ def _objective(u, counts, f):
 
 
 def _chunks(u, counts, f):
-    """Logarithms of the mixture and the shares of the states, a part of the samples at a time."""
+    """Logarithms of the mixture over the density of the first state, and the shares of the states, a part of the
+    samples at a time. Energies of large systems are of tens of thousands of kT: only differences keep their digits."""
     for at in range(0, len(u), _CHUNK):
-        exponent = f + np.log(counts) - u[at : at + _CHUNK]
+        exponent = f + np.log(counts) - (u[at : at + _CHUNK] - u[at : at + _CHUNK, :1])
         top = np.max(exponent, axis=1, keepdims=True)
         shares = np.exp(exponent - top)
         total = np.sum(shares, axis=1, keepdims=True)
@@ -146,7 +148,7 @@ def _chunks(u, counts, f):
 def mixture(u: np.ndarray, counts: np.ndarray, f: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """ln Σ_k N_k exp(f_k - u_ik) of every sample, and the shares of the states in it."""
     parts = list(_chunks(u, counts, f))
-    return np.concatenate([log for log, _ in parts]), np.concatenate([shares for _, shares in parts])
+    return np.concatenate([log for log, _ in parts]) - u[:, 0], np.concatenate([shares for _, shares in parts])
 
 
 def _free_energy_errors(shares, counts, chain, origin):
@@ -190,6 +192,8 @@ def _check(pool):
     if not is_concrete(pool):
         raise ValueError("`mbar` got traced values; wanted numbers: call it outside `jax.jit`.")
     for k, (_, samples) in enumerate(pool):
+        if len(samples) == 0:
+            raise ValueError(f"State {k} of the pool has no samples; wanted one or more, or the pool without it.")
         if samples.pool is not None:
             raise ValueError(f"State {k} of the pool is a pool itself; wanted the samples that it was made of.")
         if samples.ensemble is None:

@@ -49,7 +49,7 @@ class SeriesVerdict(eqx.Module):
     name: str
     mean: float
     drift: float
-    """The mean of the second halves of the chains less that of the first; NaN of chains of fewer than four samples."""
+    """The mean of the second halves of the chains less that of the first; NaN of chains of a single sample."""
     drift_error: float
     inefficiency: float
     """g: so many samples of a chain count as one."""
@@ -99,7 +99,7 @@ class PoolVerdict(eqx.Module):
         told = [f"State point {self.name!r}: {'to be trusted' if self.is_good else 'NOT to be trusted'}."]
         for s in self.series:
             if not np.isfinite(s.drift):
-                told.append(f"  {s.name}: {s.mean:.6g}; chains of fewer than four samples show no drift.")
+                told.append(f"  {s.name}: {s.mean:.6g}; chains of one sample show no drift.")
                 continue
             told.append(
                 f"  {s.name}: {s.mean:.6g}, drift {s.drift:+.3g} ± {s.drift_error:.2g}"
@@ -168,7 +168,7 @@ def _series_verdict(name, values, chain):
     n = min(map(len, own))
     x = np.stack([v[len(v) - n :] for v in own])
     mean, g = float(np.mean(values)), statistical_inefficiency(x)
-    if n < 4:
+    if n < 2:
         return SeriesVerdict(name, mean, float("nan"), float("nan"), g)
     first, second = x[:, : n // 2], x[:, n - n // 2 :]
     # each about its own mean: a drift would hide itself in the variance

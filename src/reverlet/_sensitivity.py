@@ -20,6 +20,7 @@ from ._per_parameter import Pick
 from ._sampler import Samples
 from ._statistics import infinitesimal_jackknife
 from ._targets import StatePoint
+from ._verdict import SimulationError
 
 
 class Wanted(AbstractChecked):
@@ -199,7 +200,20 @@ def linearized(
             _, r0, j0 = groups[pools[q]]
             r, j = r + r0, j + j0
         groups[pools[q]] = (own, r, j)
-    return Linearized(np.asarray(residuals, float), np.asarray(jacobian), tuple(groups.values()), measured)
+    residuals, jacobian = np.asarray(residuals, float), np.asarray(jacobian)
+    _require_finite(wanted, residuals, jacobian)
+    return Linearized(residuals, jacobian, tuple(groups.values()), measured)
+
+
+def _require_finite(wanted, residuals, jacobian):
+    entries = np.repeat(wanted.names, [t.value.size for t in wanted.targets])
+    for what, fine in (("value", np.isfinite(residuals)), ("derivatives", np.all(np.isfinite(jacobian), axis=1))):
+        if not np.all(fine):
+            names = ", ".join(dict.fromkeys(entries[~fine]))
+            raise SimulationError(
+                f"The {what} of {names} are not finite at these parameters; wanted numbers: look at the samples of"
+                " that state point, and at what the observable makes of them."
+            )
 
 
 @eqx.filter_jit

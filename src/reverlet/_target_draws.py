@@ -34,8 +34,9 @@ class Draw(eqx.Module):
     equilibration: int
     least: float
 
-    def ready(self, model: PyTree, carry: Carry, key: PRNGKeyArray) -> tuple[Carry, np.ndarray]:
-        """Pools that are worth something for a model, and how many samples were drawn."""
+    def ready(self, model: PyTree, carry: Carry, key: PRNGKeyArray, *, refuse: bool = True) -> tuple[Carry, np.ndarray]:
+        """Pools that are worth something for a model, and how many samples were drawn; where `refuse`, none that is
+        not to be trusted."""
         pools, chains, drawn = list(carry.pools), list(carry.chains), np.zeros(len(self.points), int)
         for g, pool in enumerate(pools):
             pools[g] = None if pool is None else pool.at(model)
@@ -47,11 +48,11 @@ class Draw(eqx.Module):
             others = [p.ensemble for k, p in enumerate(self.points) if self.pools[k] == g]
             if pool is not None and max(pool.fitness(e).effective_samples for e in others) < FEWEST:
                 pool = None  # nothing of it helps
-            grown, chains[q], drawn[q] = self._drawn(q, model, pool, chains[q], n, jax.random.fold_in(key, q))
+            grown, chains[q], drawn[q] = self._drawn(q, model, pool, chains[q], n, jax.random.fold_in(key, q), refuse)
             pools[g] = grown.reachable().without_idle(others, most=3 * len(others))
         return Carry(tuple(pools), tuple(chains), carry.wanted, carry.quiet), drawn
 
-    def _drawn(self, q, model, pool, chains, n, key):
+    def _drawn(self, q, model, pool, chains, n, key, refuse):
         point, system, kept = self.points[q], self.points[q].system(model), None
         for attempt in range(_ATTEMPTS):
             own = jax.random.fold_in(key, attempt)
@@ -63,7 +64,8 @@ class Draw(eqx.Module):
             grown = SamplePool(point.system, model, samples) if pool is None else pool.add(model, samples)
             verdict = self.verdict(q, grown)
             if verdict.is_good or attempt == _ATTEMPTS - 1:
-                require_good([verdict])
+                if refuse:
+                    require_good([verdict])
                 return grown, chains, len(samples)
             # what drifts is thrown away; what is too few is added to
             kept = samples if verdict.is_equilibrated else None

@@ -343,7 +343,8 @@ def _report(wanted, found):
 def _result(task: _Task, state: FitState, key: PRNGKeyArray) -> TargetFit:
     """What there is to say of the final parameters."""
     model = state.model
-    carry, _ = task.draw.ready(model, state.carry, jax.random.fold_in(key, 2**32 - 1))
+    # what is poor is told by the verdicts: a refusal would lose the fit
+    carry, _ = task.draw.ready(model, state.carry, jax.random.fold_in(key, 2**32 - 1), refuse=False)
     samples = task.draw.samples(carry.pools)
     pools = [pool for pool in carry.pools if pool is not None]
     verdicts = [task.draw.verdict(q, pools[g]) for q, g in enumerate(task.pools)]
