@@ -180,7 +180,8 @@ class NeuralWater:
         """What of the liquid is told: no derivative of it is taken.
 
         **Returns:** arrays that lead with rounds and chains: `low` and `full` spectra (1/cm) of at least `samples`
-        trajectories, and of these `temperature` (K) and `diffusion` (nm²/ps); `pressure` (bar), the mean over an
+        trajectories, and of these `temperature` (K) and `diffusion` (nm²/ps), and `diffusion_cut`, by velocity
+        correlations that end where those of the loss do; `pressure` (bar), the mean over an
         interval and the trajectory after it; `g_OO`, `g_OH`, `g_HH` over the interval, and `whole`, whether every
         hydrogen is near an oxygen; besides, `wavenumbers` (1/cm) and `r` (nm).
         """
@@ -208,11 +209,16 @@ def _measure(water: NeuralWater, potential, chains, key):
     interval, trajectory = water.sampling.interval, 2 * water.grids.validation
     pressure = (interval * pressure + trajectory * jnp.mean(along, axis=1)) / (interval + trajectory)
     spectrum = lambda s: spectra_of(s, estimate.times, current, starts.ensemble)
+
+    def diffuses(count):
+        return jax.vmap(lambda c: diffusion.reduce(estimate.times[:count], c[None, :count], one))(correlation)
+
     measured = {
         "low": spectrum(water.low),
         "full": spectrum(water.full),
         "temperature": jnp.mean(temperature, axis=1),
-        "diffusion": jax.vmap(lambda c: diffusion.reduce(estimate.times, c[None], one))(correlation),
+        "diffusion": diffuses(len(estimate.times)),
+        "diffusion_cut": diffuses(water.low.num_lags),
         "pressure": pressure / rv.units.BAR,
         "whole": jax.vmap(lambda x: all_whole(water.sampling.topology, water.box, x))(chains.positions),
     }

@@ -2,7 +2,7 @@
 their derivatives."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
@@ -66,13 +66,25 @@ class Aim:
 
     **Arguments:** the cut `spectrum` (1/cm) at the wavenumbers of the loss, how much more those below 1000 1/cm weigh
     (`low_weight`), the `pressure` (bar) at this volume and the `pressure_scale` (bar), off by which counts as much as a
-    spectrum off by all of its intensity.
+    spectrum off by all of its intensity; where it is fitted, the same of the `diffusion` coefficient (nm²/ps), by a
+    velocity correlation that ends where the spectrum's does.
     """
 
     spectrum: np.ndarray
     low_weight: float
     pressure: float
     pressure_scale: float
+    diffusion: float | None = None
+    diffusion_scale: float = 1.0
+
+    def distances(self, water: NeuralWater, targets: Sequence[str]) -> dict[str, rv.SquaredDistance]:
+        """Of those targets that are measured along trajectories, by name."""
+        found = {"ir": self.distance(water)} if "ir" in targets else {}
+        if self.diffusion is not None:
+            like = water.low.wavenumbers.dtype
+            goal, scale = (jnp.asarray(x, like) for x in (self.diffusion, self.diffusion_scale))
+            found["diffusion"] = rv.SquaredDistance(rv.SelfDiffusion(), goal, scale)
+        return found
 
     def distance(self, water: NeuralWater) -> rv.SquaredDistance:
         """Σ w (I - I*)² / Σ w I*², without the bias of noise."""
@@ -81,12 +93,16 @@ class Aim:
         return rv.SquaredDistance(water.low, jnp.asarray(self.spectrum, like), jnp.asarray(scale, like))
 
     def losses(self, arrays: dict[str, np.ndarray]) -> dict[str, float]:
-        """Both losses of an evaluation, as they would be of many samples: without the bias of noise."""
+        """All losses of an evaluation, as they would be of many samples: without the bias of noise."""
         root = self._roots(arrays["wavenumbers"])
         spectra = root * (arrays["low"].astype(float).mean(0) - self.spectrum)
         pressures = (arrays["pressure"].astype(float).mean(0) - self.pressure) / self.pressure_scale
         size = np.sum((root * self.spectrum) ** 2)
-        return {"ir": float(_products(spectra) / size), "density": float(_products(pressures[:, None]))}
+        found = {"ir": float(_products(spectra) / size), "density": float(_products(pressures[:, None]))}
+        if self.diffusion is not None:
+            off = (arrays["diffusion_cut"].astype(float).mean(0) - self.diffusion) / self.diffusion_scale
+            found["diffusion"] = float(_products(off[:, None]))
+        return found
 
     def _roots(self, wavenumbers):
         return np.where(wavenumbers < EDGE, np.sqrt(self.low_weight), 1.0)
@@ -101,7 +117,7 @@ def _products(rows: np.ndarray) -> float:
 def spectrum_part(
     distance: rv.SquaredDistance, water: NeuralWater, system: rv.System, starts: rv.Samples, gradient: str
 ) -> Part:
-    """Of the spectrum, along trajectories from one sample of every chain; `gradient`, total or dynamical."""
+    """Of what is measured along trajectories from one sample of every chain; `gradient`, total or dynamical."""
     estimate, found = rv.expectation_gradients(distance, system, starts, dynamics=water.short, keep_samples=True)
     dynamical, thermodynamic = _of_samples(found)
     by_chain = jax.tree.map(jnp.add, dynamical, thermodynamic) if gradient == "total" else dynamical
@@ -121,25 +137,35 @@ def pressure_part(aim: Aim, water: NeuralWater, system: rv.System, frames: rv.Sa
     return Part(jnp.mean(away * others), by_chain)
 
 
-def spectrum_along(
-    distance: rv.SquaredDistance, water: NeuralWater, moved: Callable, starts: rv.Samples, count: int, gradient: str
-) -> Residuals:
-    """Of the spectrum, by the amounts `moved` takes of `count` directions: a tangent of all trajectories for each."""
+def trajectories_along(
+    distances: dict[str, rv.SquaredDistance],
+    water: NeuralWater,
+    moved: Callable,
+    starts: rv.Samples,
+    count: int,
+    gradient: str,
+) -> dict[str, Residuals]:
+    """Of what is measured along the same trajectories, by the amounts `moved` takes of `count` directions: a tangent of
+    all trajectories for each."""
     dynamics = dataclasses.replace(water.short, adjoint=rv.ForwardMode())
+    joint = rv.Joint(tuple(d.observable for d in distances.values()))
 
     def measured(amounts):
         system = water.system(moved(amounts))
-        run = dynamics.run_many(system, starts.states, distance.record)
+        run = dynamics.run_many(system, starts.states, joint.record)
         energies = jax.vmap(lambda s: system.potential.energy(s.positions, s.box))(starts.states)
-        return spectra_of(water.low, jnp.asarray(run.times), run.records, water.ensemble), energies
+        times = jnp.asarray(run.times)
+        pairs = zip(joint.observables, run.records, strict=True)
+        return [spectra_of(o, times, r, water.ensemble).reshape(len(starts), -1) for o, r in pairs], energies
 
-    (spectra, _), (slopes, energies) = _tangents(measured, count, starts.states.positions.dtype)
-    if gradient == "total":
-        slopes = _reweighted(spectra, slopes, energies, water)
-    resolved = np.pi / (rv.units.WAVENUMBER * water.grids.correlation)  # 1/cm
-    return Residuals(
-        (spectra - distance.target) / distance.scale, slopes / distance.scale, min(1, water.grids.spacing / resolved)
-    )
+    (values, _), (slopes, energies) = tangents(measured, count, starts.states.positions.dtype)
+    found = {}
+    for (name, distance), value, slope in zip(distances.items(), values, slopes, strict=True):
+        by_amounts = _reweighted(value, slope, energies, water) if gradient == "total" else slope
+        resolved = np.pi / (rv.units.WAVENUMBER * water.grids.correlation)  # 1/cm
+        independent = min(1, water.grids.spacing / resolved) if name == "ir" else 1.0
+        found[name] = Residuals((value - distance.target) / distance.scale, by_amounts / distance.scale, independent)
+    return found
 
 
 def pressure_along(
@@ -152,7 +178,7 @@ def pressure_along(
         records = rv.expectation(joint, water.system(moved(amounts)), frames, batch=4, mesh=mesh).records
         return records[0][:, 0], records[1][:, 0]
 
-    (pressures, _), (slopes, energies) = _tangents(measured, count, frames.states.positions.dtype)
+    (pressures, _), (slopes, energies) = tangents(measured, count, frames.states.positions.dtype)
     slopes = _reweighted(pressures[:, None], slopes[..., None], energies, water)
     of_chains = lambda x: jnp.mean(x.reshape(*x.shape[:-1], -1, chains), axis=-2)[..., None]
     unit = rv.units.BAR * aim.pressure_scale
@@ -160,7 +186,7 @@ def pressure_along(
     return Residuals(values, of_chains(slopes[..., 0]) / unit, 1.0)
 
 
-def _tangents(function: Callable, count: int, dtype) -> tuple[PyTree, PyTree]:
+def tangents(function: Callable, count: int, dtype) -> tuple[PyTree, PyTree]:
     """A function of `count` amounts where they are zero, and its derivatives, whose leaves lead with the amounts."""
     one = lambda direction: jax.jvp(function, (jnp.zeros(count, dtype),), (direction,))
     return jax.vmap(one, out_axes=(None, 0))(jnp.eye(count, dtype=dtype))

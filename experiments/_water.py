@@ -67,12 +67,12 @@ def spectral_loss(spectrum: rv.InfraredSpectrum, target: np.ndarray) -> rv.Squar
 
 
 def spectra_of(
-    spectrum: rv.InfraredSpectrum,
+    spectrum: rv.AbstractObservable,
     times: Float[Array, " frames"],
-    records: Float[Array, "samples frames 3"],
+    records: Float[Array, "samples frames ..."],
     ensemble: rv.AbstractEnsemble | None,
-) -> Float[Array, "samples frequencies"]:
-    """The spectrum of each trajectory alone."""
+) -> Float[Array, "samples ..."]:
+    """The spectrum, or another observable, of each trajectory alone."""
     return jax.vmap(lambda r: spectrum.reduce(times, r[None], jnp.ones(1, r.dtype), ensemble))(records)
 
 

@@ -14,7 +14,13 @@ from ._folder import read_arrays, read_json
 from ._water_figures import draw_spectra, fill_errors
 
 COLORS = {"target": TARGET, "before": THERMODYNAMIC, "after": PATH}
-NAMES = {"ir": "spectrum", "density": "pressure"}
+NAMES = {"ir": "spectrum", "density": "pressure", "diffusion": "diffusion"}
+ALONG = {
+    "diffusion": "D, corrected for the box / 10$^{-9}$ m$^2$/s",
+    "dielectric_constant": "dielectric constant",
+    "height_OO": "height of the first peak of $g_\\mathrm{OO}$",
+    "rms": "rms of $g$ off the target",
+}
 
 
 class Run:
@@ -42,6 +48,8 @@ def draw(folder: Path) -> list[Path]:
     figures = {"spectra": draw_spectra, "updates": draw_updates, "structure": draw_structure, "moved": draw_moved}
     if len(run.summary["watched"]) > 1:
         figures["watched"] = draw_watched
+    if run.summary["watched_along"]:
+        figures["along"] = draw_along
     return save_figures(folder, {name: lambda f=function: f(run) for name, function in figures.items()})
 
 
@@ -103,6 +111,31 @@ def draw_watched(run: Run):
         axes.axvline(run.summary["chosen"], color="0.6", lw=0.8, ls=":", label="judged")
         axes.set(xlabel="update", ylabel=label, title=f"{run.what} (bars: ± 2 standard errors)")
         axes.legend()
+    return figure
+
+
+def draw_along(run: Run):
+    """What is not fitted, from the samples of updates."""
+    seen = {int(u): numbers for u, numbers in run.summary["watched_along"].items()}
+    figure, panels = plt.subplots(2, 2, figsize=(8.6, 6.2), sharex=True)
+    for axes, (name, label) in zip(panels.flat, ALONG.items(), strict=True):
+        names = [name] if name != "rms" else [n for n in next(iter(seen.values())) if n.startswith("rms_")]
+        for one, color in zip(names, (PATH, DYNAMICAL, THERMODYNAMIC), strict=False):
+            number = lambda key, one=one: np.array(
+                [np.nan if s[one][key] is None else s[one][key] for s in seen.values()]
+            )
+            told = one.removeprefix("rms_") if name == "rms" else "from the samples of the update"
+            axes.errorbar(list(seen), number("value"), 2 * number("error"), fmt="o-", ms=4, lw=0.8, capsize=2,
+                          color=color, label=told)  # fmt: skip
+        if name in run.summary["wanted_along"]:
+            axes.axhline(run.summary["wanted_along"][name], color=TARGET, lw=2, zorder=0, label=run.aim)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(ylabel=label)
+        if axes.has_data():
+            axes.legend()
+    for axes in panels[1]:
+        axes.set_xlabel("update")
+    figure.suptitle(f"{run.what}: not fitted (bars: ± 2 standard errors)")
     return figure
 
 

@@ -17,6 +17,7 @@ from . import _refine
 from ._folder import Folder
 from ._neural_water import NeuralWater, all_whole
 from ._refine_targets import (
+    EXPECTED,
     Aim,
     Part,
     blurred,
@@ -26,9 +27,11 @@ from ._refine_targets import (
     pressure_part,
     principal,
     size_and_noise,
-    spectrum_along,
     spectrum_part,
+    tangents,
+    trajectories_along,
 )
+from ._water_watch import Memory, Watch, without_blanks
 
 FALLS = 0.9
 """By this the width of the blur falls from update to update."""
@@ -81,17 +84,20 @@ def fit(
     whole_chains: rv.State,
     folder: Folder,
     key: PRNGKeyArray,
+    watch: Watch | None = None,
+    memory: Memory | None = None,
 ) -> rv.FitState:
     """Steps the surface; `carry` of what is returned is a `Carry`.
 
-    A chain in which a molecule came apart begins again from those of `whole_chains`.
+    A chain in which a molecule came apart begins again from those of `whole_chains`. What `watch` measures is told and
+    has no part in the steps; forces that `memory` has do.
 
     **Errors:** `SimulationError` where the surface holds no liquid any more; `blown_up.extxyz` has the atoms then.
     """
     arrays = lambda model: eqx.filter(model, eqx.is_inexact_array)
     adam, moves = config.method == "adam", moving(config.trainable, arrays(start))
     unravel = ravel_pytree(eqx.filter(arrays(start), moves))[1]
-    step_of = (by_adam if adam else by_newton)(config, water, aim, moves, start, chains)
+    step_of = (by_adam if adam else by_newton)(config, water, aim, moves, start, chains, memory)
 
     def loss_fn(model, carry, key):
         # all of this is measured, not traced: its derivative is put in by `linearize`
@@ -110,6 +116,10 @@ def fit(
         }
         if len(parts) == 2:
             report["cosine"] = cosine(*gradients)
+        if memory is not None:
+            report["forgetting"] = memory.loss(surface)
+        if watch is not None:
+            report["watched"] = watch.after(water, surface, frames, starts, carry.kept.done)
         back = lambda now, then: jnp.where(whole.reshape(-1, *[1] * (now.ndim - 1)), now, then)
         mean = jax.tree.map(lambda m, x: m + (x - m) / config.average, carry.mean, arrays(surface))
         carry = Carry(jax.tree.map(back, chains, whole_chains), mean, carry.kept.after(mean))
@@ -143,28 +153,38 @@ def fit(
         ) from None
 
 
-def by_adam(config: Any, water: NeuralWater, aim: Aim, moves: PyTree, start: rv.EANN, chains: rv.State):
-    """What measures the targets of an update, by all parameters that move, and the sum of their gradients, flat."""
+def by_adam(
+    config: Any, water: NeuralWater, aim: Aim, moves: PyTree, start: rv.EANN, chains: rv.State, memory: Memory | None
+):
+    """What measures the targets of an update, by all parameters that move, and the sum of their gradients, flat, with
+    that of what was forgotten."""
     del start, chains
-    distance, targets = aim.distance(water), config.targets.split(",")
+    targets = config.targets.split(",")
+    distances = aim.distances(water, targets)
 
     def step(surface, frames, starts, done):
         del done
-        system, parts = water.system(surface), {}
-        if "ir" in targets:
-            parts["ir"] = spectrum_part(distance, water, system, starts, config.gradient)
+        system = water.system(surface)
+        parts = {name: spectrum_part(d, water, system, starts, config.gradient) for name, d in distances.items()}
         if "density" in targets:
             parts["density"] = pressure_part(aim, water, system, frames, config.trajectories)
         parts = {name: Part(p.loss, eqx.filter(p.by_chain, moves)) for name, p in parts.items()}
-        return parts, jnp.sum(jnp.stack([size_and_noise(p.by_chain)[2] for p in parts.values()]), axis=0)
+        away = jnp.sum(jnp.stack([size_and_noise(p.by_chain)[2] for p in parts.values()]), axis=0)
+        if memory is not None:
+            back = eqx.filter(eqx.filter_grad(memory.loss)(surface), moves)
+            away = away + memory.weight * ravel_pytree(back)[0]
+        return parts, away
 
     return step
 
 
-def by_newton(config: Any, water: NeuralWater, aim: Aim, moves: PyTree, start: rv.EANN, chains: rv.State):
+def by_newton(
+    config: Any, water: NeuralWater, aim: Aim, moves: PyTree, start: rv.EANN, chains: rv.State, memory: Memory | None
+):
     """What measures the targets of an update, along the combinations of parameters that change the forces of the first
     chains most, and the step back from the next parameters, flat."""
-    distance, targets, nu = aim.distance(water), config.targets.split(","), water.low.wavenumbers
+    targets, nu = config.targets.split(","), water.low.wavenumbers
+    distances = aim.distances(water, targets)
     two = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[:2]), chains)
     directions = jnp.asarray(principal(start, moves, two, config.directions), two.positions.dtype)
     count = len(directions)
@@ -174,13 +194,19 @@ def by_newton(config: Any, water: NeuralWater, aim: Aim, moves: PyTree, start: r
 
     def step(surface, frames, starts, done):
         moved = lambda amounts: eqx.apply_updates(surface, unravel(amounts @ directions))
-        found, rows = {}, []
-        if "ir" in targets:
-            found["ir"] = spectrum_along(distance, water, moved, starts, count, config.gradient)
-            rows.append(found["ir"].in_noise(blurred(nu, config.blur * FALLS**done), blurred(nu, 200.0)))
+        found, as_is = {}, lambda x: x
+        if distances:
+            found |= trajectories_along(distances, water, moved, starts, count, config.gradient)
         if "density" in targets:
             found["density"] = pressure_along(aim, water, moved, frames, config.trajectories, count)
-            rows.append(found["density"].in_noise(lambda x: x, lambda x: x))
+        smooth = {"ir": (blurred(nu, config.blur * FALLS**done), blurred(nu, 200.0))}
+        rows = [residuals.in_noise(*smooth.get(name, (as_is, as_is))) for name, residuals in found.items()]
+        if memory is not None:
+            errors = memory.errors
+            off, by_amounts = tangents(lambda amounts: errors(moved(amounts)), count, directions.dtype)
+            # forces that are off by as much as is expected are off by one error
+            unit = jnp.sqrt(memory.weight / off.size) / EXPECTED
+            rows.append((unit * off, unit * by_amounts))
         values, slopes = (jnp.concatenate(x, axis=-1) for x in zip(*rows, strict=True))
         gone = (moving_of(surface)[0] - began) @ amounts_of
         amounts = newton_step(values, slopes, gone, config.expected, config.longest)
@@ -202,10 +228,10 @@ class Updates:
     """What is told of the updates."""
 
     def lines(self, history: Any) -> list[dict[str, Any]]:
-        return _refine.lines_of(history)
+        return [without_blanks(line) for line in _refine.lines_of(history)]
 
     def show(self, line: dict[str, Any]) -> str:
-        return ", ".join(f"{name} {line[name]:.3g}" for name in ("loss", "ir", "density") if name in line)
+        return ", ".join(f"{name} {line[name]:.3g}" for name in ("loss", "ir", "density", "diffusion") if name in line)
 
     def check(self, state: rv.FitState) -> None:
         whole = float(state.history["whole"][-1])

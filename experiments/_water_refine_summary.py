@@ -15,7 +15,11 @@ UNITS = {
     "ir": "sum w (I - I*)^2 / sum w I*^2 of the spectrum cut at the correlation time, without the bias of its noise",
     "density": "((p - p*) / pressure_scale)^2 at the volume of the box, without the bias of its noise",
     "pressure": "bar",
-    "diffusion": "1e-9 m^2/s, of this box, not corrected for its size",
+    "diffusion": "1e-9 m^2/s, of this box, not corrected for its size; among losses_held_out, ((D - D*) /"
+    " diffusion_scale)^2 of diffusion_cut, without the bias of its noise",
+    "diffusion_cut": "the same, by velocity correlations that end at the correlation time",
+    "watched_along": "diffusion, 1e-9 m^2/s, corrected for the size of the box; peak_OO, angstrom",
+    "forgetting": "mean squared error of forces on labels over the mean square of these forces",
     "temperature": "K",
     "moved": "root mean square of the change over that of the start",
     "seconds, wall_time": "s",
@@ -49,6 +53,8 @@ def summarize(
         "measured": measured,
         "target_pressure": aim.pressure,
         "pull": pull(history),
+        "watched_along": {line["update"]: line["watched"] for line in history if "watched" in line},
+        "forgetting": [line["forgetting"] for line in history if "forgetting" in line],
         "moved": moved,
         "gradient": config.gradient,
     }
@@ -58,7 +64,8 @@ def pull(history: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The mean cosine between the gradients of both targets, over the updates in which neither was reached, with its
     standard error, and whether the targets contradict each other: whether it is negative by more than three of these.
     `None` with fewer than five such updates."""
-    both = [x["cosine"] for x in history if "cosine" in x and x["ir"] > 0 and x["density"] > 0]
+    names = ("ir", "density", "diffusion")
+    both = [x["cosine"] for x in history if "cosine" in x and all(x.get(name, 1) > 0 for name in names)]
     if len(both) < 5:
         return None
     value, error = float(np.mean(both)), float(np.std(both, ddof=1) / np.sqrt(len(both)))
@@ -85,8 +92,9 @@ def _away(curves: np.ndarray, target: np.ndarray) -> dict[str, float]:
 def measured_of(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     """Of an evaluation, with errors."""
     found = {name: mean_over_chains(arrays[name]) for name in ("pressure", "temperature")}
-    value, error = mean_over_chains(arrays["diffusion"])
-    found["diffusion"] = (DIFFUSION * value, DIFFUSION * error)
+    for name in ("diffusion", "diffusion_cut"):
+        value, error = mean_over_chains(arrays[name])
+        found[name] = (DIFFUSION * value, DIFFUSION * error)
     told = {name: {"value": value, "error": error} for name, (value, error) in found.items()}
     return {**told, "whole": float(arrays["whole"].mean())}
 
@@ -99,6 +107,7 @@ def told(config: Any, summary: dict[str, Any]) -> Outcome:
     value = lambda m, name: f"{m[name]['value']:.3g}±{m[name]['error']:.2g}"
     off = lambda found: f"{found['relative_l2']:.3f}"
     aimed = "its own spectrum and pressure" if summary["known"] else "experiment"
+    free = "" if "diffusion" in summary["targets"] else "not fitted, "
     return Outcome(
         summary=summary,
         goals=goals(config, summary),
@@ -107,7 +116,7 @@ def told(config: Any, summary: dict[str, Any]) -> Outcome:
         moved=f"loss on samples held out {change('total')} (spectrum {change('ir')}, pressure {change('density')}).",
         well=f"relative L2 of the uncut spectrum {off(full['before'])} -> {off(full['after'])}, noise"
         f" {full['after']['noise']:.3f}; pressure {value(a, 'pressure')} -> {value(b, 'pressure')} bar, aim"
-        f" {summary['target_pressure']:.0f}; not fitted, D {value(a, 'diffusion')} -> {value(b, 'diffusion')} 1e-9"
+        f" {summary['target_pressure']:.0f}; {free}D {value(a, 'diffusion')} -> {value(b, 'diffusion')} 1e-9"
         " m²/s.",
         trajectories=f"of {config.correlation:g} ps each way",
         draw=_water_refine_figures.draw,

@@ -31,16 +31,18 @@ from ._chains import Chains, arrays_of, states_of, watched
 from ._errors import BadInput, refusing
 from ._fields import Check, above_zero, at_least, nm, not_negative, ps, require
 from ._measured_spectrum import Quantity, measured
+from ._measured_water import read_rdfs
 from ._neural_water import Grids, NeuralWater, load_moment, load_surface
 from ._refine_targets import Aim
 from ._trials import several
 from ._water import packed, read_structure
-from ._water_refine_fit import fit
+from ._water_refine_fit import Updates, fit
 from ._water_refine_start import experimental, perturbed, start_stage
 from ._water_refine_summary import DIFFUSION, measured_of, summarize, told
+from ._water_watch import memory_of, wanted_of, watch_of
 from .pretrain_water import weights_of
 
-Targets = Literal["density,ir", "density", "ir"]
+Targets = Literal["density,ir", "density", "ir", "ir,diffusion"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,15 @@ class Config(_refine.AbstractConfig):
     """What the second column is: n·α (1/cm) or ε″."""
     pressure: float
     """The pressure to aim at, bar; not in `self`, which aims at that of the unperturbed potential."""
+    diffusion: Annotated[float | None, above_zero(9)]
+    """What a third of the integral of the velocity autocorrelation up to --correlation is fitted to, 1e-9 m²/s, with
+    --targets ir,diffusion; not in `self`, which aims at that of the unperturbed potential."""
+    diffusion_scale: Annotated[float, above_zero(5)]
+    """The difference that counts as much as a spectrum that is off by all its intensity, 1e-9 m²/s."""
+    forgetting: Annotated[float, not_negative(0.1)]
+    """Weight of the mean squared error of forces, relative to the mean square of these, on some of the labels that the
+    potential was trained on; with --potential, on its own forces at the start. With --method newton an error of 4 %
+    counts as one standard error. 0: none."""
     perturbation: Annotated[float, not_negative(0.12)]
     """Random changes to the last layer at the start, of a size that changes forces by this fraction (`self`). 0: no
     changes."""
@@ -119,8 +130,12 @@ class Config(_refine.AbstractConfig):
     as long."""
     watch: Annotated[int, not_negative(10)]
     """How often, in updates, the potential is kept, to be evaluated after the fit: this shows what happens to
-    properties
-    that are not fitted. 0: never."""
+    properties that are not fitted. 0: never."""
+    watch_every: Annotated[int, not_negative(5)]
+    """How often, in updates, diffusion, structure and the dielectric constant are measured from the samples of the
+    update. 0: never."""
+    rdf: Path | None
+    """Measured g(r) to compare with, as in `validate_water`. None: that of the target, where it is known."""
     stop: Literal["last", "diffusion"]
     """Which potential is judged: the last; or, of the last and those that --watch keeps, the one with the diffusion
     coefficient nearest the target's or experiment's, to which nothing is fitted (the rule of the original)."""
@@ -129,7 +144,7 @@ class Config(_refine.AbstractConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("structure", "potential", "dipole", "hyperparameters", "spectrum"):
+        for name in ("structure", "potential", "dipole", "hyperparameters", "spectrum", "rdf"):
             path = getattr(self, name)
             if path is not None and not path.is_file():
                 raise BadInput(f"--{name} is {path}, which is not there; wanted a file.")
@@ -143,6 +158,20 @@ class Config(_refine.AbstractConfig):
         if self.stop == "diffusion" and not self.watch:
             raise BadInput(
                 "--stop diffusion came with --watch 0, which keeps no surface to choose from; wanted --watch 10."
+            )
+        fits = "diffusion" in self.targets.split(",")
+        if fits and self.stop == "diffusion":
+            raise BadInput("--stop diffusion came with --targets ir,diffusion, which fits it; wanted --stop last.")
+        if fits and self.diffusion is None and not self.perturbation:
+            raise BadInput(
+                "--targets ir,diffusion came without --diffusion; wanted a third of the integral of the velocity"
+                f" correlation up to {self.correlation:g} ps, in 1e-9 m²/s, such as that of another model. The measured"
+                " 2.3 is that of the integral to the end, which is another number."
+            )
+        if self.diffusion is not None and (self.perturbation or not fits):
+            raise BadInput(
+                f"--diffusion is {self.diffusion:g}, and nothing is fitted to it; wanted --targets ir,diffusion in a"
+                " preset that aims at experiment."
             )
 
 
@@ -161,6 +190,9 @@ SELF = Config(
     spectrum=None,
     quantity="n_alpha",
     pressure=1.0,
+    diffusion=None,
+    diffusion_scale=5.0,
+    forgetting=0.0,
     perturbation=0.12,
     gradient="dynamical",
     updates=22,
@@ -174,6 +206,8 @@ SELF = Config(
     final_rate=0.05,
     momentum=0.0,
     watch=0,
+    watch_every=0,
+    rdf=None,
     stop="last",
     average=3,
     low_weight=1.0,
@@ -205,6 +239,7 @@ PRESETS = {
         trainable=(),
         low_weight=10.0,
         updates=10,
+        watch_every=5,
         longest=0.1,
         final_rate=0.2,
         average=3,
@@ -227,6 +262,7 @@ PRESETS = {
         momentum=0.9,
         updates=100,
         watch=20,
+        watch_every=10,
         stop="diffusion",
         average=20,
         trajectories=320,
@@ -247,6 +283,8 @@ PRESETS = {
         waters=32,
         updates=2,
         watch=1,
+        watch_every=2,
+        forgetting=0.1,
         stop="diffusion",
         average=1,
         trajectories=2,
@@ -294,6 +332,7 @@ def run(command: Command) -> None:
         state = read_structure(config.structure) if config.structure else packed(config.waters, config.density, keys[0])
         water, surface = liquid(config, state, mesh)
         reference = None if config.perturbation else measured(config.spectrum, config.quantity)
+        rdfs = None if config.rdf is None else read_rdfs(config.rdf)
     surface = _processes.on_all(surface, mesh)
     folder = _refine.open_folder("water_refine", command)
     chains_of = lambda arrays: _processes.on_all(states_of(arrays, state.box), mesh)
@@ -313,7 +352,9 @@ def run(command: Command) -> None:
     target = folder.array_stage("reference.npz", compute)
     aim = aim_of(config, target)
     before = folder.array_stage("before.npz", lambda: evaluated(start, chains, config.final_samples, keys[4], "before"))
-    fitted = fit(config, water, aim, start, chains_of(before), chains, folder, keys[5])
+    watch = watch_of(config.watch_every, water, target, rdfs)
+    remembered = _processes.on_all(memory_of(config, start), mesh)
+    fitted = fit(config, water, aim, start, chains_of(before), chains, folder, keys[5], watch, remembered)
     last, surface_after = fitted.carry.chains, eqx.combine(averaged(config, fitted), start)
     final = folder.array_stage(
         _refine.FINAL, lambda: evaluated(surface_after, last, config.final_samples, keys[6], "after")
@@ -329,11 +370,12 @@ def run(command: Command) -> None:
     if not _processes.leads():
         return
     write_surface(folder / "eann.npz", surface_after)
-    history = _refine.lines_of(fitted.history)
+    history = Updates().lines(fitted.history)
     moved = how_far(start, surface_after)
     summary = summarize(config, aim, len(state.positions) // 3, history, moved, target, before, final)
     summary |= {"chosen": chosen.update, "watched": {s.update: measured_of(s.arrays) for s in seen}}
     summary["wanted_diffusion"] = DIFFUSION * wanted_diffusion(target)
+    summary["wanted_along"] = wanted_of(water, target)
     _refine.close(command, folder, told(config, summary), started)
 
 
@@ -378,7 +420,12 @@ def write_surface(path: Path, surface: rv.EANN) -> None:
 def aim_of(config: Config, target: dict[str, np.ndarray]) -> Aim:
     """What the target stage has of spectrum and pressure."""
     spectrum, pressure = target["low"].astype(float).mean((0, 1)), float(target["pressure"].mean())
-    return Aim(spectrum, config.low_weight, pressure, config.pressure_scale)
+    diffusion = None
+    if "diffusion" in config.targets.split(","):
+        known = target["diffusion_cut"].mean() if config.diffusion is None else config.diffusion / DIFFUSION
+        diffusion = float(known)
+    scale = config.diffusion_scale / DIFFUSION
+    return Aim(spectrum, config.low_weight, pressure, config.pressure_scale, diffusion, scale)
 
 
 @dataclasses.dataclass(frozen=True)

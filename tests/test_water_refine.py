@@ -35,13 +35,14 @@ from experiments._refine_targets import (
     pressure_part,
     principal,
     size_and_noise,
-    spectrum_along,
     spectrum_part,
+    trajectories_along,
 )
 from experiments._trials import several
 from experiments._water_refine_fit import Kept, moving
 from experiments._water_refine_start import perturbed
 from experiments._water_refine_summary import pull
+from experiments._water_watch import Memory, Watch, first_peak, without_blanks
 
 CHAINS, FRAMES = 2, 2
 SMOKE = ("water_refine", "--preset", "smoke")
@@ -112,9 +113,17 @@ def test_gradient_of_the_spectral_loss_is_that_of_differences(liquid):
         found = product(part.by_chain, direction)
         assert found == pytest.approx(float(central_difference(loss, arrays, direction, 1e-7)), rel=1e-4)
     moved, wanted = along_two(network, part)
-    forward = eqx.filter_jit(lambda: spectrum_along(distance, water, moved, starts, 2, "dynamical").part)()
-    assert float(forward.loss) == pytest.approx(float(part.loss), rel=1e-6)
-    np.testing.assert_allclose(jnp.sum(forward.by_chain, axis=0), wanted, rtol=1e-4)
+    # the same forward, and that of the diffusion coefficient from the same trajectories
+    aim = dataclasses.replace(aim, diffusion=0.01, diffusion_scale=0.002)
+    both = aim.distances(water, ["ir", "diffusion"])
+    of_diffusion = eqx.filter_jit(
+        lambda n: spectrum_part(both["diffusion"], water, water.system(n), starts, "dynamical")
+    )(network)
+    _, wanted_of_diffusion = along_two(network, of_diffusion)
+    forward = eqx.filter_jit(lambda: trajectories_along(both, water, moved, starts, 2, "dynamical"))()
+    for name, back, along in (("ir", part, wanted), ("diffusion", of_diffusion, wanted_of_diffusion)):
+        assert float(forward[name].part.loss) == pytest.approx(float(back.loss), rel=1e-6)
+        np.testing.assert_allclose(jnp.sum(forward[name].part.by_chain, axis=0), along, rtol=1e-4)
 
 
 def test_gradient_of_the_pressure_is_that_of_the_reweighted_mean(liquid):
@@ -131,6 +140,51 @@ def test_gradient_of_the_pressure_is_that_of_the_reweighted_mean(liquid):
     direction = random_like(arrays, 3)
     wanted = 2 * float(central_difference(mean, arrays, direction, 1e-5)) / rv.units.BAR / 1e9
     assert product(part.by_chain, direction) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_what_is_watched(liquid):
+    """From the samples of an update, against plain formulas; only in every second update."""
+    water, network, frames, starts = liquid
+    r = np.asarray(water.structure["OO"].centers)
+    watch = Watch(2, r, 1.5, {"OO": np.full(len(r), 0.25)})
+    found, blank = eqx.filter_jit(lambda: [watch.after(water, network, frames, starts, jnp.array(d)) for d in (1, 2)])()
+    assert all(np.isnan(x) for of in blank.values() for x in of.values())
+    values = {name: float(of["value"]) for name, of in found.items()}
+    system = water.system(network)
+    g = np.asarray(rv.expectation(water.structure["OO"], system, frames).value)
+    assert values["rms_OO"] == pytest.approx(np.sqrt(np.mean((g[r > 0.2] - 0.25) ** 2)), rel=1e-6)
+    moment = lambda state: water.moment.moment(state.positions, state.box)
+    squares = jnp.sum(jax.vmap(moment)(frames.states) ** 2, axis=1).reshape(-1, CHAINS).mean(0)
+    kt = rv.units.BOLTZMANN * 298.15
+    each = 1 + 4 * np.pi * rv.units.COULOMB * np.asarray(squares) / (3 * float(water.box.volume) * kt)
+    assert values["dielectric_constant"] == pytest.approx(each.mean(), rel=1e-5)
+    assert float(found["dielectric_constant"]["error"]) == pytest.approx(each.std(ddof=1) / np.sqrt(2), rel=1e-4)
+    run = water.long.run_many(system, starts.states, rv.SelfDiffusion().record)
+    diffusion = 1e3 / 3 * np.trapezoid(np.asarray(run.records).mean(0), np.asarray(run.times))
+    assert values["diffusion"] == pytest.approx(1.5 * diffusion, rel=1e-5)
+
+
+def test_the_first_peak_and_lines_of_what_is_watched():
+    r = np.arange(0.2, 0.4, 0.005)
+    g = 3 - 500 * (r - 0.2817) ** 2
+    position, height = first_peak(r, jnp.asarray(g))
+    assert float(position) == pytest.approx(0.2817, abs=1e-6)
+    assert float(height) == pytest.approx(g.max())
+    line = {"update": 1, "watched": {"diffusion": {"value": 1.0, "error": np.nan}}}
+    assert without_blanks(line)["watched"] == {"diffusion": {"value": 1.0, "error": None}}
+    line["watched"]["diffusion"]["value"] = np.nan
+    assert without_blanks(line) == {"update": 1}
+
+
+def test_forces_that_shall_not_be_forgotten(liquid):
+    """Energies are linear in the last layer: ten percent more of it is ten percent of the forces."""
+    water, network, frames, _ = liquid
+    forces = jax.vmap(lambda s: water.system(network).forces(s.positions, s.box))(frames.states)
+    memory = Memory(1.0, frames.states, forces, network.kinds)
+    more = eqx.tree_at(lambda n: n.last, network, jax.tree.map(lambda x: 1.1 * x, network.last))
+    losses = eqx.filter_jit(lambda: [memory.loss(n) for n in (network, more)])()
+    assert float(losses[0]) < 1e-10
+    assert float(losses[1]) == pytest.approx(0.01, rel=1e-5)
 
 
 @pytest.mark.slow
@@ -341,11 +395,15 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path):
         (("--dipole", "nowhere.npz"), "--dipole is nowhere.npz, which is not there"),
         (("--perturbation", "0"), "--perturbation is 0.0; wanted a number above zero"),
         (("--watch", "0"), "--stop diffusion came with --watch 0"),
+        (("--targets", "ir,diffusion"), "--stop diffusion came with --targets ir,diffusion, which fits it"),
+        (("--targets", "ir,diffusion", "--stop", "last", "--perturbation", "0"), "came without --diffusion; wanted a"),
+        (("--diffusion", "2.3"), "--diffusion is 2.3, and nothing is fitted to it"),
+        (("--rdf", "nowhere.txt"), "--rdf is nowhere.txt, which is not there"),
         (("--interval", "0.0033"), "--interval is 0.0033; wanted a multiple of --frames time steps"),
     ],
 )
 def test_refusals(flags, says, tmp_path, capsys):
-    preset = "self" if "--perturbation" in flags else "smoke"
+    preset = "self" if flags[0] == "--perturbation" else "smoke"
     assert main(["water_refine", "--preset", preset, *flags, "--out", str(tmp_path / "run")]) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
