@@ -19,8 +19,7 @@ from ._water import spectra_of
 EDGE = 1000.0
 """1/cm: below it wavenumbers weigh more."""
 EXPECTED = 0.04
-"""How far one combination of parameters is expected to be off in an update, as the part of the forces that it changes.
-"""
+"""How far one combination of parameters is expected to be off, as the part of the forces that it changes."""
 
 
 class Part(eqx.Module):
@@ -242,17 +241,12 @@ def principal(surface: rv.EANN, moves: PyTree, states: rv.State, count: int) -> 
 
 
 def newton_step(
-    residuals: Float[Array, " k"],
-    slopes: Float[Array, "directions k"],
-    gone: Float[Array, " directions"],
-    in_all: float,
-    longest: float,
+    residuals: Float[Array, " k"], slopes: Float[Array, "directions k"], longest: float
 ) -> Float[Array, " directions"]:
     """The step of Gauss and Newton for residuals in units of their noise: the most likely amounts, of which each was
-    expected to be about `EXPECTED`, and with what is `gone` of it already about `in_all`; at most `longest` together.
-    """
-    curvature = slopes @ slopes.T + (EXPECTED**-2 + in_all**-2) * jnp.eye(len(slopes), dtype=slopes.dtype)
-    step = -jnp.linalg.solve(curvature, slopes @ residuals + gone / in_all**2)
+    expected to be about `EXPECTED`; at most `longest` together."""
+    curvature = slopes @ slopes.T + jnp.eye(len(slopes), dtype=slopes.dtype) / EXPECTED**2
+    step = -jnp.linalg.solve(curvature, slopes @ residuals)
     return step * jnp.minimum(1, longest / jnp.maximum(jnp.linalg.norm(step), 1e-30))
 
 

@@ -98,12 +98,9 @@ class Config(_refine.AbstractConfig):
     """The largest fraction by which an update of --method newton may change forces."""
     directions: Annotated[int, at_least(1, 6)]
     """How many combinations of parameters --method newton fits."""
-    expected: Annotated[float, above_zero(0.1)]
-    """How far each of these combinations is expected to be off at the start, as the fraction by which forces change:
-    those that the targets say little about stay that near to it."""
     blur: Annotated[float, not_negative(180)]
     """How broadly (1/cm) deviations of spectra are blurred in the first step of --method newton, so that it sees bands
-    that are far off; 10 % less in each later step."""
+    that are far off; 14 % less in each later step."""
     trainable: tuple[str, ...]
     """The parts of the potential that are fitted, by name, such as layers[1] last. Nothing: all parameters."""
     low_weight: Annotated[float, above_zero(10)]
@@ -195,15 +192,14 @@ SELF = Config(
     forgetting=0.0,
     perturbation=0.12,
     gradient="dynamical",
-    updates=22,
+    updates=16,
     method="newton",
     rate=1.0,
-    longest=0.05,
+    longest=0.1,
     directions=6,
-    expected=0.1,
     blur=180.0,
     trainable=("last",),
-    final_rate=0.05,
+    final_rate=0.2,
     momentum=0.0,
     watch=0,
     watch_every=0,
@@ -240,8 +236,6 @@ PRESETS = {
         low_weight=10.0,
         updates=10,
         watch_every=5,
-        longest=0.1,
-        final_rate=0.2,
         average=3,
         time_step=0.5,
         highest=4500.0,
