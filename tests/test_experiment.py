@@ -262,7 +262,9 @@ def test_bad_flags(capsys, tmp_path, flags, words):
 
 
 def test_unknown_experiment(capsys):
-    assert "wanted one of argon_isobar, cg_water, diamond, double_well, gradient_horizon" in refused(capsys, "nope")
+    assert "wanted one of argon_isobar, cg_water, cg_water_pair, diamond, double_well, gradient_horizon" in refused(
+        capsys, "nope"
+    )
 
 
 def test_gradient_horizon(capsys, runs, tmp_path):

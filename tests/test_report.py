@@ -85,7 +85,7 @@ def test_a_report_says_what_the_folder_holds(folder):
         "D <after> the fit wanted: 2.2e-9 (2.268 ± 0.032)·10⁻⁹ ✓ met",
         "1 of 1 met; ± are standard errors.",
         "final 0.3400 ± 0.0012 0.98 2.3e-09 – target 0.339 0.99 2.2e-09 <script>alert(1)</script>",
-        "Where σ starts, nm.",
+        "The initial σ, nm.",
         "git checkout abc123 pip install -e .[experiments]",
         "python -m experiments lj_diffusion --sigma 0.338 --out 'a b'",
         "changes that were not committed",

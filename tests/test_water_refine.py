@@ -142,6 +142,7 @@ def test_gradient_of_the_pressure_is_that_of_the_reweighted_mean(liquid):
     assert product(part.by_chain, direction) == pytest.approx(wanted, rel=1e-4)
 
 
+@pytest.mark.slow  # smoke runs watch, too
 def test_what_is_watched(liquid):
     """From the samples of an update, against plain formulas; only in every second update."""
     water, network, frames, starts = liquid
