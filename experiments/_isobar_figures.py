@@ -52,10 +52,12 @@ def updates(history, liquids):
     counted = np.array([line["effective_samples"] for line in history])
     liquid = counted[:, :liquids]
     samples.plot(update, liquid, "o-", color=THERMODYNAMIC, ms=3, lw=0.8)
-    again = np.any(drawn > 0, axis=1)
-    samples.plot(np.array(update)[again], liquid[again].max(axis=1), "k^", ms=5, label="samples drawn")
+    when, which = np.nonzero(drawn[:, :liquids])
+    samples.plot(np.array(update)[when], liquid[when, which], "k^", ms=4, label="samples drawn")
     samples.set(xlabel="update", ylabel="effective samples", title="(b) of every temperature", ylim=(0, None))
     samples.legend()
+    for axes in (loss, samples):
+        axes.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 

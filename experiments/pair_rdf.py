@@ -76,8 +76,7 @@ class Command:
     """A pair potential from radial distribution functions, by three methods on the same target.
 
     Writes target.npz; history-METHOD.jsonl for every method; potentials.npz; structure.npz, the g(r) that all
-    potentials
-    give, beside the target; and summary.json.
+    potentials give, beside the target; and summary.json.
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]

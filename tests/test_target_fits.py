@@ -358,6 +358,7 @@ def test_covariances_of_sums(seed, chains):
         alone = samples.covariance_of_sum(x[:, [k]])[0, 0]
         np.testing.assert_allclose(alone, float(samples.error_of_sum(jnp.asarray(x[:, k]))) ** 2, rtol=1e-4)
         assert covariance[k, k] >= alone * (1 - 1e-9)
+    assert np.all(np.isnan(samples.covariance_of_sum(np.where(np.arange(160)[:, None] == 7, np.nan, x))))
     scales = np.sqrt(np.diag(covariance))
     assert np.linalg.eigvalsh(covariance / np.outer(scales, scales))[0] > 0
     other = rng.normal(size=(3, 3)) / np.array([1e-6, 1.0, 1e4])

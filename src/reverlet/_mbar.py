@@ -87,10 +87,10 @@ def solve(u: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The f_k of MBAR, with f_0 = 0, from reduced energies u (samples, states) and the numbers of samples of each
     state: the minimum of a convex function, by Newton's method with a line search from a self-consistent start."""
     ends = np.cumsum(counts)
-    # each state's own mean energy, so that no state is out of reach of the others by a constant of its energy alone
-    # over that in the first state
-    own = [u[end - n : end] for end, n in zip(ends, counts, strict=True)]
-    f = np.array([np.mean(u[:, k] - u[:, 0]) for k, u in enumerate(own)])
+    # what each state's own mean energy is over that in the first state, so that none is out of reach of the others by
+    # a constant of its energy alone
+    own = (u[end - n : end] for end, n in zip(ends, counts, strict=True))
+    f = np.array([np.mean(rows[:, k] - rows[:, 0]) for k, rows in enumerate(own)])
     for _ in range(20):  # downhill from anywhere, but slow near the end
         before, f = f, _self_consistent(u, counts, f)
         if np.max(np.abs(f - before)) < 1e-3:

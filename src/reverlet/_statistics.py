@@ -85,8 +85,8 @@ class Blocks(eqx.Module):
 
     def covariance(self, contributions: Float[np.ndarray, "samples size"]) -> Float[np.ndarray, "size size"]:
         """The covariance of a vector of such sums, positive semidefinite and the same for every linear combination of
-        them; for one sum, the square of `error`. Of what blocks that follow one another have in common, combinations
-        that it would lessen the error of are left out, as there."""
+        them; for one sum, the square of `error`, and NaN where that is. Of what blocks that follow one another have in
+        common, combinations that it would lessen the error of are left out, as there."""
         n, exists = len(self.block), np.asarray(self.chain) >= 0
         chain, own = np.asarray(self.chain)[exists], np.asarray(self.stratum)[exists]
         sums, samples = np.zeros((n, contributions.shape[1])), np.zeros(n)
@@ -95,7 +95,7 @@ class Blocks(eqx.Module):
         sums, samples, blocks = sums[exists], samples[exists], np.bincount(own)
         totals = np.stack([np.bincount(own, weights=column) for column in sums.T], axis=1)
         sums = sums - (samples / np.bincount(own, weights=samples)[own])[:, None] * totals[own]
-        if np.any(blocks == 1):
+        if np.any(blocks == 1) or not np.all(np.isfinite(sums)):
             return np.full(2 * sums.shape[1:], np.nan)
         weights = (blocks / np.maximum(blocks - 1, 1))[own]
         scale = np.sqrt(weights @ sums**2)
