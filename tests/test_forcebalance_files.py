@@ -82,6 +82,7 @@ WRONG = {
     "no truth": (with_line("1000.0 bar,FALSE", "1000.0 bar,0"), "MBAR has '0'; wanted TRUE or FALSE"),
     "too many cells": (with_line("3.502,0.0", "3.502,0.0,1"), "line 14 has 14 cells; wanted 13"),
     "no pressure": (with_line("1000.0 bar", ""), "line 14 has no P"),
+    "no weight": (with_line("1037.872,3.0", "1037.872,"), "row 2 of 2 has a value of 'Rho' without a weight; wanted"),
     "a setting without value": (with_line("rho_denom,2.0", "rho_denom"), "line 4 has 2 cells; wanted three"),
 }  # fmt: skip
 

@@ -202,6 +202,25 @@ def test_stated_errors_are_the_scatter(chains, correlation):
         np.testing.assert_allclose(ratio, 1, atol=0.37)
 
 
+@pytest.mark.slow
+def test_errors_of_sets_whose_chains_go_on():
+    """Three sets of 40 chains, correlated over two sets: means of the pool scatter by what it says, over 64
+    repetitions."""
+    repeats, chains, n, states = 64, 40, 400, STATES[0]
+
+    def one(seed):
+        drew = eqx.filter_jit(drawn)(seed, 3 * n, *states, chains, float(np.exp(-1 / (2 * n / chains))))
+        pool = rv.SamplePool(lambda k: rv.System(TOPOLOGY, well(k)), jnp.asarray(K), drew[:n])
+        pool = pool.add(jnp.asarray(K), drew[n : 2 * n]).add(jnp.asarray(K), drew[2 * n :])
+        estimate = at_target(pool.samples())
+        return estimate.value, estimate.error
+
+    values, errors = map(np.stack, zip(*map(one, range(repeats)), strict=True))
+    # the scatter is known to 9 %
+    ratio = np.sqrt(np.mean(errors**2, axis=0)) / np.std(values, axis=0, ddof=1)
+    np.testing.assert_allclose(ratio, 1, atol=0.25)
+
+
 def test_some_of_a_pool():
     """A part of a pool, other parts of other states, is a pool of its own: with it, a mean is still right."""
     samples = rv.mbar(pool_of(0, 4000))

@@ -36,6 +36,15 @@ def test_estimates(value, error, unit, text):
     assert str(shown) == f"{text} (4 blocks, 3.5 of 4 samples effective)" == f"{shown}"
 
 
+@pytest.mark.parametrize(("effective", "number", "far"), [(52.0, 1000, True), (52.0, 100, False), (110.0, 1000, False)])
+def test_an_estimate_says_where_its_error_is_too_small(effective, number, far):
+    """Of 1000 draws of a normal number, weighted to one that is 2 widths away, half the time fewer than 52 count; their
+    mean is off by 0.29, and stated errors are 0.20 (20,000 repetitions)."""
+    found = estimate(jnp.asarray(1.0), jnp.asarray(0.1))
+    found = eqx.tree_at(lambda e: (e.effective_samples, e.weights), found, (jnp.asarray(effective), jnp.ones(number)))
+    assert str(found).endswith(": the error is too small)") == far
+
+
 def test_estimates_are_formatted():
     assert f"{estimate(jnp.asarray(1.23456), jnp.asarray(0.0123)):.3f}" == "1.235 ± 0.012"
     assert f"{estimate((jnp.asarray(1.0), jnp.ones(2)), (jnp.asarray(0.1), jnp.ones(2))):.1f}" == (

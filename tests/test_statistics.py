@@ -105,3 +105,32 @@ def test_calibrated_against_repeated_draws(weighted):
     scatter = jnp.std(values)
     # the scatter is known to 1/sqrt(2 draws) = 1.6 %; a bias of order 1/n of the error adds some per cent with weights
     np.testing.assert_allclose(jnp.sqrt(jnp.mean(errors**2)), scatter, rtol=0.06 if not weighted else 0.1)
+
+
+@pytest.mark.parametrize(("chains", "correlation"), [(40, 50.0), (2, 3.0), (1, 3.0)])
+def test_chains_that_go_on_from_one_stratum_to_the_next(chains, correlation):
+    """An autoregression of four strata of 25 samples of each of `chains` chains: the error of the mean by its closed
+    form, over as many chains as there may be, or over parts of few, and for every stratum and for all."""
+    samples, strata = 25 * max(1, 40 // chains), 4
+    steps = strata * samples
+    factor = float(np.exp(-1 / correlation))
+    rng = np.random.default_rng(0)
+    contributions = np.zeros((steps, 200, chains))
+    contributions[0] = rng.normal(size=contributions.shape[1:])
+    for k in range(1, steps):
+        noise = rng.normal(size=contributions.shape[1:])
+        contributions[k] = factor * contributions[k - 1] + np.sqrt(1 - factor**2) * noise
+    contributions = contributions.transpose(0, 2, 1).reshape(steps * chains, 200) / (steps * chains)
+    chain, stratum = np.tile(np.arange(chains), steps), np.repeat(np.arange(strata), samples * chains)
+    blocks = rv.statistics.blocks_of(jnp.asarray(chain), jnp.asarray(stratum))
+    assert 32 <= blocks.number <= 40
+    said = np.sqrt(np.mean(np.asarray(blocks.error(jnp.asarray(contributions))) ** 2))
+    lags = np.arange(1, steps)
+    true = np.sqrt((1 + 2 * np.sum((1 - lags / steps) * factor**lags)) / (steps * chains))
+    np.testing.assert_allclose(said, true, rtol=0.1)
+    if chains == 40:  # a block is a whole chain: in any order of the samples, whatever the numbers
+        order = rng.permutation(len(chain))
+        other = rv.statistics.blocks_of(jnp.asarray(7 * chain[order]), jnp.asarray(3 * stratum[order]))
+        np.testing.assert_allclose(other.error(contributions[order]), blocks.error(contributions), rtol=1e-12)
+    covariance = blocks.covariance(contributions[:, :1])
+    np.testing.assert_allclose(np.sqrt(covariance[0]), blocks.error(contributions[:, :1]), rtol=1e-10)

@@ -13,7 +13,7 @@ from ._batches import Batch, batch_rule, map_samples, replicate
 from ._dynamics import Dynamics, recorded
 from ._ensemble import AbstractEnsemble
 from ._fields import AbstractChecked, checked
-from ._misc import require_flag, require_instance
+from ._misc import is_concrete, require_flag, require_instance
 from ._observable import AbstractObservable
 from ._printing import described, uncertain
 from ._sampler import Samples
@@ -36,7 +36,7 @@ class Estimate(eqx.Module):
     """What the observable reduces to."""
     error: PyTree[Array]
     """Its standard error by the infinitesimal jackknife, over `blocks`; of a pool with the uncertainty of the free
-    energies."""
+    energies. Too small where `effective_samples` are few of many: it knows nothing of what no sample shows."""
     blocks: Int[Array, ""]
     """How many independent runs of samples, chains or parts of them, stand behind the error; with few it is itself
     uncertain, to about one part in sqrt(2 · blocks)."""
@@ -59,7 +59,9 @@ class Estimate(eqx.Module):
     def __str__(self) -> str:
         size, number = described(self.effective_samples), len(self.weights)
         behind = f"{described(self.blocks)} blocks, {size} of {number} samples effective"
-        return f"{uncertain(self.value, self.error, self.unit)} ({behind})"
+        # reweighted this far, a mean is off by more than samples that hardly reach there can show
+        far = is_concrete(self.effective_samples) and np.any(self.effective_samples < min(100, number / 5))
+        return f"{uncertain(self.value, self.error, self.unit)} ({behind}{': the error is too small' if far else ''})"
 
 
 def expectation(

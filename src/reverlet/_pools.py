@@ -160,13 +160,13 @@ class SamplePool(AbstractChecked):
 
     def samples(self, ensemble: AbstractEnsemble | None = None) -> Samples:
         """All samples, each with the density of the mixture of all sets, as for `mbar`. Where an ensemble is given,
-        velocities are scaled to its temperature, which makes them as if they were drawn there."""
+        velocities are scaled to its temperature, which makes them as if they were drawn there. A chain that is in
+        several sets counts as one in errors, as it does where a sampler goes on from where it ended."""
         sets = [s.samples for s in self.sets]
         if ensemble is not None:
             sets = [_at_temperature(s, ensemble) for s in sets]
         states = jax.tree.map(lambda *x: jnp.concatenate(x), *(s.states for s in sets))
-        most = np.cumsum([0] + [int(np.max(s.chain)) + 1 for s in sets])
-        chain = np.concatenate([np.asarray(s.chain) + most[k] for k, s in enumerate(sets)])
+        chain = np.concatenate([np.asarray(s.chain) for s in sets])
         ensembles = tuple(s.ensemble for s in sets if s.ensemble is not None)
         return combined(states, self._u(), self.counts, chain, ensembles, self.free_energies)
 

@@ -49,17 +49,19 @@ class Blocks(eqx.Module):
     Samples of one chain are correlated, those of different chains are not. A block is a whole chain where there are
     many, and a part of one where there are few; what two blocks that follow one another in a chain still have in common
     is added to the error. Of several strata, which differ in how they were drawn (the states of a pool), each has its
-    own mean.
+    own mean; a chain, and a block of it, may go on from one stratum to the next.
 
     **Reference:** for blocks, H. Flyvbjerg and H. G. Petersen, J. Chem. Phys. 91, 461 (1989).
     """
 
     block: Int[Array, " samples"]
     """The number of the block of every sample; blocks of a chain are numbered along it."""
+    stratum: Int[Array, " samples"]
+    """How every sample was drawn."""
+    spread: Int[Array, " samples"]
+    """Over how many blocks the stratum of every sample is spread."""
     chain: Int[Array, " samples"]
     """Of every block, the chain it is a part of; -1 where there is no such block."""
-    stratum: Int[Array, " samples"]
-    """Of every block, in the same way."""
     number: Int[Array, ""]
     """How many there are."""
 
@@ -69,58 +71,52 @@ class Blocks(eqx.Module):
         n = len(self.block)
         total = lambda x, k: jax.ops.segment_sum(x, k, n)
         column = lambda w: jnp.expand_dims(w, tuple(range(1, contributions.ndim)))
-        exists = self.chain >= 0
-        own = jnp.where(exists, self.stratum, n)
-        blocks = total(jnp.where(exists, 1, 0), own)
-        samples = total(jnp.ones(n, contributions.dtype), self.block)
-        share = samples / jnp.maximum(total(samples, own), 1)[jnp.minimum(own, n - 1)]
-        sums = total(contributions, self.block)
-        sums = sums - column(share) * total(sums, own)[jnp.minimum(own, n - 1)]
+        samples = total(jnp.ones(n, contributions.dtype), self.stratum)
+        means = total(contributions, self.stratum) / column(jnp.maximum(samples, 1))
         # one block says nothing of its error
-        bessel = jnp.where(blocks > 1, blocks / jnp.maximum(blocks - 1, 1), jnp.where(blocks == 1, jnp.nan, 0))
-        weight = column(jnp.where(exists, bessel.astype(contributions.dtype)[jnp.minimum(own, n - 1)], 0))
-        follows = column(exists & (self.chain == jnp.roll(self.chain, 1)) & (jnp.arange(n) > 0))
-        common = jnp.sum(weight * jnp.where(follows, sums * jnp.roll(sums, 1, axis=0), 0), axis=0)
-        return jnp.sqrt(jnp.sum(weight * sums**2, axis=0) + 2 * jnp.maximum(common, 0))
+        spread = self.spread.astype(contributions.dtype)
+        factor = column(jnp.where(spread > 1, jnp.sqrt(spread / jnp.maximum(spread - 1, 1)), jnp.nan))
+        sums = total(factor * (contributions - means[self.stratum]), self.block)
+        follows = (self.chain >= 0) & (self.chain == jnp.roll(self.chain, 1)) & (jnp.arange(n) > 0)
+        common = jnp.sum(jnp.where(column(follows), sums * jnp.roll(sums, 1, axis=0), 0), axis=0)
+        return jnp.sqrt(jnp.sum(sums**2, axis=0) + 2 * jnp.maximum(common, 0))
 
     def covariance(self, contributions: Float[np.ndarray, "samples size"]) -> Float[np.ndarray, "size size"]:
         """The covariance of a vector of such sums, positive semidefinite and the same for every linear combination of
         them; for one sum, the square of `error`, and NaN where that is. Of what blocks that follow one another have in
         common, combinations that it would lessen the error of are left out, as there."""
-        n, exists = len(self.block), np.asarray(self.chain) >= 0
-        chain, own = np.asarray(self.chain)[exists], np.asarray(self.stratum)[exists]
-        sums, samples = np.zeros((n, contributions.shape[1])), np.zeros(n)
-        np.add.at(sums, np.asarray(self.block), contributions)
-        np.add.at(samples, np.asarray(self.block), 1)
-        sums, samples, blocks = sums[exists], samples[exists], np.bincount(own)
-        totals = np.stack([np.bincount(own, weights=column) for column in sums.T], axis=1)
-        sums = sums - (samples / np.bincount(own, weights=samples)[own])[:, None] * totals[own]
-        if np.any(blocks == 1) or not np.all(np.isfinite(sums)):
-            return np.full(2 * sums.shape[1:], np.nan)
-        weights = (blocks / np.maximum(blocks - 1, 1))[own]
-        scale = np.sqrt(weights @ sums**2)
+        own, spread = np.asarray(self.stratum), np.asarray(self.spread)
+        if np.any(spread == 1) or not np.all(np.isfinite(contributions)):
+            return np.full(2 * contributions.shape[1:], np.nan)
+        totals = np.stack([np.bincount(own, weights=column) for column in contributions.T], axis=1)
+        centered = contributions - (totals / np.maximum(np.bincount(own), 1)[:, None])[own]
+        sums = np.zeros((int(self.number), contributions.shape[1]))
+        np.add.at(sums, np.asarray(self.block), np.sqrt(spread / (spread - 1))[:, None] * centered)
+        scale = np.sqrt(np.sum(sums**2, axis=0))
         scale[scale == 0] = 1.0  # units differ
         sums = sums / scale
-        values, vectors = np.linalg.eigh((weights * sums.T) @ sums)
+        values, vectors = np.linalg.eigh(sums.T @ sums)
         known = values > 1e-12 * values[-1]
         root = vectors[:, known] * np.sqrt(values[known])
+        chain = np.asarray(self.chain)[: len(sums)]
         follows = np.flatnonzero(chain[1:] == chain[:-1]) + 1
         # in coordinates in which the blocks themselves have the covariance 1
         white = sums @ (vectors[:, known] / np.sqrt(values[known]))
-        common = (weights[follows] * white[follows].T) @ white[follows - 1]
+        common = white[follows].T @ white[follows - 1]
         shared, axes = np.linalg.eigh((common + common.T) / 2)
         root = scale[:, None] * (root @ axes)
         return (root * (1 + 2 * np.maximum(shared, 0))) @ root.T
 
 
 _FEW_BLOCKS = 32
-"""With fewer chains than this in a stratum, they are divided. More blocks are shorter, and leave more in common."""
+"""With fewer chains than this, they are divided. More blocks are shorter, and leave more in common."""
 
 
 def blocks_of(chain: Int[Array, " samples"], stratum: Int[Array, " samples"] | None = None) -> Blocks:
     """The blocks of samples, in the order they were drawn along every chain.
 
-    **Arguments:** `chain`, which chain drew each; `stratum`, how it was drawn, the same for all of a chain.
+    **Arguments:** `chain`, which chain drew each; `stratum`, how it was drawn: a chain that is in several has gone on
+    from one to the next, in the order of their numbers.
     """
     require_chain(chain)
     if stratum is not None:
@@ -132,23 +128,36 @@ def blocks_of(chain: Int[Array, " samples"], stratum: Int[Array, " samples"] | N
 def _blocks_of(chain, stratum):
     n = len(chain)
     stratum = jnp.zeros(n, jnp.int32) if stratum is None else stratum.astype(jnp.int32)
-    order = jnp.lexsort((chain, stratum))
-    inverse = jnp.zeros(n, order.dtype).at[order].set(jnp.arange(n))
+    stratum = _numbered(stratum)
+    order = jnp.lexsort((stratum, chain))
+    back = jnp.zeros(n, order.dtype).at[order].set(jnp.arange(n))
     along = jnp.arange(n)
-    chain, stratum = chain[order], stratum[order]
-    begins = (along == 0) | (chain != jnp.roll(chain, 1)) | (stratum != jnp.roll(stratum, 1))
+    chain, own = chain[order], stratum[order]
+    begins = (along == 0) | (chain != jnp.roll(chain, 1))
+    enters = begins | (own != jnp.roll(own, 1))
     number = jnp.cumsum(begins) - 1
-    where = jnp.cumsum((along > 0) & (stratum != jnp.roll(stratum, 1)))
     length = jax.ops.segment_sum(jnp.ones(n, jnp.int32), number, n)[number]
-    chains = jax.ops.segment_sum(begins.astype(jnp.int32), where, n)[where]
+    chains = jax.ops.segment_sum(enters.astype(jnp.int32), own, n)[own]
+    fewest = jax.ops.segment_min(chains, number, n)[number]
     first = jax.lax.cummax(jnp.where(begins, along, 0))
-    parts = jnp.clip(-(-_FEW_BLOCKS // chains), 1, length)
+    # a chain alone in a stratum is two blocks there
+    there = jax.ops.segment_sum(jnp.ones(n, jnp.int32), jnp.cumsum(enters) - 1, n)[jnp.cumsum(enters) - 1]
+    shortest = jax.ops.segment_min(jnp.where(chains == 1, there, n), number, n)[number]
+    parts = jnp.clip(jnp.maximum(-(-_FEW_BLOCKS // fewest), -(-2 * length // shortest)), 1, length)
     # equal parts, but for a sample more or less
     part = ((along - first) * parts) // length
     starts = begins | (part != jnp.roll(part, 1))
     block = jnp.cumsum(starts) - 1
-    put = lambda values: jnp.full(n, -1, jnp.int32).at[block].set(values.astype(jnp.int32))
-    return Blocks(block[inverse], put(number), put(where), block[-1] + 1)
+    spread = jax.ops.segment_sum((starts | enters).astype(jnp.int32), own, n)
+    of_block = jnp.full(n, -1, jnp.int32).at[block].set(number.astype(jnp.int32))
+    return Blocks(block[back], stratum, spread[stratum], of_block, block[-1] + 1)
+
+
+def _numbered(values):
+    """Whole numbers in the place of others, from 0 and in the same order."""
+    order = jnp.argsort(values)
+    steps = (values[order] != jnp.roll(values[order], 1)).at[0].set(False)
+    return jnp.zeros(len(values), jnp.int32).at[order].set(jnp.cumsum(steps).astype(jnp.int32))
 
 
 def standard_error_of_sum(contributions: Float[Array, "samples *shape"]) -> Float[Array, "*shape"]:

@@ -42,7 +42,8 @@ class ForceBalanceData:
     as `("T", "P", "Rho")`; `rows`, as many cells each: numbers in the units of such files (K, kg/m³, kJ/mol, 1e-4/K,
     1e-6/bar, cal/mol/K), `Quantity` for pressures, truths for `MBAR`, `None` for cells without a value.
 
-    **Errors:** `ValueError` for names that are not known, and columns and denominators that are missing.
+    **Errors:** `ValueError` for names that are not known, columns and denominators that are missing, and values whose
+    weight is blank.
     """
 
     settings: tuple[tuple[str, float | bool], ...]
@@ -64,6 +65,13 @@ class ForceBalanceData:
             raise ValueError(f"there is no column of a property; wanted one or more of {', '.join(_PROPERTIES)}.")
         if not self.rows or any(len(row) != len(self.columns) for row in self.rows):
             raise ValueError(f"wanted one row or more, each of {len(self.columns)} cells.")
+        for name in (name for name in _PROPERTIES if f"{name}_wt" in self.columns):
+            cells = zip(self._cells(name), self._cells(f"{name}_wt"), strict=True)
+            if blank := [k for k, (value, weight) in enumerate(cells, 1) if value is not None and weight is None]:
+                raise ValueError(
+                    f"row {blank[0]} of {len(self.rows)} has a value of {name!r} without a weight; wanted a number, 0 to"
+                    f" leave the value out, or no column '{name}_wt' for equal weights."
+                )
         for name in self.properties:
             if (size := self.setting(f"{name.lower()}_denom")) is None or isinstance(size, bool) or size <= 0:
                 raise ValueError(
@@ -150,8 +158,8 @@ def read_forcebalance(path: str | os.PathLike) -> ForceBalanceData:
     others are state points. Names of columns are not case sensitive, and pressures are in `atm` where they do not say.
 
     **Errors:** `FileNotFoundError`; `ValueError`, which names the line, for settings and columns that are not known
-    (with the nearest that is), columns and denominators that are missing, lines with too few or too many cells, and
-    what is no number or not finite.
+    (with the nearest that is), columns and denominators that are missing, lines with too many cells, values whose
+    weight is blank, and what is no number or not finite.
     """
     path = Path(path)
     settings: list[tuple[str, float | bool]] = []
