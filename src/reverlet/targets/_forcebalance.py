@@ -69,8 +69,8 @@ class ForceBalanceData:
             cells = zip(self._cells(name), self._cells(f"{name}_wt"), strict=True)
             if blank := [k for k, (value, weight) in enumerate(cells, 1) if value is not None and weight is None]:
                 raise ValueError(
-                    f"row {blank[0]} of {len(self.rows)} has a value of {name!r} without a weight; wanted a number, 0 to"
-                    f" leave the value out, or no column '{name}_wt' for equal weights."
+                    f"row {blank[0]} of {len(self.rows)} has a value of {name!r} without a weight; wanted a number, 0"
+                    f" to leave the value out, or no column '{name}_wt' for equal weights."
                 )
         for name in self.properties:
             if (size := self.setting(f"{name.lower()}_denom")) is None or isinstance(size, bool) or size <= 0:
