@@ -265,6 +265,8 @@ def test_a_difference_of_two_points_and_one_pool_for_both():
         jnp.asarray(K), (cold, hot), exact, STARTS, num_updates=4, share=True, positive=lambda k: k, **RUN
     )
     assert len(fitted.samples[0]) == len(fitted.samples[1])
+    drew = [set(np.asarray(fitted.samples[0].chain)[np.asarray(fitted.samples[0].pool.state) == k]) for k in (0, 1)]
+    assert not set.intersection(*drew)  # chains of two temperatures, whatever their numbers
     assert abs(fitted.values[0] / WANTED - 1) < 4 * fitted.errors[0] / WANTED
     found = reweighting.sensitivities(fitted.model, (cold, hot), fitted.samples)
     value = lambda k: sum(

@@ -161,13 +161,15 @@ class SamplePool(AbstractChecked):
     def samples(self, ensemble: AbstractEnsemble | None = None) -> Samples:
         """All samples, each with the density of the mixture of all sets, as for `mbar`. Where an ensemble is given,
         velocities are scaled to its temperature, which makes them as if they were drawn there. A chain that is in
-        several sets counts as one in errors, as it does where a sampler goes on from where it ended."""
+        several sets of one ensemble counts as one in errors: a sampler goes on from where its chains ended."""
         sets = [s.samples for s in self.sets]
         if ensemble is not None:
             sets = [_at_temperature(s, ensemble) for s in sets]
         states = jax.tree.map(lambda *x: jnp.concatenate(x), *(s.states for s in sets))
-        chain = np.concatenate([np.asarray(s.chain) for s in sets])
         ensembles = tuple(s.ensemble for s in sets if s.ensemble is not None)
+        first = [next(j for j, other in enumerate(ensembles) if eqx.tree_equal(e, other)) for e in ensembles]
+        most = 1 + max(int(np.max(s.chain)) for s in sets)
+        chain = np.concatenate([np.asarray(s.chain) + most * k for k, s in zip(first, sets, strict=True)])
         return combined(states, self._u(), self.counts, chain, ensembles, self.free_energies)
 
     def save(self, path: str | os.PathLike) -> None:
