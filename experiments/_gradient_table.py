@@ -61,9 +61,11 @@ def table(cases: tuple[Case, ...], summary: dict[str, Any]) -> str:
     for case in cases:
         s = summary[case.name]
         chosen = sorted({0, len(s["horizons"]) // 2, len(s["horizons"]) - 1})
-        lines += [f"**{s['what']}**, {s['unit']}; {s['trajectories']} trajectories", ""]
+        scale, power = _scale(max(abs(x) for x in s["reference"] if x is not None))
+        lines += [f"**{s['what']}**, {power}{s['unit']}; {s['trajectories']} trajectories", ""]
         if case.static:
-            lines += [f"Reference: {_pair(s['reference'][0], s['reference_error'][0])}, {s['reference_by'][0]}.", ""]
+            reference = _pair(s["reference"][0] / scale, s["reference_error"][0] / scale)
+            lines += [f"Reference: {reference}, {s['reference_by'][0]}.", ""]
         lines += ["| estimator | horizon, ps | gradient | bias | trajectories for 3:1 | CPU s for 3:1 |"]
         lines += ["|---|---|---|---|---|---|"]
         for name, row in s["estimators"].items():
@@ -71,14 +73,25 @@ def table(cases: tuple[Case, ...], summary: dict[str, Any]) -> str:
                 if row["gradient"][k] is None:
                     continue
                 own = s["reference_by"][k] == name
-                bias = "reference" if own else _pair(row["bias"][k], row["bias_error"][k])
-                needed, seconds = row["trajectories_for_3"][k], row["seconds_for_3"][k]
-                lines.append(
-                    f"| {name} | {s['horizons'][k]:g} | {_pair(row['gradient'][k], row['error'][k])} | {bias} |"
-                    f" {needed:.2g} | {seconds:.2g} |"
-                )
+                gradient = _pair(row["gradient"][k] / scale, row["error"][k] / scale)
+                bias = "reference" if own else _pair(row["bias"][k] / scale, row["bias_error"][k] / scale)
+                needed, seconds = _two_digits(row["trajectories_for_3"][k]), _two_digits(row["seconds_for_3"][k])
+                lines.append(f"| {name} | {s['horizons'][k]:g} | {gradient} | {bias} | {needed} | {seconds} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _scale(size: float) -> tuple[float, str]:
+    """The power of a thousand that numbers below a twentieth are told in, and how it is written before a unit."""
+    exponent = 0 if size == 0 or size >= 0.05 else 3 * int(np.floor(np.log10(size) / 3))
+    superscript = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return 10.0**exponent, f"10{superscript} " if exponent else ""
+
+
+def _two_digits(value: float) -> str:
+    """A number to two digits, without exponents: 0.0056, 31, 1,600."""
+    rounded = float(f"{value:.2g}")
+    return f"{rounded:,.0f}" if rounded >= 10 else f"{rounded:g}"
 
 
 def _pair(value: float, error: float) -> str:
@@ -86,6 +99,4 @@ def _pair(value: float, error: float) -> str:
     if not np.isfinite(error) or error <= 0:
         return f"{value:.2g}"
     digits = max(0, 1 - int(np.floor(np.log10(error))))
-    if digits > 5 or abs(value) >= 1e4:
-        return f"{value:.2e} ± {error:.1e}"
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
+    return f"{round(value, digits) + 0.0:.{digits}f} ± {error:.{digits}f}"  # no minus before zero

@@ -147,7 +147,7 @@ def _short(message: str) -> str:
 def main() -> None:
     """Prints the table."""
     jax.config.update("jax_enable_x64", True)
-    print("| test system | atoms | |\n|---|---|---|")
+    print("| test system | atoms | what becomes of it |\n|---|---|---|")
     for name in names():
         print(convert(name).row, flush=True)
 

@@ -36,8 +36,8 @@ class SimulationError(FloatingPointError):
     Every array of a result carries the verdict, integers and truth values too: a program in which none is used does
     not compute it.
 
-    Of a sampler whose cells moved where they must not, outside of compiled programs: `samples` up to then, and the
-    `chains` to go on from. Else both are `None`.
+    If a sampler stopped since a cell became too small, and not in a compiled program, `samples` are those up to then,
+    and `chains` is where to go on from. Otherwise both are `None`.
     """
 
     def __init__(self, message: str, *, samples: Any = None, chains: Any = None):

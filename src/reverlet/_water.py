@@ -123,7 +123,7 @@ class WaterModel(AbstractModel):
         accuracy: float = 1e-4,
         tail: bool = False,
     ) -> System:
-        """So many molecules of this water.
+        """`num_molecules` molecules of this water.
 
         In an open box, such as that of a gas or a cluster, all pairs interact in full: `Coulomb` in the place of
         `Ewald`.

@@ -36,9 +36,12 @@ class SquaredDistance(AbstractObservable):
 
     A mean over trajectories i has noise, and the square of noise is not zero on average: it would draw a fit to
     parameters where there is less of it. So only products of different trajectories count,
-    Σ_{i≠j} w_i w_j (A_i - A*)·(A_j - A*) / (1 - Σ w_i²), which has no such bias and may be negative. Right where the
-    observable is a mean over trajectories; of others, such as a fluctuation, each trajectory's own is taken. Samples
-    must be independent, one of every chain: products of correlated ones keep their noise.
+
+        Σ_{i≠j} w_i w_j (A_i - A*)·(A_j - A*) / (1 - Σ w_i²),
+
+    which has no such bias and may be negative. Right where the observable is a mean over trajectories; of others, such
+    as a fluctuation, each trajectory's own is taken. Samples must be independent, one of every chain: products of
+    correlated ones keep their noise.
 
     **Arguments:** `observable`; `target` A*, of the shape it reduces to; `scale` s, which makes a number of the
     differences: a scalar or of that shape too, such as the errors of the target.

@@ -121,7 +121,8 @@ class ListedPairs(AbstractPotential, AbstractAtomIndexed):
     scalar or one number per pair; `kinds`, for pairs that have parameters of their own: then pair p interacts as two
     atoms with index `kinds[p]` would, as in
 
-        ListedPairs(LennardJones(sigma, epsilon, cutoff=1.0, species=jnp.arange(len(sigma))), pairs, kinds=kinds)
+        species = jnp.arange(len(sigma))
+        ListedPairs(LennardJones(sigma, epsilon, cutoff=1.0, species=species), pairs, kinds=kinds)
 
     **Errors:** `ValueError` for pairs of an atom with itself, shapes that do not fit, factors that are not finite,
     kinds that the potential does not have.

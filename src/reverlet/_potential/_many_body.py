@@ -59,13 +59,15 @@ class AbstractGraphPotential(AbstractPotential):
 class AbstractManyBody(AbstractGraphPotential):
     """A potential that is a formula for one atom and its neighbors: Stillinger–Weber, Tersoff, networks of descriptors.
 
-    class Squares(rv.AbstractManyBody):
-        strength: Array
-        cutoff: float = eqx.field(static=True)
+    Energies must go to zero at the cutoff; entries where `mask` is false are padding:
 
-        def atom_energy(self, i, d, j, mask):
-            near = jnp.where(mask, (1 - jnp.sum(d**2, axis=-1) / self.cutoff**2) ** 3, 0)
-            return self.strength * jnp.sum(near) ** 2
+        class Squares(rv.AbstractManyBody):
+            strength: Array
+            cutoff: float = eqx.field(static=True)
+
+            def atom_energy(self, i, d, j, mask):
+                near = jnp.where(mask, (1 - jnp.sum(d**2, axis=-1) / self.cutoff**2) ** 3, 0)
+                return self.strength * jnp.sum(near) ** 2
     """
 
     @abc.abstractmethod

@@ -30,7 +30,8 @@ class NeuralPair(AbstractSpeciesPairPotential):
 
     It knows no core: where no pair of the training comes, it is anything. So it is best added to a prior that repels,
 
-        potential = rv.Mie(0.3, 1.0, 9.0, 6.0, cutoff=0.9) + rv.pairs.NeuralPair.fresh(cutoff=0.9, key=key)
+        network = rv.pairs.NeuralPair.fresh(cutoff=0.9, key=key)
+        potential = rv.Mie(0.3, 1.0, 9.0, 6.0, cutoff=0.9) + network
 
     The network runs once for every pair. For trajectories `tabulated`, a curve through its values that has gradients
     for all weights, is far cheaper: then it runs once for every knot.

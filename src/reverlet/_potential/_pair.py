@@ -25,7 +25,8 @@ class AbstractPairPotential(AbstractPotential):
     A subclass gives `pair_energy`, the formula for one pair; periodic images, the cutoff, sums over pairs and fast
     derivatives are written here once. With s = r², d = r_i - r_j and e = w_i - w_j,
 
-        ∂U/∂r_i = Σ_j 2u′(s) d        (H w)_i = Σ_j 2u′(s) e + 4u″(s) (d·e) d        ∂U/∂strain = Σ_{i<j} 2u′(s) d⊗d
+        ∂U/∂r_i = Σ_j 2u′(s) d,    (H w)_i = Σ_j 2u′(s) e + 4u″(s) (d·e) d,
+        ∂U/∂strain = Σ_{i<j} 2u′(s) d⊗d
 
     are evaluated in this closed form (u′ and u″ by automatic differentiation of the formula), which is several times
     faster than automatic differentiation of the sum, since the sum over j alone is enough by symmetry. All orders and

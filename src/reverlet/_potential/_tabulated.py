@@ -17,7 +17,8 @@ class TabulatedPair(AbstractSpeciesPairPotential):
     line, or with a `core` of 12, say, as a + b r⁻¹² of the same energy and force; a core that repels whatever the
     values come to is best a potential of its own, to which the table is added:
 
-        potential = rv.Mie(0.3, 1.0, 12.0, 6.0, cutoff=0.9) + rv.TabulatedPair(np.zeros(60), first=0.2, cutoff=0.9)
+        correction = rv.TabulatedPair(np.zeros(60), first=0.2, cutoff=0.9)
+        potential = rv.Mie(0.3, 1.0, 12.0, 6.0, cutoff=0.9) + correction
 
     The last value is the energy at the cutoff. To end smoothly whatever it is: `truncation=rv.SmoothSwitch(0.8)`.
 

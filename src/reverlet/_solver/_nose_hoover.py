@@ -101,7 +101,8 @@ class NoseHooverChain(AbstractStagedSolver, AbstractThermostattedSolver, Abstrac
 
     The first thermostat drags the atoms, each of the others the one before it:
 
-        dv/dt = F/m - η̇₁ v;  Q₁ η̈₁ = Σ m v² - N_f kT - Q₁ η̇₁ η̇₂;  Q_k η̈_k = Q_{k-1} η̇²_{k-1} - kT - Q_k η̇_k η̇_{k+1}
+        dv/dt = F/m - η̇₁ v;  Q₁ η̈₁ = Σ m v² - N_f kT - Q₁ η̇₁ η̇₂;
+        Q_k η̈_k = Q_{k-1} η̇²_{k-1} - kT - Q_k η̇_k η̇_{k+1}
 
     A step is half a step of the thermostats, a step of velocity Verlet, and half a step of the thermostats. Positions
     are distributed as in the canonical ensemble, if the motion is ergodic: one thermostat alone is not enough for stiff

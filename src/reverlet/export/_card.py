@@ -47,7 +47,7 @@ def _residuals() -> Any:
 
 
 class ModelCard(AbstractChecked):
-    """What whoever gets a surface should know of where it comes from; what is not given is written as "not stated".
+    """What anyone who gets a surface should know of its origin; what is not given is written as "not stated".
 
     Form, size, checksum of the parameters and versions are added where it is written, which is beside every file that
     is exported: `liquid.table` has its `liquid.table.card.json`.

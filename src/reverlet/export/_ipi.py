@@ -28,7 +28,7 @@ def ipi_driver(
     card: ModelCard = ModelCard(),
     card_beside: str | Path | None = None,
 ) -> int:
-    """Gives energies, forces and virials to i-PI until that says it is over; how many it gave is returned.
+    """Serves energies, forces and virials to i-PI until i-PI ends; returns how many it served.
 
     Where the system has a dipole, its moment comes with them, as `{"dipole": [x, y, z]}` in atomic units (e a₀) in the
     text of the extras, which `<trajectory extra_type="dipole">` of i-PI writes; `<ffsocket pbc="false">`, since atoms

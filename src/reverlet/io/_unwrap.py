@@ -9,7 +9,7 @@ from .._state import State
 
 
 def unwrap(trajectory: Trajectory) -> Trajectory:
-    """The same with atoms that go on where a file has put them back into the box, as diffusion needs it.
+    """The trajectory with atoms that move on where a file has put them back into the box, as diffusion needs it.
 
     By minimum motion: from frame to frame every atom is taken to have gone the least number of boxes. Right as long as
     no atom moves half a box between two frames. Where the box changes, it is its motion in the box's own coordinates.
