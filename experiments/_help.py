@@ -160,7 +160,8 @@ def _kind(module: str, node: ast.expr) -> str:
         return told
     inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
     if ast.unparse(node.value) == "Literal":
-        return "{" + ",".join(str(ast.literal_eval(choice)) for choice in inner) + "}"
+        choices = [str(ast.literal_eval(choice)) for choice in inner]
+        return "{" + ("|" if any("," in c for c in choices) else ",").join(choices) + "}"
     if ast.unparse(node.value) == "tuple":
         return " ".join("..." if ast.unparse(k) in ("...", "Ellipsis") else _kind(module, k) for k in inner)
     return told

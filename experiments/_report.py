@@ -38,11 +38,13 @@ def note(written: Path) -> None:
         _try_to_write(folder, None)
 
 
-def end(outcome: str) -> None:
-    """Writes the last reports of this process: of a run that has `ended`, or why it stopped."""
-    for folder in list(_written):
+def end(outcome: str) -> list[Path]:
+    """Writes the last reports of this process: of a run that has `ended`, or why it stopped. Returns their folders."""
+    folders = list(_written)
+    for folder in folders:
         _try_to_write(folder, outcome)
     _written.clear()
+    return folders
 
 
 def _try_to_write(folder: Path, outcome: str | None) -> None:

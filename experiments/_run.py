@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ import tyro
 import reverlet as rv
 
 from . import _report
-from ._errors import BadInput, NotWritten
+from ._errors import BadInput, NotWritten, is_refusal
 from ._fields import Slip, require_unit
 from ._help import DEFAULT
 from ._processes import leads
@@ -35,8 +36,8 @@ def exit_status(run: Callable[[], None]) -> int:
         print(f"Error: {error}", file=sys.stderr)
         return _leave(2)
     except rv.SimulationError as error:
-        _report.end(f"It failed: {error}")
-        print(f"The run failed: {error}\nAll files written so far were kept.", file=sys.stderr)
+        folders = _report.end(f"It failed: {error}")
+        print(f"The run failed: {error}\n{_kept(folders)}.", file=sys.stderr)
         return _leave(1)
     except NotWritten as error:
         _report.end(str(error))
@@ -53,9 +54,20 @@ def exit_status(run: Callable[[], None]) -> int:
         )
         return _leave(130)
     except Exception as error:
-        _report.end(f"It failed: {error!r}")
-        return _unexpected(error)
+        folders = _report.end(f"It stopped: {error}" if is_refusal(error) else f"It failed: {error!r}")
+        if not is_refusal(error):
+            return _unexpected(error)
+        print(
+            f"The run stopped: {error}\n{_kept(folders)}. The same command would end here again: start with other"
+            " flags, in another folder (`python -m experiments NAME --help` lists samples, equilibration and chains).",
+            file=sys.stderr,
+        )
+        return _leave(1)
     return 0
+
+
+def _kept(folders: list[Path]) -> str:
+    return "All files written so far were kept" + "".join(f", in {folder}" for folder in folders)
 
 
 def _unexpected(error: Exception) -> int:

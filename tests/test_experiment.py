@@ -11,13 +11,17 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("tyro")
 pytest.importorskip("matplotlib")
 from experiments import _goals
 from experiments.__main__ import main
+from experiments._folder import Folder, write_json
 from experiments._goals import TIME
+from experiments._run import exit_status
+from reverlet._pool_verdict import PoolVerdict, require_good
 
 ROOT = Path(__file__).parent.parent
 ARGON = ROOT.parent / "shared/data/argon/ar346.pdb"
@@ -224,6 +228,30 @@ def test_exploding_run_keeps_its_files(tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "config.json").read_text())["changes"] == [{"sigma_rate": 0.0004}]
     assert launch(*slower).returncode == 0  # it has the new rate by now
+
+
+def test_refused_samples_end_in_words(capsys, tmp_path):
+    """What was got, what would help, and where the results lie; but a defect shows where it is."""
+    verdict = PoolVerdict("at 298 K", (), 7.0, 24, 30.0, 32)
+
+    def stopped():
+        write_json(Folder(tmp_path / "run", {"experiment": "argon_isobar"}, resume=False) / "start.json", {})
+        require_good([verdict])
+
+    assert exit_status(stopped) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    for words in (
+        "at 298 K",
+        "7 independent samples",
+        "What would help: more samples",
+        f"kept, in {tmp_path / 'run'}.",
+    ):
+        assert words in said
+    assert "TOO FEW" in (tmp_path / "run" / "report.html").read_text()
+    with pytest.raises(ValueError, match="broadcast"):
+        exit_status(lambda: np.zeros(2) + np.zeros(3))
+    with pytest.raises(ValueError, match="of ours"):
+        exit_status(lambda: next(x for x in [1] if int("a defect of ours")))
 
 
 def copy(source, target):

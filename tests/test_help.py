@@ -36,6 +36,10 @@ def test_help_says_what_the_experiment_takes(name):
     assert max(map(len, text.splitlines())) <= 120
 
 
+def test_choices_with_a_comma_are_told_apart():
+    assert "--targets {density,ir|density|ir|ir,diffusion}" in _help.help_of("water_refine")
+
+
 def test_help_does_not_wait_for_jax():
     program = (
         "import sys; from experiments.__main__ import main; from benchmarks.__main__ import main as benchmarks;"
