@@ -3,9 +3,8 @@
 Measure D from trajectories at constant energy, differentiate it through them and through the ensemble, step σ and ε,
 repeat (Han & Yu 2025, fig. 2). Where this differs from the original: instead of one long chain many chains run at once,
 each with one sample per update, and go on from where the last update left them; velocities are drawn at full steps;
-every
-number has an error bar; and the parameters reported are the mean of the last updates, moved onto the line D = D* by one
-Newton step with their mean D and gradient, and measured once more by an independent evaluation.
+every number has an error bar; and the parameters reported are the mean of the last updates, moved onto the line D = D*
+by one Newton step with their mean D and gradient, and measured once more by an independent evaluation.
 
 D alone cannot determine two parameters: the result is a point on the line D = D*.
 """
@@ -307,8 +306,7 @@ def final_parameters(config: Config, history: list[dict[str, Any]], target: floa
     """The mean of σ (nm) and ε (kJ/mol) over the last updates, moved by one Newton step to D = D*.
 
     The mean alone lags behind the iterates; the mean D of the same updates says by how much. The shortest of all steps
-    to
-    the line is taken, with lengths in units of the learning rates; a step is cut at five of these.
+    to the line is taken, with lengths in units of the learning rates; a step is cut at five of these.
     """
     last = history[-config.average :]
     mean = lambda pick: np.mean([pick(line) for line in last])

@@ -2,8 +2,7 @@
 
 The target is a mixture of two kinds of Lennard-Jones atoms, small and large. Three potentials, one for each pair of
 kinds, are learned from several compositions at once, through the dynamics (`diffsim`) or by reweighting (`difftre`),
-and
-from the first composition alone by iterative Boltzmann inversion (`ibi`). Separate runs measure all of them at the
+and from the first composition alone by iterative Boltzmann inversion (`ibi`). Separate runs measure all of them at the
 compositions that were trained, and at others in between.
 """
 

@@ -1,11 +1,9 @@
 """One pair potential for many temperatures, from their radial distribution functions: how far does it carry?
 
 The target is a Lennard-Jones liquid at one density and several temperatures. One potential is learned from all of them
-at
-once, through the dynamics (`diffsim`) or by reweighting (`difftre`), and one from the first temperature alone by
-iterative
-Boltzmann inversion (`ibi`). Separate runs measure both at the temperatures that were trained, and at others in between,
-beside potentials that were each learned from a single temperature.
+at once, through the dynamics (`diffsim`) or by reweighting (`difftre`), and one from the first temperature alone by
+iterative Boltzmann inversion (`ibi`). Separate runs measure both at the temperatures that were trained, and at others
+in between, beside potentials that were each learned from a single temperature.
 """
 
 import dataclasses

@@ -1,12 +1,10 @@
 """Train a neural potential and a dipole surface of water on labels: bottom-up, before any experiment is looked at.
 
 An `EANN` learns energies, forces and stresses of the liquid, a `DeepDipole` the dipoles of clusters. By default the
-labels
-are those that come with the project (GFN1-xTB and GFN2-xTB, see experiments/reference): of the liquid as it is, and
-with
-molecules too close to one another, since a network that has never seen that lets them fall together. With `--data`, the
-potential is trained on other labels, such as those of a first-principles trajectory. Frames are divided at random into
-those for training, those that choose the best epoch, and those that errors are measured on.
+labels are those that come with the project (GFN1-xTB and GFN2-xTB, see experiments/reference): of the liquid as it is,
+and with molecules too close to one another, since a network that has never seen that lets them fall together. With
+`--data`, the potential is trained on other labels, such as those of a first-principles trajectory. Frames are divided
+at random into those for training, those that choose the best epoch, and those that errors are measured on.
 """
 
 import dataclasses

@@ -150,9 +150,8 @@ class Command:
     """Refine a foundation potential by the Raman line of diamond.
 
     Writes before.npz and after.npz, the line before and after the fit; history.jsonl; crystals.json, predictions for
-    other
-    crystals and the zone boundary, before and after; the refined weights, in the file format of the published ones
-    (refined.nqx; refined.npz for a smoke run); and summary.json.
+    other crystals and the zone boundary, before and after; the refined weights, in the file format of the published
+    ones (refined.nqx; refined.npz for a smoke run); and summary.json.
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]

@@ -2,12 +2,9 @@
 
 Trajectories at constant energy start from samples at constant temperature, at the experimental density. They give
 pressure, structure, diffusion, dielectric constant, infrared spectrum, vibrational density of states, and how well
-energy
-is conserved. Further simulations give the density at 1 bar, and one molecule alone for the heat of vaporization;
-energies
-of clusters are compared with PBE0. With --beads, ring-polymer dynamics tells by how much quantum nuclei lower
-vibrations:
-a shift that is absorbed when a potential is fitted to a measured spectrum with classical nuclei.
+energy is conserved. Further simulations give the density at 1 bar, and one molecule alone for the heat of vaporization;
+energies of clusters are compared with PBE0. With --beads, ring-polymer dynamics tells by how much quantum nuclei lower
+vibrations: a shift that is absorbed when a potential is fitted to a measured spectrum with classical nuclei.
 
 `quick` is limited to what two cores do in ten minutes: 64 waters, 8 trajectories of 2.5 ps after 1.5 ps of
 equilibration,
@@ -17,10 +14,8 @@ polymers. `paper`, for a GPU, has 216 waters, 16 trajectories of 100 ps, in piec
 constant pressure.
 
 Networks have holes where they have seen no labels, and trajectories fall into them. Chains in which a molecule came
-apart
-do not count, and the table says how many there were; if they are more than half, the run ends, and writes the atoms to
-be
-looked at.
+apart do not count, and the table says how many there were; if they are more than half, the run ends, and writes the
+atoms to be looked at.
 """
 
 import dataclasses

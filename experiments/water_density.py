@@ -2,8 +2,7 @@
 reweighting.
 
 Targets are read from a file; OpenMM samples at constant pressure, and reweighting gives Gauss–Newton steps. The initial
-and
-the fitted model are both measured in separate runs, which the fit has not seen.
+and the fitted model are both measured in separate runs, which the fit has not seen.
 """
 
 import dataclasses
@@ -62,16 +61,14 @@ class Config:
     dielectric constants at some of the same temperatures."""
     charge: Annotated[float, above_zero(0.42)] = 0.42
     """The initial charge of hydrogen, e. By default this and the next two are those of q-SPC/Fw, whose bonds and angles
-    are
-    kept."""
+    are kept."""
     sigma: Annotated[float, nm(0.3165492)] = 0.3165492
     """The initial σ, nm."""
     epsilon: Annotated[float, above_zero(0.6503)] = 0.6502990
     """The initial ε, kJ/mol."""
     polarization: Annotated[float, not_negative(5.22)] = 5.22
     """The energy (kJ/mol) of polarizing a molecule in the liquid, which fixed charges leave out; it is subtracted from
-    the
-    heat of vaporization. The default is that of SPC/E (Berendsen, Grigera and Straatsma, J. Phys. Chem. 91, 6269
+    the heat of vaporization. The default is that of SPC/E (Berendsen, Grigera and Straatsma, J. Phys. Chem. 91, 6269
     (1987))."""
 
     waters: Annotated[int, at_least(8, 64)] = 64

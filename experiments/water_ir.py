@@ -16,8 +16,7 @@ Single precision: trajectories as short as those of the loss are walked back wel
 less time. The check against finite differences is in double precision.
 
 Velocities at full steps of 0.5 fs are used throughout, for the target, too: the stretching band lies 17 cm⁻¹ too high
-and
-has 3 % less intensity than with infinitely short steps.
+and has 3 % less intensity than with infinitely short steps.
 """
 
 import dataclasses
@@ -84,8 +83,7 @@ class Config(_refine.AbstractConfig):
     """The length of the chain that all others start from, ps; it equilibrates for a quarter as long before."""
     validation: Annotated[float, ps(1)]
     """Where correlation functions end in evaluations, ps; the Gaussian window is a third as wide, and trajectories are
-    twice
-    as long. As many trajectories are measured before the fit as after it."""
+    twice as long. As many trajectories are measured before the fit as after it."""
     check: tuple[float, ...]
     """Correlation times at which the gradient is checked against finite differences, ps. Empty: no check."""
     check_trajectories: Annotated[int, at_least(2, 2, "since only products of different ones have no bias")]

@@ -90,8 +90,7 @@ class Config(_refine.AbstractConfig):
 
     method: Literal["newton", "adam"]
     """How the potential is updated. newton: by Gauss–Newton steps along the combinations of parameters that change
-    forces
-    most; adam: by Adam along the sum of the gradients, as in the original."""
+    forces most; adam: by Adam along the sum of the gradients, as in the original."""
     rate: Annotated[float, above_zero(5e-5)]
     """The learning rate of Adam, or the fraction of Newton's step that is taken."""
     longest: Annotated[float, above_zero(0.1)]
@@ -119,12 +118,10 @@ class Config(_refine.AbstractConfig):
     """Samples of every chain for the pressure, per update."""
     nvt: Annotated[float, ps(10)]
     """The length of the q-SPC/Fw chain that all others start from, ps: the first half equilibrates it, and the others
-    start
-    along the second."""
+    start along the second."""
     validation: Annotated[float, ps(0.5)]
     """Where correlation functions end in evaluations, ps; the Gaussian window is a third as wide, and trajectories are
-    twice
-    as long."""
+    twice as long."""
     watch: Annotated[int, not_negative(10)]
     """How often, in updates, the potential is kept, to be evaluated after the fit: this shows what happens to
     properties that are not fitted. 0: never."""
