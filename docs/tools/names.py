@@ -6,7 +6,7 @@ from pathlib import Path
 import griffe
 
 DOCS = Path(__file__).parents[1]
-HEAD = "# All names\n\nEverything public, in the order of the alphabet.\n\n| name | |\n|---|---|\n"
+HEAD = "# All names\n\nEverything public, in the order of the alphabet.\n\n| name | what it is |\n|---|---|\n"
 
 
 def index() -> str:
@@ -27,7 +27,8 @@ def as_written(name: str) -> str:
 def first_sentence(what: griffe.Object | griffe.Alias) -> str:
     """Of the docstring, as one cell of a table."""
     text = what.docstring.value if what.docstring else ""
-    return re.split(r"(?<=\.)\s", " ".join(text.split("\n\n")[0].split()))[0].rstrip(":;").replace("|", "\\|")
+    sentence = re.split(r"(?<=\.)\s", " ".join(text.split("\n\n")[0].split()))[0].replace("|", "\\|")
+    return sentence.rstrip(",:;.") + "."
 
 
 if __name__ == "__main__":
