@@ -15,7 +15,7 @@ table{border-collapse:collapse;font-size:.9rem}th,td{text-align:left;vertical-al
 border-bottom:1px solid #eee}th{font-weight:600}td.n{white-space:nowrap;font-variant-numeric:tabular-nums}
 img{max-width:100%;height:auto}figure{margin:1em 0}figcaption,.small{color:#555;font-size:.85rem}
 pre{background:#f5f5f5;padding:.7em;overflow-x:auto;font-size:.85rem}.yes{color:#00684a}.no{color:#b03a00}
-.banner{background:#fff3cd;border-left:4px solid #d9a400;padding:.6em 1em;margin:1em 0}
+.said{white-space:pre-wrap}.banner{background:#fff3cd;border-left:4px solid #d9a400;padding:.6em 1em;margin:1em 0}
 .curves{display:grid;grid-template-columns:repeat(auto-fill,minmax(15rem,1fr));gap:1rem}svg{width:100%;height:auto}
 summary{cursor:pointer;font-weight:600}.side{display:grid;grid-template-columns:repeat(auto-fit,minmax(18rem,1fr));gap:1rem}
 """
@@ -129,10 +129,28 @@ def tables_of(value: Any, name: str = "") -> list[str]:
         rows = [[text(k.replace("_", " ")), *(text(r.get(c, "–")) for c in columns)] for k, r in of.items()]
         out.append(table(["", *(c.replace("_", " ") for c in columns)], rows))
         done |= {*group}
+    for group in _columns(value):
+        rows = [dict(rows_of({k: value[k][n] for k in group})) for n in range(len(value[group[0]]))]
+        more = [["…"] * len(rows[0])] if len(rows) > 12 else []
+        cells = [[text(cell) for cell in row.values()] for row in rows[:12]]
+        out.append(table([c.replace("_", " ") for c in rows[0]], cells + more))
+        done |= {*group}
     for k, v in value.items():
         if isinstance(v, dict | list) and k not in done and v:
-            out += tables_of(v, f"{name}: {k}" if name else k)
+            inner = tables_of(v, f"{name}: {k}" if name else k)
+            if not name and len(inner) > 12:
+                inner = [f"<details><summary>{text(k.replace('_', ' '))}, in detail</summary>", *inner, "</details>"]
+            out += inner
     return out
+
+
+def _columns(record: dict[str, Any]) -> list[list[str]]:
+    """Names of the lists of numbers in it that are as long as another, such as values at the same temperatures."""
+    groups: dict[int, list[str]] = {}
+    for name, value in record.items():
+        if isinstance(value, list) and len(value) > 1 and not any(isinstance(v, dict | list) for v in value):
+            groups.setdefault(len(value), []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
 
 
 def _alike(record: dict[str, Any]) -> list[list[str]]:

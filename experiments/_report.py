@@ -122,7 +122,7 @@ def _asked(name: str) -> list[str]:
         paragraphs = _help.described(name).text.split("\n\n")
     except (OSError, LookupError, AssertionError, StopIteration, KeyError):
         return [name]
-    return [" ".join(p.split()) for p in paragraphs[:2]]
+    return [" ".join(p.replace("`", "").split()) for p in paragraphs[:2]]
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -145,11 +145,12 @@ def _state(outcome, environment, histories, config, summary) -> list[str]:
                 told += f" About {left / 60:.1f} minutes of updates are left."
         told += f" Written {time.strftime('%Y-%m-%d %H:%M:%S %Z')}; this page loads itself again."
     else:
-        told = "The run has ended." if outcome == "ended" else f"The run has stopped. {outcome}"
+        told = "The run has ended." if outcome == "ended" else "The run has stopped."
         if outcome == "ended" and not summary:
             told = "The run has not ended: there is no summary.json yet."
     started = environment.get("started")
-    return [f"<p><strong>{text(told)}</strong>{f' Begun {text(started)}.' if started else ''}</p>"]
+    why = [f"<p class=said>{text(outcome)}</p>"] if outcome not in (None, "ended") else []
+    return [f"<p><strong>{text(told)}</strong>{f' Begun {text(started)}.' if started else ''}</p>", *why]
 
 
 def _goals(summary: dict[str, Any]) -> list[str]:

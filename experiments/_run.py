@@ -54,7 +54,7 @@ def exit_status(run: Callable[[], None]) -> int:
         )
         return _leave(130)
     except Exception as error:
-        folders = _report.end(f"It stopped: {error}" if is_refusal(error) else f"It failed: {error!r}")
+        folders = _report.end(str(error) if is_refusal(error) else f"It failed: {error!r}")
         if not is_refusal(error):
             return _unexpected(error)
         print(

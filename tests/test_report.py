@@ -105,7 +105,8 @@ def test_a_report_while_the_run_goes_on(folder):
     assert "The run goes on. 3 updates of 4. About 1.0 minutes of updates are left." in told
     assert "Goals" not in told
     stopped = words(_report.report(folder("stopped", done=False), "It failed: an explosion."))
-    assert "The run has stopped. It failed: an explosion." in stopped
+    assert "The run has stopped." in stopped
+    assert "It failed: an explosion." in stopped
     assert "has not ended: there is no summary.json" in words(_report.report(folder("killed", done=False), "ended"))
     assert "no physics" in words(_report.report(folder("smoke", preset="smoke"), "ended"))
 
@@ -149,6 +150,16 @@ def test_runs_side_by_side(folder, tmp_path, capsys):
     capsys.readouterr()
     assert report.main([str(tmp_path)]) == 2
     assert "there is no run in" in capsys.readouterr().err
+
+
+def test_lists_of_one_length_are_one_table():
+    """Values at the same temperatures stand beside one another, with their errors; what is long is folded."""
+    points = {"temperature": [90, 100], "density": [1.38, 1.32], "density_error": [0.03, 0.02], "alone": [1, 2, 3]}
+    (head, told, alone, numbers) = _html.tables_of({"points": points})
+    assert words(told) == "temperature density 90 1.380 ± 0.030 100 1.320 ± 0.020"
+    assert (words(head), words(alone), words(numbers)) == ("points", "points: alone", "1, 2, 3")
+    many = {f"case {k}": {"x": [1, 2, k], "y": {"z": [1, 2, 3]}} for k in range(9)}
+    assert _html.tables_of({"many": many})[0].startswith("<details><summary>many, in detail")
 
 
 def test_numbers_with_errors():
