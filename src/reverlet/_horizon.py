@@ -105,7 +105,7 @@ def gradient_horizon(
     the square root of their number. The noise is that of the gradient with all its cotangents: controls of
     `dynamics.adjoint` are left out.
 
-    Beyond the horizon, `rv.langevin.path_gradient` is one way; `docs/which-gradient.md` compares all there are.
+    Beyond the horizon, `rv.langevin.path_gradient` is one way; the guide "Which gradient should I use?" compares all.
 
     **Arguments:**
 

@@ -105,7 +105,7 @@ def path_gradient(
     window it is right on average whatever the feedback; with less credit it is biased.
 
     The samples stay where they are: this is the dynamical part alone, at fixed starts. It needs no
-    `rv.controls`, which bias. Which gradient to use when: `docs/which-gradient.md`.
+    `rv.controls`, which bias. The guide "Which gradient should I use?" compares.
 
     **Arguments:**
 
