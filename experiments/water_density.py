@@ -90,7 +90,7 @@ class Config:
     """Samples at every temperature whenever the fit draws new ones: a multiple of the chains."""
     equilibration: Annotated[int, at_least(1, 8)] = 8
     """Samples of every chain that are thrown away whenever the fit draws new ones."""
-    updates: Annotated[int, at_least(1, 2)] = 2
+    updates: Annotated[int, at_least(1, 4)] = 4
     """The most updates; the fit ends earlier when a step is within its noise."""
     before: Annotated[int, at_least(8, 64)] = 64
     """Samples at every temperature for measuring the initial model."""
