@@ -126,8 +126,9 @@ def draw_spectra(run: Any):
             axes.plot(nu, chains.mean(0), color=color, lw=width, label=label, alpha=0.6 if name == "target" else 1)
             if len(chains) > 1:  # an experiment has none
                 fill_errors(axes, nu, chains, color)
-        axes.set(ylabel=ABSORPTION, title=f"{run.what}: {title}", xlim=(0, min(4500, run.config["highest"])))
-        axes.legend(loc="upper left", bbox_to_anchor=(0.2, 1))
+        highest = min(4500, run.config["highest"])
+        axes.set(ylabel=ABSORPTION, title=f"{run.what}: {title}", xlim=(0, highest))
+        axes.legend(loc="upper left", bbox_to_anchor=(min(0.5, 1750 / highest), 1))  # between bend and stretch
     panels[1].set_xlabel("wavenumber / cm$^{-1}$   (bands: ± 2 standard errors)")
     return figure
 

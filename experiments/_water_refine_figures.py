@@ -66,13 +66,15 @@ def draw_updates(run: Run):
         right.plot(updates, ratio, "o-", ms=3, lw=0.8, color=color, label=f"{NAMES[name]}: size over noise")
     if len(names) == 2:
         right.plot(updates, [line["cosine"] for line in run.history], "s", ms=3, color=PATH, label="cosine of both")
+    left.plot([], [], "*", ms=10, color="0.5", label="held out, before and after")
     left.axhline(0, color="0.5", lw=0.8)
     first = max(max(line[name] for name in names) for line in run.history)
     left.set_yscale("symlog", linthresh=10 ** np.ceil(np.log10(max(3e-3 * first, 1e-9))))
-    left.set(xlabel="update", ylabel="loss", title=f"{run.what}: losses without the bias of noise\n(stars: held out)")
+    left.set(xlabel="update", ylabel="loss", title=f"{run.what}: losses without the bias of noise")
     right.axhline(0, color="0.5", lw=0.8)
     right.set(xlabel="update", title="gradients by what is fitted")
     for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend()
     return figure
 
@@ -140,9 +142,9 @@ def draw_along(run: Run):
 
 
 def draw_moved(run: Run):
-    """Which weights moved."""
-    moved = run.summary["moved"]
-    figure, axes = plt.subplots(figsize=(5.6, 0.22 * len(moved) + 1))
+    """Which weights moved; those held fixed are left out."""
+    moved = {name: size for name, size in run.summary["moved"].items() if size}
+    figure, axes = plt.subplots(figsize=(5.6, 0.22 * len(moved) + 1.2))
     axes.barh(list(moved)[::-1], 100 * np.array(list(moved.values()))[::-1], color=DYNAMICAL)
     axes.set(xlabel="change, % of the size at the start (root mean squares)", title="which parameters moved")
     return figure
