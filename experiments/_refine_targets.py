@@ -20,6 +20,8 @@ EDGE = 1000.0
 """1/cm: below it wavenumbers weigh more."""
 EXPECTED = 0.04
 """How far one combination of parameters is expected to be off, as the part of the forces that it changes."""
+KEPT = 0.9
+"""By this what is known counts less from update to update, however near they are: chains lag behind the surface."""
 
 
 class Part(eqx.Module):
@@ -240,14 +242,35 @@ def principal(surface: rv.EANN, moves: PyTree, states: rv.State, count: int) -> 
     return np.linalg.norm(forces) * (left[:, best] / squares[best]).T @ slopes
 
 
-def newton_step(
-    residuals: Float[Array, " k"], slopes: Float[Array, "directions k"], longest: float
-) -> Float[Array, " directions"]:
-    """The step of Gauss and Newton for residuals in units of their noise: the most likely amounts, of which each was
-    expected to be about `EXPECTED`; at most `longest` together."""
-    curvature = slopes @ slopes.T + jnp.eye(len(slopes), dtype=slopes.dtype) / EXPECTED**2
-    step = -jnp.linalg.solve(curvature, slopes @ residuals)
-    return step * jnp.minimum(1, longest / jnp.maximum(jnp.linalg.norm(step), 1e-30))
+class Known(eqx.Module):
+    """What updates have told of the sum of squares of all residuals: half its `slope` and half its `curvature` at these
+    `amounts`. Those of an update are noisy, and what updates near by told is as good."""
+
+    slope: Float[Array, " directions"]
+    curvature: Float[Array, "directions directions"]
+    amounts: Float[Array, " directions"]
+
+    @staticmethod
+    def nothing(count: int, dtype) -> "Known":
+        """Before the first update, of so many amounts."""
+        return Known(jnp.zeros(count, dtype), jnp.zeros((count, count), dtype), jnp.zeros(count, dtype))
+
+    def after(
+        self, residuals: Float[Array, " k"], slopes: Float[Array, "directions k"], amounts: Float[Array, " directions"]
+    ) -> "Known":
+        """With the residuals of another update at its amounts: what was known before counts less, the more the surface
+        has moved since, over what was expected."""
+        away = amounts - self.amounts
+        kept = KEPT * jnp.exp(-0.5 * jnp.sum(away**2) / EXPECTED**2)
+        slope = kept * (self.slope + self.curvature @ away) + slopes @ residuals
+        return Known(slope, kept * self.curvature + slopes @ slopes.T, amounts)
+
+    def step(self, longest: float) -> Float[Array, " directions"]:
+        """The step of Gauss and Newton for residuals in units of their noise: the most likely amounts, of which each
+        was expected to be about `EXPECTED`; at most `longest` together."""
+        curvature = self.curvature + jnp.eye(len(self.slope), dtype=self.slope.dtype) / EXPECTED**2
+        step = -jnp.linalg.solve(curvature, self.slope)
+        return step * jnp.minimum(1, longest / jnp.maximum(jnp.linalg.norm(step), 1e-30))
 
 
 def blurred(wavenumbers: Float[Array, " k"], width: Float[Array, ""] | float) -> Callable[[Array], Array]:

@@ -19,10 +19,10 @@ from ._neural_water import NeuralWater, all_whole
 from ._refine_targets import (
     EXPECTED,
     Aim,
+    Known,
     Part,
     blurred,
     cosine,
-    newton_step,
     pressure_along,
     pressure_part,
     principal,
@@ -68,11 +68,13 @@ class Kept(eqx.Module):
 
 
 class Carry(eqx.Module):
-    """What goes on from update to update: the chains, the exponential mean of the parameters, what is kept of it."""
+    """What goes on from update to update: the chains, the exponential mean of the parameters, what is kept of it, and
+    with `--method newton` what is known."""
 
     chains: rv.State
     mean: PyTree
     kept: Kept
+    known: Known | None
 
 
 def fit(
@@ -96,14 +98,14 @@ def fit(
     """
     arrays = lambda model: eqx.filter(model, eqx.is_inexact_array)
     adam, moves = config.method == "adam", moving(config.trainable, arrays(start))
-    unravel = ravel_pytree(eqx.filter(arrays(start), moves))[1]
+    flat, unravel = ravel_pytree(eqx.filter(arrays(start), moves))
     step_of = (by_adam if adam else by_newton)(config, water, aim, moves, start, chains, memory)
 
     def loss_fn(model, carry, key):
         # all of this is measured, not traced: its derivative is put in by `linearize`
         surface = jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, model)
         frames, starts, chains = water.draw(surface, carry.chains, key)
-        parts, away = step_of(surface, frames, starts, carry.kept.done)
+        parts, away, known = step_of(surface, frames, starts, carry)
         norms, noises, gradients = zip(*(size_and_noise(part.by_chain) for part in parts.values()), strict=True)
         losses = {name: part.loss for name, part in parts.items()}
         whole = jax.vmap(lambda x: all_whole(water.sampling.topology, water.box, x))(chains.positions)
@@ -122,13 +124,14 @@ def fit(
             report["watched"] = watch.after(water, surface, frames, starts, carry.kept.done)
         back = lambda now, then: jnp.where(whole.reshape(-1, *[1] * (now.ndim - 1)), now, then)
         mean = jax.tree.map(lambda m, x: m + (x - m) / config.average, carry.mean, arrays(surface))
-        carry = Carry(jax.tree.map(back, chains, whole_chains), mean, carry.kept.after(mean))
+        carry = Carry(jax.tree.map(back, chains, whole_chains), mean, carry.kept.after(mean), known)
         return rv.linearize(report["loss"], unravel(away), model), (carry, report)
 
     schedule = optax.cosine_decay_schedule(config.rate, config.updates, config.final_rate)
     optimizer = optax.adam(schedule, b1=config.momentum) if adam else optax.sgd(schedule)
     files = _refine.Files(folder.checkpoint, folder / "history.jsonl", folder.changed)
-    carry = Carry(chains, arrays(start), Kept.places(arrays(start), config.watch, config.updates))
+    known = None if adam else Known.nothing(min(config.directions, flat.size), chains.positions.dtype)
+    carry = Carry(chains, arrays(start), Kept.places(arrays(start), config.watch, config.updates), known)
     mesh, trainable = water.sampling.mesh, list(config.trainable) or None
 
     def descend(updates):
@@ -162,8 +165,8 @@ def by_adam(
     targets = config.targets.split(",")
     distances = aim.distances(water, targets)
 
-    def step(surface, frames, starts, done):
-        del done
+    def step(surface, frames, starts, carry):
+        del carry
         system = water.system(surface)
         parts = {name: spectrum_part(d, water, system, starts, config.gradient) for name, d in distances.items()}
         if "density" in targets:
@@ -173,7 +176,7 @@ def by_adam(
         if memory is not None:
             back = eqx.filter(eqx.filter_grad(memory.loss)(surface), moves)
             away = away + memory.weight * ravel_pytree(back)[0]
-        return parts, away
+        return parts, away, None
 
     return step
 
@@ -188,9 +191,12 @@ def by_newton(
     two = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[:2]), chains)
     directions = jnp.asarray(principal(start, moves, two, config.directions), two.positions.dtype)
     count = len(directions)
-    unravel = ravel_pytree(eqx.filter(eqx.filter(start, eqx.is_inexact_array), moves))[1]
+    trained = lambda model: ravel_pytree(eqx.filter(eqx.filter(model, eqx.is_inexact_array), moves))
+    first, unravel = trained(start)
+    inverse = jnp.asarray(np.linalg.pinv(np.asarray(directions, float)), directions.dtype)
 
-    def step(surface, frames, starts, done):
+    def step(surface, frames, starts, carry):
+        done, so_far = carry.kept.done, (trained(surface)[0] - first) @ inverse
         moved = lambda amounts: eqx.apply_updates(surface, unravel(amounts @ directions))
         found, as_is = {}, lambda x: x
         if distances:
@@ -206,8 +212,9 @@ def by_newton(
             unit = jnp.sqrt(memory.weight / off.size) / EXPECTED
             rows.append((unit * off, unit * by_amounts))
         values, slopes = (jnp.concatenate(x, axis=-1) for x in zip(*rows, strict=True))
-        amounts = newton_step(values, slopes, config.longest)
-        return {name: residuals.part for name, residuals in found.items()}, -amounts @ directions
+        known = carry.known.after(values, slopes, so_far)
+        away = -known.step(config.longest) @ directions
+        return {name: residuals.part for name, residuals in found.items()}, away, known
 
     return step
 

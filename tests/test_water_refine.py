@@ -27,10 +27,10 @@ from experiments._measured_spectrum import measured
 from experiments._neural_water import Grids, NeuralWater, all_whole
 from experiments._refine_targets import (
     Aim,
+    Known,
     Residuals,
     blurred,
     cosine,
-    newton_step,
     pressure_along,
     pressure_part,
     principal,
@@ -244,9 +244,31 @@ def test_the_most_likely_step():
     never longer than the longest."""
     rng = np.random.default_rng(0)
     slopes, off = jnp.asarray(1e4 * rng.normal(size=(3, 20))), jnp.array([0.03, -0.02, 0.05])
-    np.testing.assert_allclose(newton_step(-off @ slopes, slopes, 1.0), off, rtol=1e-5)
-    np.testing.assert_allclose(newton_step(-off @ slopes, slopes, 0.01), 0.01 * off / jnp.linalg.norm(off), rtol=1e-5)
-    assert float(jnp.linalg.norm(newton_step(-1e-6 * off @ slopes, 1e-6 * slopes, 1.0))) < 0.01  # nothing known
+    nothing = Known.nothing(3, slopes.dtype)
+    known = nothing.after(-off @ slopes, slopes, jnp.zeros(3))
+    np.testing.assert_allclose(known.step(1.0), off, rtol=1e-5)
+    np.testing.assert_allclose(known.step(0.01), 0.01 * off / jnp.linalg.norm(off), rtol=1e-5)
+    little = nothing.after(-1e-6 * off @ slopes, 1e-6 * slopes, jnp.zeros(3))
+    assert float(jnp.linalg.norm(little.step(1.0))) < 0.01  # nothing known
+
+
+def test_updates_near_by_tell_the_same():
+    """Of residuals that are linear in the amounts, with noise: several updates at different amounts come nearer than
+    each alone, and one far away tells nothing any more."""
+    rng = np.random.default_rng(1)
+    slopes, end = jnp.asarray(1e3 * rng.normal(size=(2, 30))), jnp.array([0.02, -0.01])
+
+    def error(places):
+        known = Known.nothing(2, slopes.dtype)
+        for at in places:
+            noise = jnp.asarray(rng.normal(size=30))
+            known = known.after((at - end) @ slopes + 20 * noise, slopes, at)
+        return float(jnp.linalg.norm(known.amounts + known.step(1.0) - end))
+
+    near = [jnp.asarray(0.003 * rng.normal(size=2)) for _ in range(6)]
+    mean = lambda places: np.mean([error(places) for _ in range(200)])
+    assert mean(near) < 0.55 * mean(near[-1:])
+    assert mean([jnp.array([1.0, 0.0]), near[0]]) == pytest.approx(mean(near[:1]), rel=0.2)
 
 
 def test_residuals_in_units_of_their_noise():
