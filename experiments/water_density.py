@@ -36,7 +36,7 @@ MOVED = ("charge", "sigma", "epsilon")
 KINDS = ("density", "heat_of_vaporization", "dielectric_constant")
 """What there may be targets of."""
 
-_LEAST = 0.2
+_LEAST = 0.3
 """The part of the samples that must count. One percent of the charge changes the energy of 64 waters by many kT: a fit
 that wants a half takes many short steps."""
 _ACTIVATION = 22.0
@@ -90,7 +90,7 @@ class Config:
     """Samples at every temperature whenever the fit draws new ones: a multiple of the chains."""
     equilibration: Annotated[int, at_least(1, 8)] = 8
     """Samples of every chain that are thrown away whenever the fit draws new ones."""
-    updates: Annotated[int, at_least(1, 4)] = 4
+    updates: Annotated[int, at_least(1, 6)] = 6
     """The most updates; the fit ends earlier when a step is within its noise."""
     before: Annotated[int, at_least(8, 64)] = 64
     """Samples at every temperature for measuring the initial model."""
