@@ -9,8 +9,9 @@ in reverse, and of every wavenumber along the twelve combinations of parameters 
   taken out of the squares;
 - the cosines between the gradients of different numbers, in these units, and the eigenvalues of the information that
   the numbers have of all parameters: the sum over them of the products of their signals;
-- how well a spectrum, a density and a diffusion coefficient determine the twelve combinations: the inverse square roots
-  of the eigenvalues of their information. An amount of one changes forces by as much as they are.
+- how well a spectrum, a density and a diffusion coefficient determine the twelve combinations: each alone, where all
+  others are known, and the directions among them, by the inverse square roots of the eigenvalues of the information. An
+  amount of one changes forces by as much as they are; a dash is what is not above its noise.
 
 Spectrum and diffusion by the gradient through the trajectories alone, as in the fit; the pressure by reweighting.
 Errors are by leaving out one of the chains after the other. Writes `identifiability.npz`, from which a second run tells
@@ -194,6 +195,15 @@ def eigenvalues(signals: np.ndarray) -> np.ndarray:
     return np.linalg.eigvalsh(information(signals))[::-1]
 
 
+def cosines_of(signals: np.ndarray) -> list[list[float | None]]:
+    """Between the gradients of all pairs; nothing where one of them is not above its noise."""
+    squares, errors = without_one(lambda x: np.diag(information(x)), signals)
+    sizes = np.sqrt(np.where(squares > 2 * errors, squares, np.nan))
+    gram = information(signals)
+    of = lambda i, j: gram[i, j] / (sizes[i] * sizes[j])
+    return [[None if np.isnan(of(i, j)) else float(of(i, j)) for j in range(len(gram))] for i in range(len(gram))]
+
+
 def told(signals: np.ndarray) -> str:
     """How long the mean over chains of signals (chains, k) is, without what noise adds to its square."""
     square, error = without_one(lambda x: information(x)[0, 0], signals[None])
@@ -219,13 +229,10 @@ def report(folder: Path, found: dict[str, np.ndarray]) -> None:
     for name, signals in zip(NUMBERS, by_size, strict=True):
         of_groups = [told(signals[:, found["groups"] == g]) for g in range(len(GROUPS))]
         say(f"| {name} | " + " | ".join([f"{values[name]:.4g}", told(signals), *of_groups]) + " |")
-    gram = information(by_size)
-    sizes = np.sqrt(np.maximum(np.diag(gram), 0))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cosines = np.nan_to_num(gram / np.outer(sizes, sizes))
+    cosines = cosines_of(by_size)
     say("\nCosines:\n\n| | " + " | ".join(NUMBERS) + " |\n" + "|---" * (1 + len(NUMBERS)) + "|")
     for name, row in zip(NUMBERS, cosines, strict=True):
-        say(f"| {name} | " + " | ".join(f"{c:.2f}" for c in row) + " |")
+        say(f"| {name} | " + " | ".join("-" if c is None else f"{c:.2f}" for c in row) + " |")
     of_all = without_one(eigenvalues, by_size)
     pairs = zip(*of_all, strict=True)
     say("\nInformation of all parameters, eigenvalues: " + ", ".join(f"{x:.2g} ± {e:.1g}" for x, e in pairs))
@@ -237,7 +244,12 @@ def report(folder: Path, found: dict[str, np.ndarray]) -> None:
         "diffusion": found["slopes diffusion"] / errors["diffusion"],
     }
     sets = [list(signals)[:k] for k in (1, 2, 3)]
-    known = {}
+    known, alone = {}, {}
+    say("\n| error of one alone, % | " + " | ".join(f"{k + 1}" for k in range(DIRECTIONS)) + " |")
+    say("|---" * (1 + DIRECTIONS) + "|")
+    for name, of_name in signals.items():
+        alone[name] = without_one(lambda x: np.diag(information(x)), of_name)
+        say(f"| {name} | " + " | ".join(in_percent(x, e) for x, e in zip(*alone[name], strict=True)) + " |")
     say("\n| error, % of the forces | " + " | ".join(f"{k + 1}" for k in range(DIRECTIONS)) + " |")
     say("|---" * (1 + DIRECTIONS) + "|")
     for names in (["density"], ["diffusion"], *sets):
@@ -252,8 +264,10 @@ def report(folder: Path, found: dict[str, np.ndarray]) -> None:
     listed = lambda pair: {"eigenvalues": pair[0].tolist(), "errors": pair[1].tolist()}
     summary = {
         "numbers": list(NUMBERS), "values": [float(values[n]) for n in NUMBERS], "errors": [errors[n] for n in NUMBERS],
-        "cosines": cosines.tolist(), "all_parameters": listed(of_all),
-        "combinations": {name: listed(pair) for name, pair in known.items()}, "forward_and_reverse": float(off),
+        "cosines": cosines, "all_parameters": listed(of_all),
+        "combinations": {name: listed(pair) for name, pair in known.items()},
+        "alone": {name: listed(pair) for name, pair in alone.items()},
+        "forward_and_reverse": float(off),
     }  # fmt: skip
     (folder / "identifiability.json").write_text(json.dumps(summary, indent=1) + "\n")
     with plt.rc_context(STYLE):
@@ -275,15 +289,15 @@ def in_percent(eigenvalue: float, error: float) -> str:
 def draw(file: Path, found: dict[str, np.ndarray], known: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
     """What combinations do to the spectrum, and how well each direction is known."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.6), width_ratios=(3, 2))
-    nu, slopes = found["wavenumbers"], 1e-5 * found["slopes spectrum"]
+    nu, slopes = found["wavenumbers"], 3e-5 * found["slopes spectrum"]
     left.plot(nu, 1e-3 * found["values spectrum"].mean(0), color="0.6", lw=3, label="spectrum", zorder=0)
     for k, color in enumerate((DYNAMICAL, THERMODYNAMIC, TARGET)):
         mean, error = slopes[k].mean(0), slopes[k].std(0, ddof=1) / np.sqrt(CHAINS)
-        left.plot(nu, mean, color=color, lw=1, label=f"change by combination {k + 1}, 1 % of forces")
+        left.plot(nu, mean, color=color, lw=1, label=f"change by combination {k + 1}")
         left.fill_between(nu, mean - 2 * error, mean + 2 * error, color=color, alpha=0.2, lw=0)
     left.axhline(0, color="0.6", lw=0.6)
     left.set(xlabel="wavenumber / cm$^{-1}$   (bands: ± 2 standard errors)", ylabel=r"$n\alpha$ / $10^3$ cm$^{-1}$",
-             xlim=(0, 4000), title="what a change of the forces by 1 % does to the cut spectrum")  # fmt: skip
+             xlim=(0, nu[-1]), title="what a change of the forces by 3 % does to the cut spectrum")  # fmt: skip
     left.legend()
     markers = zip(known.items(), (DYNAMICAL, THERMODYNAMIC, PATH), "osD", strict=True)
     for shift, ((name, (values, errors)), color, marker) in enumerate(markers):
@@ -292,8 +306,12 @@ def draw(file: Path, found: dict[str, np.ndarray], known: dict[str, tuple[np.nda
         error = 50 * errors[fine] / values[fine] ** 1.5
         right.errorbar(at, 100 / np.sqrt(values[fine]), 2 * error, fmt=marker, ms=4, lw=0.8, capsize=2, color=color,
                        label=name)  # fmt: skip
-    right.set(yscale="log", xlabel="direction, from the best known", ylabel="error / % of the forces",
+    right.set(yscale="log", xlim=(0.5, DIRECTIONS + 0.5), xlabel="direction, from the best known",
+              ylabel="error / % of the forces",
               title="how well experiment determines\nwhat changes forces most")  # fmt: skip
+    right.set_yticks([0.1, 0.2, 0.5, 1.0, 2.0], ["0.1", "0.2", "0.5", "1", "2"])
+    right.yaxis.set_minor_formatter("")
+    right.set_xticks(range(1, DIRECTIONS + 1))
     right.legend()
     figure.savefig(file, dpi=150)
 
