@@ -47,10 +47,10 @@ class SamplePool(AbstractChecked):
     change; `add`, `at` and `keep` return another. `fit_targets` uses one for every state point; by hand:
 
         pool = rv.SamplePool(lambda model: model.system(216, box), model, samples)
-        pool = pool.at(other)                                  # energies at other parameters
-        print(pool.fitness(rv.NPT(300.0, 1 * rv.units.BAR)))   # are these samples still worth something there?
-        pool = pool.add(other, more)                           # samples drawn there
-        samples = pool.samples()                               # all of them, weighted by MBAR, for `expectation`
+        pool = pool.at(other)  # energies at other parameters
+        print(pool.fitness(rv.NPT(300.0, 1 * rv.units.BAR)))  # are samples worth something there?
+        pool = pool.add(other, more)  # samples drawn there
+        samples = pool.samples()  # all of them, weighted by MBAR, for `expectation`
 
     **Arguments:** `system`, from a model to what is sampled, such as `lambda model: model.system(216, box)`; `model`
     and `samples`, what was drawn first, and with which parameters.
