@@ -231,9 +231,9 @@ class SensitivityTable(eqx.Module):
     """Names of all entries of all targets."""
     parameters: tuple[str, ...]
     units: tuple[str, ...]
-    """Of the entries, as people read them."""
+    """Units of the entries, as people read them."""
     values: np.ndarray
-    """Of the parameters."""
+    """Values of the parameters, in internal units."""
     derivatives: np.ndarray
     """∂ entry / ∂ parameter, (entries, parameters), in internal units."""
     errors: np.ndarray

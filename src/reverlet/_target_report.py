@@ -65,12 +65,13 @@ class TargetFit(eqx.Module, Generic[M]):
     predictions: tuple[Prediction, ...]
     """Of all targets."""
     parameters: tuple[str, ...]
-    """Names of all that was moved."""
+    """Names of all parameters that were fitted."""
     values: np.ndarray
-    """Theirs."""
+    """Values of the parameters, in internal units."""
     covariance: np.ndarray | None
-    """Of the parameters, in their units: by uncertainties of the targets, priors, and errors of the estimates. `None`
-    for more entries of targets times parameters than 2000, whose errors would cost more than the fit."""
+    """Covariance of the parameters, (parameters, parameters), in their units: by uncertainties of the targets, priors,
+    and errors of the estimates. `None` for more entries of targets times parameters than 2000, whose errors would cost
+    more than the fit."""
     sensitivities: SensitivityTable | None
     verdicts: tuple[PoolVerdict, ...]
     """Of all state points, of the samples drawn last."""
@@ -79,7 +80,7 @@ class TargetFit(eqx.Module, Generic[M]):
 
     @property
     def errors(self) -> np.ndarray:
-        """Of the parameters."""
+        """Standard errors of the parameters, in their units; NaN where there is no covariance."""
         if self.covariance is None:
             return np.full(len(self.values), np.nan)
         return np.sqrt(np.maximum(np.diag(self.covariance), 0))
