@@ -128,7 +128,7 @@ def blocks_of(chain: Int[Array, " samples"], stratum: Int[Array, " samples"] | N
 def _blocks_of(chain, stratum):
     n = len(chain)
     stratum = jnp.zeros(n, jnp.int32) if stratum is None else stratum.astype(jnp.int32)
-    stratum = _numbered(stratum)
+    stratum = jnp.unique(stratum, return_inverse=True, size=n)[1].astype(jnp.int32)  # from 0
     order = jnp.lexsort((stratum, chain))
     back = jnp.zeros(n, order.dtype).at[order].set(jnp.arange(n))
     along = jnp.arange(n)
@@ -141,7 +141,8 @@ def _blocks_of(chain, stratum):
     fewest = jax.ops.segment_min(chains, number, n)[number]
     first = jax.lax.cummax(jnp.where(begins, along, 0))
     # a chain alone in a stratum is two blocks there
-    there = jax.ops.segment_sum(jnp.ones(n, jnp.int32), jnp.cumsum(enters) - 1, n)[jnp.cumsum(enters) - 1]
+    stay = jnp.cumsum(enters) - 1
+    there = jax.ops.segment_sum(jnp.ones(n, jnp.int32), stay, n)[stay]
     shortest = jax.ops.segment_min(jnp.where(chains == 1, there, n), number, n)[number]
     parts = jnp.clip(jnp.maximum(-(-_FEW_BLOCKS // fewest), -(-2 * length // shortest)), 1, length)
     # equal parts, but for a sample more or less
@@ -151,13 +152,6 @@ def _blocks_of(chain, stratum):
     spread = jax.ops.segment_sum((starts | enters).astype(jnp.int32), own, n)
     of_block = jnp.full(n, -1, jnp.int32).at[block].set(number.astype(jnp.int32))
     return Blocks(block[back], stratum, spread[stratum], of_block, block[-1] + 1)
-
-
-def _numbered(values):
-    """Whole numbers in the place of others, from 0 and in the same order."""
-    order = jnp.argsort(values)
-    steps = (values[order] != jnp.roll(values[order], 1)).at[0].set(False)
-    return jnp.zeros(len(values), jnp.int32).at[order].set(jnp.cumsum(steps).astype(jnp.int32))
 
 
 def standard_error_of_sum(contributions: Float[Array, "samples *shape"]) -> Float[Array, "*shape"]:
