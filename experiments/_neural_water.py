@@ -52,7 +52,8 @@ class Grids:
 
     **Arguments:** time steps between two frames, `save_every`; where spectra end and the `spacing` of their points
     (1/cm); the lengths of correlation functions (ps), `correlation` in the loss and `validation` in evaluations; how
-    many `frames` every chain gives per interval.
+    long the trajectories of the loss run in each direction of time, `reach` (ps); how many `frames` every chain gives
+    per interval.
     """
 
     save_every: int
@@ -60,6 +61,7 @@ class Grids:
     spacing: float
     correlation: float
     validation: float
+    reach: float
     frames: int
 
 
@@ -106,7 +108,7 @@ class NeuralWater:
         self.low = self._spectrum(rv.spectra.CutoffWindow(grids.correlation), grids.correlation)
         gaussian = rv.spectra.GaussianWindow(grids.validation / 3)  # pyright: ignore[reportCallIssue]
         self.full = self._spectrum(gaussian, grids.validation)
-        self.short = dataclasses.replace(self._dynamics(grids.correlation), both_directions=True)
+        self.short = dataclasses.replace(self._dynamics(grids.reach), both_directions=True)
         self.long = self._dynamics(2 * grids.validation)
         edge = float(np.floor(50 * float(jnp.min(box.heights))) / 100)
         self.structure = {name: rv.RDF(edge, round(edge / 0.005), pair=pair) for name, pair in PAIRS.items()}
@@ -218,7 +220,7 @@ def _measure(water: NeuralWater, potential, chains, key):
         "full": spectrum(water.full),
         "temperature": jnp.mean(temperature, axis=1),
         "diffusion": diffuses(len(estimate.times)),
-        "diffusion_cut": diffuses(water.low.num_lags),
+        "diffusion_cut": diffuses(round(water.grids.reach / water.frame) + 1),
         "pressure": pressure / rv.units.BAR,
         "whole": jax.vmap(lambda x: all_whole(water.sampling.topology, water.box, x))(chains.positions),
     }

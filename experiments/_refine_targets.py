@@ -18,8 +18,10 @@ from ._water import spectra_of
 
 EDGE = 1000.0
 """1/cm: below it wavenumbers weigh more."""
-EXPECTED = 0.04
-"""How far one combination of parameters is expected to be off, as the part of the forces that it changes."""
+EXPECTED = 0.1
+"""How far the parameters are expected to be off, all of them alike, as the part of the forces that this changes."""
+NEAR = 0.04
+"""Moved so far, as the part of the forces that changes, a surface is told less of by what was known before."""
 KEPT = 0.9
 """By this what is known counts less from update to update, however near they are: chains lag behind the surface."""
 
@@ -49,13 +51,13 @@ class Residuals(eqx.Module):
         return Part(jnp.mean(jnp.sum(self.values * others, axis=1)), by_chain)
 
     def in_noise(
-        self, blur: Callable[[Array], Array], smooth: Callable[[Array], Array]
+        self, blur: Callable[[Array], Array], smooth: Callable[[Array], Array], expected: Float[Array, " directions"]
     ) -> tuple[Float[Array, " k"], Float[Array, "directions k"]]:
         """Means over chains, blurred, over the noise that these means have, which is known smoothly. What slopes do not
         tell of an amount as large as is expected is noise as well."""
         values, slopes = blur(self.values), blur(self.slopes)
-        unknown = jnp.sum(jnp.var(slopes, axis=1, ddof=1), axis=0)
-        variance = smooth((jnp.var(values, axis=0, ddof=1) + EXPECTED**2 * unknown) / len(values))
+        unknown = expected**2 @ jnp.var(slopes, axis=1, ddof=1)
+        variance = smooth((jnp.var(values, axis=0, ddof=1) + unknown) / len(values))
         # a noise from so few chains may be far too small
         weight = jnp.sqrt(self.independent / (variance + 0.3 * jnp.mean(variance) + 1e-30))
         return weight * jnp.mean(values, axis=0), weight * jnp.mean(slopes, axis=1)
@@ -145,27 +147,39 @@ def trajectories_along(
     starts: rv.Samples,
     count: int,
     gradient: str,
+    others: rv.Samples | None = None,
 ) -> dict[str, Residuals]:
     """Of what is measured along the same trajectories, by the amounts `moved` takes of `count` directions: a tangent of
-    all trajectories for each."""
-    dynamics = dataclasses.replace(water.short, adjoint=rv.ForwardMode())
-    joint = rv.Joint(tuple(d.observable for d in distances.values()))
+    all trajectories for each. Trajectories from `others`, more samples of all chains, one after another, have no
+    tangents and cost little; values are means over them as well."""
+    joint, short = rv.Joint(tuple(d.observable for d in distances.values())), water.short
+    # on a CPU the tangents of one trajectory are a batch that is wide enough
+    batch = 1 if jax.default_backend() == "cpu" else short.batch
+    forward = dataclasses.replace(short, adjoint=rv.ForwardMode(), batch=batch)
 
-    def measured(amounts):
-        system = water.system(moved(amounts))
+    def measured(system, starts, dynamics):
         run = dynamics.run_many(system, starts.states, joint.record)
-        energies = jax.vmap(lambda s: system.potential.energy(s.positions, s.box))(starts.states)
-        times = jnp.asarray(run.times)
-        pairs = zip(joint.observables, run.records, strict=True)
-        return [spectra_of(o, times, r, water.ensemble).reshape(len(starts), -1) for o, r in pairs], energies
+        times, pairs = jnp.asarray(run.times), zip(joint.observables, run.records, strict=True)
+        return [spectra_of(o, times, r, water.ensemble).reshape(len(starts), -1) for o, r in pairs]
 
-    (values, _), (slopes, energies) = tangents(measured, count, starts.states.positions.dtype)
+    def of_amounts(amounts):
+        system = water.system(moved(amounts))
+        energies = jax.vmap(lambda s: system.potential.energy(s.positions, s.box))(starts.states)
+        return measured(system, starts, forward), energies
+
+    (values, _), (slopes, energies) = tangents(of_amounts, count, starts.states.positions.dtype)
+    means = values
+    if others is not None:
+        system = water.system(moved(jnp.zeros(count, starts.states.positions.dtype)))
+        more = measured(system, others, short)
+        means = [jnp.mean(jnp.concatenate([v, m]).reshape(-1, *v.shape), axis=0)
+                 for v, m in zip(values, more, strict=True)]  # fmt: skip
     found = {}
-    for (name, distance), value, slope in zip(distances.items(), values, slopes, strict=True):
+    for (name, distance), value, mean, slope in zip(distances.items(), values, means, slopes, strict=True):
         by_amounts = _reweighted(value, slope, energies, water) if gradient == "total" else slope
         resolved = np.pi / (rv.units.WAVENUMBER * water.grids.correlation)  # 1/cm
         independent = min(1, water.grids.spacing / resolved) if name == "ir" else 1.0
-        found[name] = Residuals((value - distance.target) / distance.scale, by_amounts / distance.scale, independent)
+        found[name] = Residuals((mean - distance.target) / distance.scale, by_amounts / distance.scale, independent)
     return found
 
 
@@ -216,10 +230,14 @@ def size_and_noise(by_chain: PyTree) -> tuple[Float[Array, ""], Float[Array, ""]
     return jnp.linalg.norm(gradient), noise, gradient
 
 
-def principal(surface: rv.EANN, moves: PyTree, states: rv.State, count: int) -> Float[np.ndarray, "count parameters"]:
-    """The combinations of the parameters that `moves` picks which change the forces of the states most, by the size of
-    that change: each row changes forces by as much as they are, as root mean squares; different rows change different
-    ones.
+def principal(
+    surface: rv.EANN, moves: PyTree, states: rv.State, count: int
+) -> tuple[Float[np.ndarray, "count parameters"], Float[np.ndarray, " count"]]:
+    """The combinations of the parameters that `moves` picks which change the forces of the states most.
+
+    **Returns:** one of them in each row, by the size of the change: each row changes forces by as much as they are, as
+    root mean squares, and different rows change different ones; and how far the amount of each is expected to be off,
+    where all parameters alike are, so that forces are off by `EXPECTED`.
     """
     arrays, static = eqx.partition(surface, eqx.is_inexact_array)
     trained, others = eqx.partition(arrays, moves)
@@ -239,7 +257,8 @@ def principal(surface: rv.EANN, moves: PyTree, states: rv.State, count: int) -> 
     squares, left = np.linalg.eigh(slopes @ slopes.T)
     # parameters of one kind of atom, its offset, change no force
     best = np.argsort(squares)[::-1][: min(count, flat.size)]
-    return np.linalg.norm(forces) * (left[:, best] / squares[best]).T @ slopes
+    expected = EXPECTED * np.sqrt(squares[best] / np.sum(squares))
+    return np.linalg.norm(forces) * (left[:, best] / squares[best]).T @ slopes, expected
 
 
 class Known(eqx.Module):
@@ -259,16 +278,16 @@ class Known(eqx.Module):
         self, residuals: Float[Array, " k"], slopes: Float[Array, "directions k"], amounts: Float[Array, " directions"]
     ) -> "Known":
         """With the residuals of another update at its amounts: what was known before counts less, the more the surface
-        has moved since, over what was expected."""
+        has moved since."""
         away = amounts - self.amounts
-        kept = KEPT * jnp.exp(-0.5 * jnp.sum(away**2) / EXPECTED**2)
+        kept = KEPT * jnp.exp(-0.5 * jnp.sum(away**2) / NEAR**2)
         slope = kept * (self.slope + self.curvature @ away) + slopes @ residuals
         return Known(slope, kept * self.curvature + slopes @ slopes.T, amounts)
 
-    def step(self, longest: float) -> Float[Array, " directions"]:
-        """The step of Gauss and Newton for residuals in units of their noise: the most likely amounts, of which each
-        was expected to be about `EXPECTED`; at most `longest` together."""
-        curvature = self.curvature + jnp.eye(len(self.slope), dtype=self.slope.dtype) / EXPECTED**2
+    def step(self, expected: Float[Array, " directions"], longest: float) -> Float[Array, " directions"]:
+        """The step of Gauss and Newton for residuals in units of their noise: the most likely amounts, which were
+        expected to be about so large; at most `longest` together."""
+        curvature = self.curvature + jnp.diag(expected**-2)
         step = -jnp.linalg.solve(curvature, self.slope)
         return step * jnp.minimum(1, longest / jnp.maximum(jnp.linalg.norm(step), 1e-30))
 

@@ -17,7 +17,6 @@ from . import _refine
 from ._folder import Folder
 from ._neural_water import NeuralWater, all_whole
 from ._refine_targets import (
-    EXPECTED,
     Aim,
     Known,
     Part,
@@ -35,6 +34,10 @@ from ._water_watch import Memory, Watch, without_blanks
 
 FALLS = 0.86
 """By this the width of the blur falls from update to update."""
+
+
+FORGOTTEN = 0.04
+"""Forces that are off by this part of them on labels count as one error."""
 
 
 class Kept(eqx.Module):
@@ -189,7 +192,8 @@ def by_newton(
     targets, nu = config.targets.split(","), water.low.wavenumbers
     distances = aim.distances(water, targets)
     two = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[:2]), chains)
-    directions = jnp.asarray(principal(start, moves, two, config.directions), two.positions.dtype)
+    found = principal(start, moves, two, config.directions)
+    directions, expected = (jnp.asarray(x, two.positions.dtype) for x in found)
     count = len(directions)
     trained = lambda model: ravel_pytree(eqx.filter(eqx.filter(model, eqx.is_inexact_array), moves))
     first, unravel = trained(start)
@@ -200,20 +204,23 @@ def by_newton(
         moved = lambda amounts: eqx.apply_updates(surface, unravel(amounts @ directions))
         found, as_is = {}, lambda x: x
         if distances:
-            found |= trajectories_along(distances, water, moved, starts, count, config.gradient)
+            # the last of every chain are the starts
+            apart, n = config.frames // config.starts, config.trajectories
+            by_frame = np.arange(len(frames)).reshape(-1, n)
+            others = frames[by_frame[apart - 1 : -1 : apart].ravel()] if config.starts > 1 else None
+            found |= trajectories_along(distances, water, moved, starts, count, config.gradient, others)
         if "density" in targets:
             found["density"] = pressure_along(aim, water, moved, frames, config.trajectories, count)
         smooth = {"ir": (blurred(nu, config.blur * FALLS**done), blurred(nu, 200.0))}
-        rows = [residuals.in_noise(*smooth.get(name, (as_is, as_is))) for name, residuals in found.items()]
+        rows = [residuals.in_noise(*smooth.get(name, (as_is, as_is)), expected) for name, residuals in found.items()]
         if memory is not None:
             errors = memory.errors
             off, by_amounts = tangents(lambda amounts: errors(moved(amounts)), count, directions.dtype)
-            # forces that are off by as much as is expected are off by one error
-            unit = jnp.sqrt(memory.weight / off.size) / EXPECTED
+            unit = jnp.sqrt(memory.weight / off.size) / FORGOTTEN
             rows.append((unit * off, unit * by_amounts))
         values, slopes = (jnp.concatenate(x, axis=-1) for x in zip(*rows, strict=True))
         known = carry.known.after(values, slopes, so_far)
-        away = -known.step(config.longest) @ directions
+        away = -known.step(expected, config.longest) @ directions
         return {name: residuals.part for name, residuals in found.items()}, away, known
 
     return step

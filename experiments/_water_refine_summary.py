@@ -17,7 +17,7 @@ UNITS = {
     "pressure": "bar",
     "diffusion": "1e-9 m^2/s, of this box, not corrected for its size; among losses_held_out, ((D - D*) /"
     " diffusion_scale)^2 of diffusion_cut, without the bias of its noise",
-    "diffusion_cut": "the same, by velocity correlations that end at the correlation time",
+    "diffusion_cut": "the same, by velocity correlations that end where the trajectories of the loss do",
     "watched_along": "diffusion, 1e-9 m^2/s, corrected for the size of the box; peak_OO, angstrom",
     "forgetting": "mean squared error of forces on labels over the mean square of these forces",
     "temperature": "K",
@@ -118,7 +118,7 @@ def told(config: Any, summary: dict[str, Any]) -> Outcome:
         f" {full['after']['noise']:.3f}; pressure {value(a, 'pressure')} -> {value(b, 'pressure')} bar, aim"
         f" {summary['target_pressure']:.0f}; {free}D {value(a, 'diffusion')} -> {value(b, 'diffusion')} 1e-9"
         " m²/s.",
-        trajectories=f"of {config.correlation:g} ps each way",
+        trajectories=f"of {config.reach:g} ps each way",
         draw=_water_refine_figures.draw,
     )
 

@@ -76,7 +76,7 @@ class Config(_refine.AbstractConfig):
     pressure: float
     """The pressure to aim at, bar; not in `self`, which aims at that of the unperturbed potential."""
     diffusion: Annotated[float | None, above_zero(9)]
-    """What a third of the integral of the velocity autocorrelation up to --correlation is fitted to, 1e-9 m²/s, with
+    """What a third of the integral of the velocity autocorrelation up to --reach is fitted to, 1e-9 m²/s, with
     --targets ir,diffusion; not in `self`, which aims at that of the unperturbed potential."""
     diffusion_scale: Annotated[float, above_zero(5)]
     """The difference that counts as much as a spectrum that is off by all its intensity, 1e-9 m²/s."""
@@ -95,7 +95,7 @@ class Config(_refine.AbstractConfig):
     """The learning rate of Adam, or the fraction of Newton's step that is taken."""
     longest: Annotated[float, above_zero(0.1)]
     """The largest fraction by which an update of --method newton may change forces."""
-    directions: Annotated[int, at_least(1, 6)]
+    directions: Annotated[int, at_least(1, 12)]
     """How many combinations of parameters --method newton fits."""
     blur: Annotated[float, not_negative(180)]
     """How broadly (1/cm) deviations of spectra are blurred in the first step of --method newton, so that it sees bands
@@ -108,14 +108,18 @@ class Config(_refine.AbstractConfig):
     """The error of the pressure (bar) that counts as much as a spectrum with a relative error of one."""
 
     correlation: Annotated[float, ps(0.1)]
-    """Where correlation functions are cut off in the loss, ps, and how long trajectories run in each direction of
-    time."""
+    """Where the correlation function of the current is cut off in the loss, ps."""
+    reach: Annotated[float, ps(0.1)]
+    """How long trajectories run in each direction of time, ps: at least half of --correlation."""
     highest: Annotated[float, above_zero(4000)]
     """Where the spectra end, 1/cm."""
     spacing: Annotated[float, above_zero(10)]
     """The spacing of wavenumbers, 1/cm."""
     frames: Annotated[int, at_least(1, 16)]
     """Samples of every chain for the pressure, per update."""
+    starts: Annotated[int, at_least(1, 4)]
+    """How many of these samples trajectories begin from that tell --method newton how far spectrum and diffusion are
+    off; derivatives are those of one."""
     nvt: Annotated[float, ps(10)]
     """The length of the q-SPC/Fw chain that all others start from, ps: the first half equilibrates it, and the others
     start along the second."""
@@ -142,11 +146,15 @@ class Config(_refine.AbstractConfig):
             path = getattr(self, name)
             if path is not None and not path.is_file():
                 raise BadInput(f"--{name} is {path}, which is not there; wanted a file.")
-        for name in ("correlation", "validation"):
+        for name in ("correlation", "validation", "reach"):
             self.require_frames(name, getattr(self, name))
+        fine = self.correlation <= 2 * self.reach * (1 + 1e-9)
+        require(fine, "correlation", self.correlation, "at most twice --reach, the length of a trajectory", self.reach)
         steps = self.interval / self.frames / self.dt
         fine = abs(steps - round(steps)) < 1e-6 and round(steps) >= 1
         require(fine, "interval", self.interval, "a multiple of --frames time steps", self.frames * self.dt * 25)
+        fine = self.frames % self.starts == 0
+        require(fine, "starts", self.starts, f"a divisor of --frames, which is {self.frames}", 1)
         fine = self.perturbation > 0 if self.preset == "self" else True
         require(fine, "perturbation", self.perturbation, "a number above zero, to start somewhere else", 0.12)
         if self.stop == "diffusion" and not self.watch:
@@ -159,7 +167,7 @@ class Config(_refine.AbstractConfig):
         if fits and self.diffusion is None and not self.perturbation:
             raise BadInput(
                 "--targets ir,diffusion came without --diffusion; wanted a third of the integral of the velocity"
-                f" correlation up to {self.correlation:g} ps, in 1e-9 m²/s, such as that of another model. The measured"
+                f" correlation up to {self.reach:g} ps, in 1e-9 m²/s, such as that of another model. The measured"
                 " 2.3 is that of the integral to the end, which is another number."
             )
         if self.diffusion is not None and (self.perturbation or not fits):
@@ -189,11 +197,11 @@ SELF = Config(
     forgetting=0.0,
     perturbation=0.12,
     gradient="dynamical",
-    updates=16,
+    updates=10,
     method="newton",
     rate=1.0,
     longest=0.1,
-    directions=6,
+    directions=12,
     blur=180.0,
     trainable=("last",),
     final_rate=0.2,
@@ -208,12 +216,14 @@ SELF = Config(
     trajectories=8,
     time_step=1.0,
     save_every=4,
-    correlation=0.1,
+    correlation=0.2,
+    reach=0.1,
     highest=4000.0,
     spacing=10.0,
     friction=5.0,
-    interval=0.5,
+    interval=1.0,
     frames=20,
+    starts=5,
     nvt=10.0,
     equilibration=1.0,
     validation=0.5,
@@ -232,12 +242,14 @@ PRESETS = {
         trainable=(),
         low_weight=10.0,
         updates=10,
+        directions=6,
         watch_every=5,
         average=3,
         time_step=0.5,
         highest=4500.0,
         interval=0.3,
         frames=24,
+        starts=4,
         final_samples=24,
     ),
     "paper": dataclasses.replace(
@@ -260,8 +272,10 @@ PRESETS = {
         time_step=0.5,
         highest=4500.0,
         correlation=0.2,
+        reach=0.2,
         interval=0.2,
         frames=16,
+        starts=1,
         nvt=160.0,
         equilibration=5.0,
         validation=2.0,
@@ -273,6 +287,7 @@ PRESETS = {
         preset="smoke",
         waters=32,
         updates=2,
+        directions=3,
         watch=1,
         watch_every=2,
         forgetting=0.1,
@@ -281,9 +296,11 @@ PRESETS = {
         trajectories=2,
         time_step=0.5,
         correlation=0.004,
+        reach=0.004,
         spacing=100.0,
         interval=0.004,
         frames=2,
+        starts=2,
         nvt=0.04,
         equilibration=0.004,
         validation=0.004,
@@ -379,7 +396,7 @@ def liquid(config: Config, state: rv.State, mesh: jax.sharding.Mesh | None) -> t
     surface = load_surface(config.potential, topology, config.cutoff)
     moment = load_moment(config.dipole, config.hyperparameters, topology, state.positions)
     sampling = Chains(topology, config.temperature, config.friction, config.dt, config.interval, mesh)
-    lengths = config.correlation, config.validation, config.frames
+    lengths = config.correlation, config.validation, config.reach, config.frames
     grids = Grids(config.save_every, config.highest, config.spacing, *lengths)
     water = NeuralWater(sampling, state.box, moment, grids)
     water.system(surface).check(state)

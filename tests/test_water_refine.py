@@ -63,7 +63,7 @@ def liquid():
         hidden=(4,), key=keys[1],
     )  # fmt: skip
     sampling = Chains(topology, 298.15, 1.0, 0.0005, 0.002)
-    water = NeuralWater(sampling, box, moment, Grids(4, 4000.0, 100.0, 0.1, 0.1, FRAMES))
+    water = NeuralWater(sampling, box, moment, Grids(4, 4000.0, 100.0, 0.1, 0.1, 0.1, FRAMES))
     shaken = jax.vmap(lambda k: rv.State(x + 0.002 * jax.random.normal(k, x.shape), jnp.zeros_like(x), box))
     chains = sampling.with_new_velocities(shaken(jax.random.split(keys[2], CHAINS)), keys[3])
     frames, starts, ends = water.draw(network, chains, keys[4])
@@ -120,10 +120,16 @@ def test_gradient_of_the_spectral_loss_is_that_of_differences(liquid):
         lambda n: spectrum_part(both["diffusion"], water, water.system(n), starts, "dynamical")
     )(network)
     _, wanted_of_diffusion = along_two(network, of_diffusion)
-    forward = eqx.filter_jit(lambda: trajectories_along(both, water, moved, starts, 2, "dynamical"))()
-    for name, back, along in (("ir", part, wanted), ("diffusion", of_diffusion, wanted_of_diffusion)):
+    along = eqx.filter_jit(
+        lambda starts, others: trajectories_along(both, water, moved, starts, 2, "dynamical", others)
+    )
+    forward, earlier = along(starts, None), along(frames[:CHAINS], None)
+    for name, more in along(starts, frames[:CHAINS]).items():
+        np.testing.assert_allclose(more.values, (forward[name].values + earlier[name].values) / 2, rtol=1e-6)
+        np.testing.assert_allclose(more.slopes, forward[name].slopes, rtol=1e-6)
+    for name, back, slopes in (("ir", part, wanted), ("diffusion", of_diffusion, wanted_of_diffusion)):
         assert float(forward[name].part.loss) == pytest.approx(float(back.loss), rel=1e-6)
-        np.testing.assert_allclose(jnp.sum(forward[name].part.by_chain, axis=0), along, rtol=1e-4)
+        np.testing.assert_allclose(jnp.sum(forward[name].part.by_chain, axis=0), slopes, rtol=1e-4)
 
 
 def test_gradient_of_the_pressure_is_that_of_the_reweighted_mean(liquid):
@@ -246,10 +252,11 @@ def test_the_most_likely_step():
     slopes, off = jnp.asarray(1e4 * rng.normal(size=(3, 20))), jnp.array([0.03, -0.02, 0.05])
     nothing = Known.nothing(3, slopes.dtype)
     known = nothing.after(-off @ slopes, slopes, jnp.zeros(3))
-    np.testing.assert_allclose(known.step(1.0), off, rtol=1e-5)
-    np.testing.assert_allclose(known.step(0.01), 0.01 * off / jnp.linalg.norm(off), rtol=1e-5)
+    expected = jnp.array([0.04, 0.04, 0.02])
+    np.testing.assert_allclose(known.step(expected, 1.0), off, rtol=1e-5)
+    np.testing.assert_allclose(known.step(expected, 0.01), 0.01 * off / jnp.linalg.norm(off), rtol=1e-5)
     little = nothing.after(-1e-6 * off @ slopes, 1e-6 * slopes, jnp.zeros(3))
-    assert float(jnp.linalg.norm(little.step(1.0))) < 0.01  # nothing known
+    assert float(jnp.linalg.norm(little.step(expected, 1.0))) < 0.01  # nothing known
 
 
 def test_updates_near_by_tell_the_same():
@@ -263,7 +270,7 @@ def test_updates_near_by_tell_the_same():
         for at in places:
             noise = jnp.asarray(rng.normal(size=30))
             known = known.after((at - end) @ slopes + 20 * noise, slopes, at)
-        return float(jnp.linalg.norm(known.amounts + known.step(1.0) - end))
+        return float(jnp.linalg.norm(known.amounts + known.step(jnp.array([0.04, 0.04]), 1.0) - end))
 
     near = [jnp.asarray(0.003 * rng.normal(size=2)) for _ in range(6)]
     mean = lambda places: np.mean([error(places) for _ in range(200)])
@@ -276,11 +283,13 @@ def test_residuals_in_units_of_their_noise():
     rng = np.random.default_rng(1)
     noise = rng.normal(size=(4000, 1))
     values, same = jnp.asarray(np.concatenate([1 + noise, 2 + 2 * noise], axis=1)), lambda x: x
-    found, slopes = Residuals(values, jnp.ones((1, 4000, 2)), 1.0).in_noise(same, same)
+    found, slopes = Residuals(values, jnp.ones((1, 4000, 2)), 1.0).in_noise(same, same, jnp.ones(1))
     variance = np.array([1, 4]) * np.var(noise) / 4000
     np.testing.assert_allclose(slopes[0], 1 / np.sqrt(variance + 0.3 * variance.mean()), rtol=1e-3)
     np.testing.assert_allclose(found, slopes[0] * jnp.mean(values, axis=0), rtol=1e-6)
-    noisy = Residuals(values, jnp.asarray(25 * noise[None] * np.ones(2)), 1.0).in_noise(same, same)[0]
+    noisy = Residuals(values, jnp.asarray(25 * noise[None] * np.ones(2)), 1.0).in_noise(same, same, jnp.array([0.04]))[
+        0
+    ]
     variance = variance + (0.04 * 25) ** 2 * np.var(noise) / 4000
     np.testing.assert_allclose(noisy, jnp.mean(values, axis=0) / np.sqrt(variance + 0.3 * variance.mean()), rtol=1e-3)
     nu = jnp.arange(0, 2000.0, 10.0)
@@ -441,7 +450,8 @@ def test_the_surface_of_a_run_is_read_again(tmp_path, liquid):
     assert changed
     assert all(name.startswith("last") for name in changed)
     # combinations of the last layer that change forces by as much as they are, each in a way of its own
-    steps = principal(network, moving(("last",), eqx.filter(network, eqx.is_inexact_array)), frames.states, 2)
+    of_last = moving(("last",), eqx.filter(network, eqx.is_inexact_array))
+    steps, _ = principal(network, of_last, frames.states, 2)
     last, unravel = ravel_pytree(network.last)
     with_last = lambda flat: eqx.tree_at(lambda n: n.last, network, unravel(flat))
     changes = jnp.stack([(force(with_last(last + step), frames.states) - right).ravel() for step in steps])
@@ -450,3 +460,8 @@ def test_the_surface_of_a_run_is_read_again(tmp_path, liquid):
     any_way = random_like(last, 0)
     change = jnp.linalg.norm(force(with_last(last + any_way), frames.states) - right) / jnp.linalg.norm(right)
     assert np.linalg.norm(steps[0]) < np.linalg.norm(steps[1]) < jnp.linalg.norm(any_way) / change
+    # where all parameters are off alike, so that forces are by a tenth
+    steps, expected = principal(network, of_last, frames.states, len(last))
+    lengths = expected * np.linalg.norm(steps, axis=1)
+    np.testing.assert_allclose(lengths[:4], lengths[0], rtol=1e-6)
+    assert np.linalg.norm(expected) == pytest.approx(0.1)

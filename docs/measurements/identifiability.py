@@ -122,7 +122,7 @@ def measured() -> dict[str, np.ndarray]:
     surface = _processes.on_all(load_surface(None, topology, None), mesh)
     sampling = Chains(topology, 298.15, 5.0, 0.001, INTERVAL, mesh)
     moment = load_moment(None, None, topology, state.positions)
-    water = NeuralWater(sampling, state.box, moment, Grids(4, 4000.0, SPACING, CORRELATION, 0.5, FRAMES))
+    water = NeuralWater(sampling, state.box, moment, Grids(4, 4000.0, SPACING, CORRELATION, 0.5, CORRELATION, FRAMES))
     classical = rv.qspcfw(WATERS, state.box, cutoff=cutoff_in(state.box)).potential
     chains = _processes.on_all(sampling.with_new_velocities(state.repeat(CHAINS), keys[1]), mesh)
     chains = sampling.equilibrate(classical, chains, CLASSICAL, keys[2], "classical")
@@ -130,7 +130,7 @@ def measured() -> dict[str, np.ndarray]:
 
     arrays, like = eqx.filter(surface, eqx.is_inexact_array), water.low.wavenumbers.dtype
     some = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[:2]), chains)
-    directions = principal(surface, jax.tree.map(lambda _: True, arrays), some, DIRECTIONS)
+    directions, _ = principal(surface, jax.tree.map(lambda _: True, arrays), some, DIRECTIONS)
     observables: dict[str, rv.AbstractObservable] = {
         name: Band(water.low, jnp.asarray(w, like)) for name, w in band_weights(water.low.wavenumbers)
     }
