@@ -23,7 +23,7 @@ class Chains:
     """How a run samples its liquid.
 
     **Arguments:** `temperature` (K), `friction` (1/ps), the time step `dt` (ps), the `interval` between two samples of
-    a chain (ps).
+    a chain (ps); how many chains and trajectories each device of the `mesh` runs at a time, `batch`, by default all.
     """
 
     topology: rv.Topology
@@ -32,11 +32,14 @@ class Chains:
     dt: float
     interval: float
     mesh: jax.sharding.Mesh | None = None
+    batch: int | None = None
 
     def sampler(self, factor: float = 1.0) -> rv.LangevinBAOAB:
         """Chains at `factor` times the temperature; one interval between samples."""
         steps = max(1, round(self.interval / self.dt))
-        return rv.LangevinBAOAB(factor * self.temperature, self.friction, dt=self.dt, num_steps=steps, mesh=self.mesh)
+        return rv.LangevinBAOAB(
+            factor * self.temperature, self.friction, dt=self.dt, num_steps=steps, mesh=self.mesh, batch=self.batch
+        )
 
     def draw(self, potential: rv.AbstractPotential, chains: rv.State, key: PRNGKeyArray) -> tuple[rv.Samples, rv.State]:
         """One sample of every chain, with fresh velocities without motion of the center of mass, and where the chains

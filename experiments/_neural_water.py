@@ -119,7 +119,9 @@ class NeuralWater:
 
     def _dynamics(self, length: float) -> rv.Dynamics:
         steps = round(length / self.frame) * self.grids.save_every
-        return rv.Dynamics(self.sampling.dt, steps, self.grids.save_every, mesh=self.sampling.mesh)
+        return rv.Dynamics(
+            self.sampling.dt, steps, self.grids.save_every, batch=self.sampling.batch, mesh=self.sampling.mesh
+        )
 
     def _spectrum(self, window: rv.spectra.AbstractWindow, length: float) -> rv.InfraredSpectrum:
         g = self.grids

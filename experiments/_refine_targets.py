@@ -18,8 +18,9 @@ from ._water import spectra_of
 
 EDGE = 1000.0
 """1/cm: below it wavenumbers weigh more."""
-EXPECTED = 0.1
-"""How far the parameters are expected to be off, all of them alike, as the part of the forces that this changes."""
+EXPECTED = 0.05
+"""How far the combination of parameters that changes forces most is expected to be off, as the part of them that
+changes; others less, as the root of what they change."""
 NEAR = 0.04
 """Moved so far, as the part of the forces that changes, a surface is told less of by what was known before."""
 KEPT = 0.9
@@ -50,17 +51,45 @@ class Residuals(eqx.Module):
         by_chain = 2 / n * jnp.einsum("ik,dik->id", others, self.slopes)
         return Part(jnp.mean(jnp.sum(self.values * others, axis=1)), by_chain)
 
-    def in_noise(
-        self, blur: Callable[[Array], Array], smooth: Callable[[Array], Array], expected: Float[Array, " directions"]
-    ) -> tuple[Float[Array, " k"], Float[Array, "directions k"]]:
-        """Means over chains, blurred, over the noise that these means have, which is known smoothly. What slopes do not
-        tell of an amount as large as is expected is noise as well."""
+    def evidence(
+        self, blur: Callable[[Array], Array], smooth: Callable[[Array], Array], spread: Float[Array, "d d"]
+    ) -> "Evidence":
+        """What these numbers tell of the amounts, whose covariance so far is `spread`. Numbers are blurred and in units
+        of the noise of their means, which is known smoothly; what slopes do not tell of amounts that are still off is
+        noise as well."""
         values, slopes = blur(self.values), blur(self.slopes)
-        unknown = expected**2 @ jnp.var(slopes, axis=1, ddof=1)
-        variance = smooth((jnp.var(values, axis=0, ddof=1) + unknown) / len(values))
+        n = len(values)
+        still_off = jnp.einsum("de,dnk->enk", jnp.linalg.cholesky(spread), slopes)
+        unknown = jnp.sum(jnp.var(still_off, axis=1, ddof=1), axis=0)
+        variance = smooth((jnp.var(values, axis=0, ddof=1) + unknown) / n)
         # a noise from so few chains may be far too small
-        weight = jnp.sqrt(self.independent / (variance + 0.3 * jnp.mean(variance) + 1e-30))
-        return weight * jnp.mean(values, axis=0), weight * jnp.mean(slopes, axis=1)
+        weight = self.independent / (variance + 0.3 * jnp.mean(variance) + 1e-30)
+        # products of the values and slopes of every chain with those of the others
+        weighted, total, value = weight * slopes, jnp.sum(slopes, axis=1), jnp.sum(values, axis=0)
+        own = jnp.einsum("dnk,nk->dn", weighted, values)
+        all_products = (weight * total) @ value - jnp.sum(own, axis=1)
+        curvature = (weight * total) @ total.T - jnp.einsum("dnk,enk->de", weighted, slopes)
+        # without one chain after the other: the scatter is the noise of the slope (of two chains nothing is left)
+        with_it = weighted @ value + jnp.einsum("dk,nk->dn", weight * total, values) - 2 * own
+        without = (all_products[:, None] - with_it) / ((n - 1) * max(n - 2, 1))
+        scatter = without - jnp.mean(without, axis=1, keepdims=True)
+        pairs = n * (n - 1)
+        return Evidence(all_products / pairs, curvature / pairs, (n - 1) / n * scatter @ scatter.T)
+
+
+class Evidence(eqx.Module):
+    """Half the `slope` and half the `curvature` of a sum of squares by the amounts that are fitted, and the covariance
+    of the slope that is its `noise`."""
+
+    slope: Float[Array, " d"]
+    curvature: Float[Array, "d d"]
+    noise: Float[Array, "d d"]
+
+    @staticmethod
+    def exactly(values: Float[Array, " k"], slopes: Float[Array, "d k"]) -> "Evidence":
+        """What numbers in units of their errors tell, which are those of a measurement."""
+        curvature = slopes @ slopes.T
+        return Evidence(slopes @ values, curvature, curvature)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,9 +182,7 @@ def trajectories_along(
     all trajectories for each. Trajectories from `others`, more samples of all chains, one after another, have no
     tangents and cost little; values are means over them as well."""
     joint, short = rv.Joint(tuple(d.observable for d in distances.values())), water.short
-    # on a CPU the tangents of one trajectory are a batch that is wide enough
-    batch = 1 if jax.default_backend() == "cpu" else short.batch
-    forward = dataclasses.replace(short, adjoint=rv.ForwardMode(), batch=batch)
+    forward = dataclasses.replace(short, adjoint=rv.ForwardMode())
 
     def measured(system, starts, dynamics):
         run = dynamics.run_many(system, starts.states, joint.record)
@@ -236,8 +263,8 @@ def principal(
     """The combinations of the parameters that `moves` picks which change the forces of the states most.
 
     **Returns:** one of them in each row, by the size of the change: each row changes forces by as much as they are, as
-    root mean squares, and different rows change different ones; and how far the amount of each is expected to be off,
-    where all parameters alike are, so that forces are off by `EXPECTED`.
+    root mean squares, and different rows change different ones; and how far the amount of each is expected to be off:
+    `EXPECTED` for the first, the others as the root of what they change.
     """
     arrays, static = eqx.partition(surface, eqx.is_inexact_array)
     trained, others = eqx.partition(arrays, moves)
@@ -257,39 +284,64 @@ def principal(
     squares, left = np.linalg.eigh(slopes @ slopes.T)
     # parameters of one kind of atom, its offset, change no force
     best = np.argsort(squares)[::-1][: min(count, flat.size)]
-    expected = EXPECTED * np.sqrt(squares[best] / np.sum(squares))
+    expected = EXPECTED * (squares[best] / squares[best[0]]) ** 0.25
     return np.linalg.norm(forces) * (left[:, best] / squares[best]).T @ slopes, expected
 
 
 class Known(eqx.Module):
-    """What updates have told of the sum of squares of all residuals: half its `slope` and half its `curvature` at these
-    `amounts`. Those of an update are noisy, and what updates near by told is as good."""
+    """What updates have told of the sum of squares of all residuals at these `amounts`. Each is noisy, and what updates
+    near by told is as good.
 
-    slope: Float[Array, " directions"]
-    curvature: Float[Array, "directions directions"]
-    amounts: Float[Array, " directions"]
+    **Arguments:** `evidence`, of all updates, each weighed by how near it was; `amounts`, which were `expected` to be
+    about so large, the start being zero.
+    """
+
+    evidence: Evidence
+    amounts: Float[Array, " d"]
+    expected: Float[Array, " d"]
 
     @staticmethod
-    def nothing(count: int, dtype) -> "Known":
-        """Before the first update, of so many amounts."""
-        return Known(jnp.zeros(count, dtype), jnp.zeros((count, count), dtype), jnp.zeros(count, dtype))
+    def nothing(expected: Float[Array, " d"]) -> "Known":
+        """Before the first update."""
+        zeros = jnp.zeros((len(expected), len(expected)), expected.dtype)
+        return Known(Evidence(zeros[0], zeros, zeros), zeros[0], expected)
 
-    def after(
-        self, residuals: Float[Array, " k"], slopes: Float[Array, "directions k"], amounts: Float[Array, " directions"]
-    ) -> "Known":
-        """With the residuals of another update at its amounts: what was known before counts less, the more the surface
-        has moved since."""
-        away = amounts - self.amounts
+    def after(self, evidence: Sequence[Evidence], amounts: Float[Array, " d"]) -> "Known":
+        """With what another update told at its amounts: what was known before counts less, the more the surface has
+        moved since."""
+        away, before = amounts - self.amounts, self.evidence
         kept = KEPT * jnp.exp(-0.5 * jnp.sum(away**2) / NEAR**2)
-        slope = kept * (self.slope + self.curvature @ away) + slopes @ residuals
-        return Known(slope, kept * self.curvature + slopes @ slopes.T, amounts)
+        slope = kept * (before.slope + before.curvature @ away) + sum(t.slope for t in evidence)
+        curvature = kept * before.curvature + sum(t.curvature for t in evidence)
+        noise = kept**2 * before.noise + sum(t.noise for t in evidence)
+        return Known(Evidence(slope, curvature, noise), amounts, self.expected)
 
-    def step(self, expected: Float[Array, " directions"], longest: float) -> Float[Array, " directions"]:
-        """The step of Gauss and Newton for residuals in units of their noise: the most likely amounts, which were
-        expected to be about so large; at most `longest` together."""
-        curvature = self.curvature + jnp.diag(expected**-2)
-        step = -jnp.linalg.solve(curvature, self.slope)
+    @property
+    def spread(self) -> Float[Array, "d d"]:
+        """The covariance of amounts at the minimum, were the curvature exact."""
+        likely = jnp.linalg.inv(self._one + self._curvature())
+        return self._by_expected(likely)
+
+    def step(self, longest: float) -> Float[Array, " d"]:
+        """To the most likely amounts; at most `longest` together."""
+        one, curvature = self._one, self._curvature()
+        # a slope is worth what its noise leaves of it
+        worth = jnp.linalg.solve(self._by_expected(self.evidence.noise) + curvature + one, curvature).T
+        slope = worth @ (self.expected * self.evidence.slope) + self.amounts / self.expected
+        step = -self.expected * jnp.linalg.solve(one + worth @ curvature, slope)
         return step * jnp.minimum(1, longest / jnp.maximum(jnp.linalg.norm(step), 1e-30))
+
+    @property
+    def _one(self):
+        return jnp.eye(len(self.expected), dtype=self.expected.dtype)
+
+    def _curvature(self):
+        """In units of what was expected, without what noise made negative."""
+        squares, axes = jnp.linalg.eigh(self._by_expected(self.evidence.curvature))
+        return (axes * jnp.maximum(squares, 0)) @ axes.T
+
+    def _by_expected(self, matrix):
+        return self.expected[:, None] * matrix * self.expected
 
 
 def blurred(wavenumbers: Float[Array, " k"], width: Float[Array, ""] | float) -> Callable[[Array], Array]:

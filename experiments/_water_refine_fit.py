@@ -18,6 +18,7 @@ from ._folder import Folder
 from ._neural_water import NeuralWater, all_whole
 from ._refine_targets import (
     Aim,
+    Evidence,
     Known,
     Part,
     blurred,
@@ -101,8 +102,8 @@ def fit(
     """
     arrays = lambda model: eqx.filter(model, eqx.is_inexact_array)
     adam, moves = config.method == "adam", moving(config.trainable, arrays(start))
-    flat, unravel = ravel_pytree(eqx.filter(arrays(start), moves))
-    step_of = (by_adam if adam else by_newton)(config, water, aim, moves, start, chains, memory)
+    unravel = ravel_pytree(eqx.filter(arrays(start), moves))[1]
+    known, step_of = (by_adam if adam else by_newton)(config, water, aim, moves, start, chains, memory)
 
     def loss_fn(model, carry, key):
         # all of this is measured, not traced: its derivative is put in by `linearize`
@@ -133,7 +134,6 @@ def fit(
     schedule = optax.cosine_decay_schedule(config.rate, config.updates, config.final_rate)
     optimizer = optax.adam(schedule, b1=config.momentum) if adam else optax.sgd(schedule)
     files = _refine.Files(folder.checkpoint, folder / "history.jsonl", folder.changed)
-    known = None if adam else Known.nothing(min(config.directions, flat.size), chains.positions.dtype)
     carry = Carry(chains, arrays(start), Kept.places(arrays(start), config.watch, config.updates), known)
     mesh, trainable = water.sampling.mesh, list(config.trainable) or None
 
@@ -162,8 +162,8 @@ def fit(
 def by_adam(
     config: Any, water: NeuralWater, aim: Aim, moves: PyTree, start: rv.EANN, chains: rv.State, memory: Memory | None
 ):
-    """What measures the targets of an update, by all parameters that move, and the sum of their gradients, flat, with
-    that of what was forgotten."""
+    """Nothing that is known, and what measures the targets of an update, by all parameters that move, and the sum of
+    their gradients, flat, with that of what was forgotten."""
     del start, chains
     targets = config.targets.split(",")
     distances = aim.distances(water, targets)
@@ -181,14 +181,14 @@ def by_adam(
             away = away + memory.weight * ravel_pytree(back)[0]
         return parts, away, None
 
-    return step
+    return None, step
 
 
 def by_newton(
     config: Any, water: NeuralWater, aim: Aim, moves: PyTree, start: rv.EANN, chains: rv.State, memory: Memory | None
 ):
-    """What measures the targets of an update, along the combinations of parameters that change the forces of the first
-    chains most, and the step back from the next parameters, flat."""
+    """What is known before the first update, and what measures the targets of an update, along the combinations of
+    parameters that change the forces of the first chains most, and the step back from the next parameters, flat."""
     targets, nu = config.targets.split(","), water.low.wavenumbers
     distances = aim.distances(water, targets)
     two = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[:2]), chains)
@@ -212,18 +212,18 @@ def by_newton(
         if "density" in targets:
             found["density"] = pressure_along(aim, water, moved, frames, config.trajectories, count)
         smooth = {"ir": (blurred(nu, config.blur * FALLS**done), blurred(nu, 200.0))}
-        rows = [residuals.in_noise(*smooth.get(name, (as_is, as_is)), expected) for name, residuals in found.items()]
+        spread = carry.known.spread
+        evidence = [residuals.evidence(*smooth.get(name, (as_is, as_is)), spread) for name, residuals in found.items()]
         if memory is not None:
             errors = memory.errors
             off, by_amounts = tangents(lambda amounts: errors(moved(amounts)), count, directions.dtype)
             unit = jnp.sqrt(memory.weight / off.size) / FORGOTTEN
-            rows.append((unit * off, unit * by_amounts))
-        values, slopes = (jnp.concatenate(x, axis=-1) for x in zip(*rows, strict=True))
-        known = carry.known.after(values, slopes, so_far)
-        away = -known.step(expected, config.longest) @ directions
+            evidence.append(Evidence.exactly(unit * off, unit * by_amounts))
+        known = carry.known.after(evidence, so_far)
+        away = -known.step(config.longest) @ directions
         return {name: residuals.part for name, residuals in found.items()}, away, known
 
-    return step
+    return Known.nothing(expected), step
 
 
 def moving(names: tuple[str, ...], surface: PyTree) -> PyTree:

@@ -216,14 +216,14 @@ SELF = Config(
     trajectories=8,
     time_step=1.0,
     save_every=4,
-    correlation=0.2,
+    correlation=0.16,
     reach=0.1,
     highest=4000.0,
     spacing=10.0,
     friction=5.0,
     interval=1.0,
     frames=20,
-    starts=5,
+    starts=10,
     nvt=10.0,
     equilibration=1.0,
     validation=0.5,
@@ -395,7 +395,9 @@ def liquid(config: Config, state: rv.State, mesh: jax.sharding.Mesh | None) -> t
     topology = rv.qspcfw(len(state.positions) // 3, state.box).topology
     surface = load_surface(config.potential, topology, config.cutoff)
     moment = load_moment(config.dipole, config.hyperparameters, topology, state.positions)
-    sampling = Chains(topology, config.temperature, config.friction, config.dt, config.interval, mesh)
+    # a CPU is fastest with one liquid at a time
+    batch = 1 if jax.default_backend() == "cpu" else None
+    sampling = Chains(topology, config.temperature, config.friction, config.dt, config.interval, mesh, batch)
     lengths = config.correlation, config.validation, config.reach, config.frames
     grids = Grids(config.save_every, config.highest, config.spacing, *lengths)
     water = NeuralWater(sampling, state.box, moment, grids)
