@@ -46,6 +46,11 @@ def load_moment(path: Path | None, hyperparameters: Path | None, topology: rv.To
     return rv.DeepDipole.from_npz(path, hyperparameters, topology)
 
 
+def at_a_time() -> int | None:
+    """How many liquids on a neural surface a device runs at a time, `None` for all: a CPU is fastest with one."""
+    return 1 if jax.default_backend() == "cpu" else None
+
+
 @dataclasses.dataclass(frozen=True)
 class Grids:
     """What is recorded and at which points.

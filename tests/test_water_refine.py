@@ -304,7 +304,7 @@ def test_updates_near_by_tell_the_same():
     def error(places):
         known = Known.nothing(jnp.array([0.04, 0.04]))
         for at in places:
-            residuals = chains_of(rng, slopes, at - end, 2.0)
+            residuals = chains_of(rng, slopes, at - end, 0.5)
             known = after(known, residuals.values, residuals.slopes, jnp.asarray(at))
         return float(jnp.linalg.norm(known.amounts + known.step(1.0) - end))
 
