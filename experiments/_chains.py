@@ -23,7 +23,7 @@ class Chains:
     """How a run samples its liquid.
 
     **Arguments:** `temperature` (K), `friction` (1/ps), the time step `dt` (ps), the `interval` between two samples of
-    a chain (ps); how many chains and trajectories each device of the `mesh` runs at a time, `batch`, by default all.
+    a chain (ps); how many chains each device of the `mesh` runs at a time, `batch`, by default all.
     """
 
     topology: rv.Topology

@@ -46,11 +46,6 @@ def load_moment(path: Path | None, hyperparameters: Path | None, topology: rv.To
     return rv.DeepDipole.from_npz(path, hyperparameters, topology)
 
 
-def at_a_time() -> int | None:
-    """How many liquids on a neural surface a device runs at a time, `None` for all: a CPU is fastest with one."""
-    return 1 if jax.default_backend() == "cpu" else None
-
-
 @dataclasses.dataclass(frozen=True)
 class Grids:
     """What is recorded and at which points.
@@ -113,7 +108,7 @@ class NeuralWater:
         self.low = self._spectrum(rv.spectra.CutoffWindow(grids.correlation), grids.correlation)
         gaussian = rv.spectra.GaussianWindow(grids.validation / 3)  # pyright: ignore[reportCallIssue]
         self.full = self._spectrum(gaussian, grids.validation)
-        self.short = dataclasses.replace(self._dynamics(grids.reach), both_directions=True)
+        self.short = dataclasses.replace(self._dynamics(grids.reach), both_directions=True, batch=sampling.batch)
         self.long = self._dynamics(2 * grids.validation)
         edge = float(np.floor(50 * float(jnp.min(box.heights))) / 100)
         self.structure = {name: rv.RDF(edge, round(edge / 0.005), pair=pair) for name, pair in PAIRS.items()}
@@ -124,9 +119,7 @@ class NeuralWater:
 
     def _dynamics(self, length: float) -> rv.Dynamics:
         steps = round(length / self.frame) * self.grids.save_every
-        return rv.Dynamics(
-            self.sampling.dt, steps, self.grids.save_every, batch=self.sampling.batch, mesh=self.sampling.mesh
-        )
+        return rv.Dynamics(self.sampling.dt, steps, self.grids.save_every, mesh=self.sampling.mesh)
 
     def _spectrum(self, window: rv.spectra.AbstractWindow, length: float) -> rv.InfraredSpectrum:
         g = self.grids

@@ -74,7 +74,7 @@ class Liquid:
         self.infrared = rv.InfraredSpectrum(nu, window, num_lags=lags)
         self.vibrations = rv.VDOS(nu, window, num_lags=lags)
         steps = round(grids.length / self.frame) * grids.save_every
-        self.dynamics = rv.Dynamics(sampling.dt, steps, grids.save_every, batch=sampling.batch, mesh=sampling.mesh)
+        self.dynamics = rv.Dynamics(sampling.dt, steps, grids.save_every, mesh=sampling.mesh)
         edge = float(np.floor(50 * float(jnp.min(box.heights))) / 100)
         self.rdfs = {name: rv.RDF(edge, round(edge / _BIN), pair=pair) for name, pair in PAIRS.items()}
         # bins as wide as half the smallest wave vector, so that none is empty

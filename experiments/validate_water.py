@@ -39,7 +39,7 @@ from ._folder import Folder, digest, free_folder, write_json
 from ._goals import at_most, in_time, judged, told
 from ._measured_spectrum import Quantity, measured
 from ._measured_water import read_rdfs
-from ._neural_water import at_a_time, load_moment, load_surface
+from ._neural_water import load_moment, load_surface
 from ._validation import Grids, Liquid, cluster_energies, one_molecule
 from ._validation_summary import Others, compared, lines_of, read_run, summarize
 from ._water import packed, read_structure
@@ -287,7 +287,7 @@ def liquid_of(config: Config, state: rv.State, mesh: Any, path: Path) -> Liquid:
     interval = 0.1 if config.equilibration >= 0.1 else config.equilibration
     # barostats try the volume every 20 steps
     interval = max(1, round(interval / config.dt / 20)) * 20 * config.dt
-    sampling = Chains(topology, config.temperature, config.friction, config.dt, interval, mesh, at_a_time())
+    sampling = Chains(topology, config.temperature, config.friction, config.dt, interval, mesh)
     lengths = config.length, config.correlation, config.highest, config.spacing, config.k_max
     liquid = Liquid(sampling, state.box, surface, moment, Grids(config.save_every, config.every, *lengths), path)
     liquid.system.check(state)

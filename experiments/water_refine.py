@@ -32,7 +32,7 @@ from ._errors import BadInput, refusing
 from ._fields import Check, above_zero, at_least, nm, not_negative, ps, require
 from ._measured_spectrum import Quantity, measured
 from ._measured_water import read_rdfs
-from ._neural_water import Grids, NeuralWater, at_a_time, load_moment, load_surface
+from ._neural_water import Grids, NeuralWater, load_moment, load_surface
 from ._refine_targets import Aim
 from ._trials import several
 from ._water import packed, read_structure
@@ -395,7 +395,9 @@ def liquid(config: Config, state: rv.State, mesh: jax.sharding.Mesh | None) -> t
     topology = rv.qspcfw(len(state.positions) // 3, state.box).topology
     surface = load_surface(config.potential, topology, config.cutoff)
     moment = load_moment(config.dipole, config.hyperparameters, topology, state.positions)
-    sampling = Chains(topology, config.temperature, config.friction, config.dt, config.interval, mesh, at_a_time())
+    # a CPU is fastest with one liquid at a time
+    batch = 1 if jax.default_backend() == "cpu" else None
+    sampling = Chains(topology, config.temperature, config.friction, config.dt, config.interval, mesh, batch)
     lengths = config.correlation, config.validation, config.reach, config.frames
     grids = Grids(config.save_every, config.highest, config.spacing, *lengths)
     water = NeuralWater(sampling, state.box, moment, grids)
