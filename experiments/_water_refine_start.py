@@ -18,8 +18,7 @@ from ._water import cutoff_in
 
 def perturbed(surface: rv.EANN, size: float, states: rv.State, key: PRNGKeyArray) -> rv.EANN:
     """The surface with random changes to its last layer, which change the forces of these states by the fraction
-    `size`,
-    as root mean squares."""
+    `size`, as root mean squares."""
     leaves, tree = jax.tree.flatten(surface.last)
     keys = jax.random.split(key, len(leaves))
     deviates = [x * jax.random.normal(k, x.shape, x.dtype) for x, k in zip(leaves, keys, strict=True)]
