@@ -95,7 +95,7 @@ def along_two(network, part):
 def test_gradient_of_the_spectral_loss_is_that_of_differences(liquid):
     """Through trajectories of 0.1 ps in both directions, by all parameters of the network; in reverse and, along a few
     directions, forward."""
-    water, network, _, starts = liquid
+    water, network, frames, starts = liquid
     nu = np.asarray(water.low.wavenumbers)
     aim = Aim(1e3 * np.exp(-(((nu - 1500) / 500) ** 2)), 10.0, 0.0, 1000.0)
     distance = aim.distance(water)
