@@ -51,12 +51,17 @@ class Residuals(eqx.Module):
         by_chain = 2 / n * jnp.einsum("ik,dik->id", others, self.slopes)
         return Part(jnp.mean(jnp.sum(self.values * others, axis=1)), by_chain)
 
-    def evidence(self, blur: Callable[[Array], Array], smooth: Callable[[Array], Array]) -> "Evidence":
-        """What these numbers tell of the amounts: blurred, and in units of the noise of their means, which is known
-        smoothly."""
+    def evidence(
+        self, blur: Callable[[Array], Array], smooth: Callable[[Array], Array], spread: Float[Array, "d d"]
+    ) -> "Evidence":
+        """What these numbers tell of the amounts, whose covariance so far is `spread`. Numbers are blurred and in units
+        of the noise of their means, which is known smoothly; what slopes do not tell of amounts that are still off is
+        noise as well."""
         values, slopes = blur(self.values), blur(self.slopes)
         n = len(values)
-        variance = smooth(jnp.var(values, axis=0, ddof=1) / n)
+        still_off = jnp.einsum("de,dnk->enk", jnp.linalg.cholesky(spread), slopes)
+        unknown = jnp.sum(jnp.var(still_off, axis=1, ddof=1), axis=0)
+        variance = smooth((jnp.var(values, axis=0, ddof=1) + unknown) / n)
         # a noise from so few chains may be far too small
         weight = self.independent / (variance + 0.3 * jnp.mean(variance) + 1e-30)
         # products of the values and slopes of every chain with those of the others
@@ -310,6 +315,12 @@ class Known(eqx.Module):
         curvature = kept * before.curvature + sum(t.curvature for t in evidence)
         noise = kept**2 * before.noise + sum(t.noise for t in evidence)
         return Known(Evidence(slope, curvature, noise), amounts, self.expected)
+
+    @property
+    def spread(self) -> Float[Array, "d d"]:
+        """The covariance of amounts at the minimum, were the curvature exact."""
+        likely = jnp.linalg.inv(self._one + self._curvature())
+        return self._by_expected(likely)
 
     def step(self, longest: float) -> Float[Array, " d"]:
         """To the most likely amounts; at most `longest` together."""

@@ -212,7 +212,8 @@ def by_newton(
         if "density" in targets:
             found["density"] = pressure_along(aim, water, moved, frames, config.trajectories, count)
         smooth = {"ir": (blurred(nu, config.blur * FALLS**done), blurred(nu, 200.0))}
-        evidence = [residuals.evidence(*smooth.get(name, (as_is, as_is))) for name, residuals in found.items()]
+        spread = carry.known.spread
+        evidence = [residuals.evidence(*smooth.get(name, (as_is, as_is)), spread) for name, residuals in found.items()]
         if memory is not None:
             errors = memory.errors
             off, by_amounts = tangents(lambda amounts: errors(moved(amounts)), count, directions.dtype)

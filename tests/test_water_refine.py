@@ -255,8 +255,10 @@ def test_the_most_likely_step():
     known = nothing.after([Evidence.exactly(-off @ slopes, slopes)], jnp.zeros(3))
     np.testing.assert_allclose(known.step(1.0), off, rtol=1e-5)
     np.testing.assert_allclose(known.step(0.01), 0.01 * off / jnp.linalg.norm(off), rtol=1e-5)
+    assert jnp.all(jnp.diag(known.spread) < 1e-8)
     little = nothing.after([Evidence.exactly(-1e-6 * off @ slopes, 1e-6 * slopes)], jnp.zeros(3))
     assert float(jnp.linalg.norm(little.step(1.0))) < 0.01
+    np.testing.assert_allclose(little.spread, jnp.diag(nothing.expected**2), atol=1e-6)
     # what was expected is expected of all steps together, so that nothing drifts
     away = jnp.array([0.02, 0.05, -0.01])
     np.testing.assert_allclose(nothing.after([], away).step(1.0), -away, rtol=1e-6)
@@ -274,8 +276,8 @@ def test_noise_does_not_move_the_minimum():
     """Where values and slopes of a chain have noise in common, the slope of the sum of squares has no bias, and its
     noise is the scatter of repetitions."""
     rng = np.random.default_rng(2)
-    slopes, same = 10 * rng.normal(size=(2, 30)), lambda x: x
-    tell = jax.jit(lambda values, slopes: Residuals(values, slopes, 1.0).evidence(same, same))
+    slopes, same, spread = 10 * rng.normal(size=(2, 30)), lambda x: x, jnp.diag(jnp.array([1e-4, 1e-4]))
+    tell = jax.jit(lambda values, slopes: Residuals(values, slopes, 1.0).evidence(same, same, spread))
 
     def repeated(amounts):
         found = [tell(r.values, r.slopes) for r in (chains_of(rng, slopes, amounts, 0.5) for _ in range(400))]
@@ -297,7 +299,7 @@ def test_updates_near_by_tell_the_same():
 
     @jax.jit
     def after(known, values, slopes, at):
-        return known.after([Residuals(values, slopes, 1.0).evidence(same, same)], at)
+        return known.after([Residuals(values, slopes, 1.0).evidence(same, same, known.spread)], at)
 
     def error(places):
         known = Known.nothing(jnp.array([0.04, 0.04]))
@@ -314,15 +316,21 @@ def test_updates_near_by_tell_the_same():
 
 
 def test_residuals_in_units_of_their_noise():
-    """Where noise is twice as large they count a quarter; a blur sees a band that is far off."""
+    """Where noise is twice as large they count a quarter, and what slopes do not tell of amounts that are still off is
+    noise; a blur sees a band that is far off."""
     rng = np.random.default_rng(1)
     noise = rng.normal(size=(4000, 1))
     values, same = jnp.asarray(np.concatenate([1 + noise, 2 + 2 * noise], axis=1)), lambda x: x
-    found = Residuals(values, jnp.ones((1, 4000, 2)), 1.0).evidence(same, same)
+    ones, none = np.ones((1, 4000, 2)), jnp.full((1, 1), 1e-12)
+    found = Residuals(values, jnp.asarray(ones), 1.0).evidence(same, same, none)
     variance = np.array([1, 4]) * np.var(noise) / 4000
     weight = 1 / (variance + 0.3 * variance.mean())
     np.testing.assert_allclose(found.curvature, [[weight.sum()]], rtol=1e-3)
     np.testing.assert_allclose(found.slope, [weight @ np.mean(values, axis=0)], rtol=1e-3)
+    noisy = Residuals(values, jnp.asarray(100 + 25 * rng.normal(size=(4000, 1)) * ones), 1.0)
+    found = noisy.evidence(same, same, jnp.full((1, 1), 0.04**2))
+    variance = variance + (0.04 * 25) ** 2 / 4000
+    np.testing.assert_allclose(found.curvature, [[1e4 * np.sum(1 / (variance + 0.3 * variance.mean()))]], rtol=0.05)
     nu = jnp.arange(0, 2000.0, 10.0)
     band = lambda center: jnp.exp(-0.5 * ((nu - center) / 50) ** 2)
     slope = jax.jacfwd(band)(1000.0)
