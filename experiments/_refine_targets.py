@@ -99,7 +99,7 @@ class Aim:
     **Arguments:** the cut `spectrum` (1/cm) at the wavenumbers of the loss, how much more those below 1000 1/cm weigh
     (`low_weight`), the `pressure` (bar) at this volume and the `pressure_scale` (bar), off by which counts as much as a
     spectrum off by all of its intensity; where it is fitted, the same of the `diffusion` coefficient (nm²/ps), by a
-    velocity correlation that ends where the spectrum's does.
+    velocity correlation that ends where trajectories do.
     """
 
     spectrum: np.ndarray
@@ -184,10 +184,10 @@ def trajectories_along(
     joint, short = rv.Joint(tuple(d.observable for d in distances.values())), water.short
     forward = dataclasses.replace(short, adjoint=rv.ForwardMode())
 
-    def measured(system, starts, dynamics):
-        run = dynamics.run_many(system, starts.states, joint.record)
+    def measured(system, samples, dynamics):
+        run = dynamics.run_many(system, samples.states, joint.record)
         times, pairs = jnp.asarray(run.times), zip(joint.observables, run.records, strict=True)
-        return [spectra_of(o, times, r, water.ensemble).reshape(len(starts), -1) for o, r in pairs]
+        return [spectra_of(o, times, r, water.ensemble).reshape(len(samples), -1) for o, r in pairs]
 
     def of_amounts(amounts):
         system = water.system(moved(amounts))
