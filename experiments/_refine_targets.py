@@ -2,7 +2,7 @@
 their derivatives."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import equinox as eqx
 import jax
@@ -25,6 +25,8 @@ NEAR = 0.04
 """Moved so far, as the part of the forces that changes, a surface is told less of by what was known before."""
 KEPT = 0.9
 """By this what is known counts less from update to update, however near they are: chains lag behind the surface."""
+TOLERATED = 0.03
+"""The root of a target's loss that no longer matters: what is fitted cannot make all of them vanish together."""
 
 
 class Part(eqx.Module):
@@ -37,11 +39,10 @@ class Part(eqx.Module):
 
 class Residuals(eqx.Module):
     """How far every chain is from the target, in numbers whose squares add up to a loss, and the derivatives by what is
-    fitted. `independent`: which part of these numbers would be as many that are independent."""
+    fitted."""
 
     values: Float[Array, "chains k"]
     slopes: Float[Array, "directions chains k"]
-    independent: float
 
     @property
     def part(self) -> Part:
@@ -51,19 +52,21 @@ class Residuals(eqx.Module):
         by_chain = 2 / n * jnp.einsum("ik,dik->id", others, self.slopes)
         return Part(jnp.mean(jnp.sum(self.values * others, axis=1)), by_chain)
 
+    def after(self, away: Float[Array, " directions"]) -> "Residuals":
+        """What they are, as far as the derivatives tell, where amounts have changed."""
+        return Residuals(self.values + jnp.einsum("d,dnk->nk", away, self.slopes), self.slopes)
+
     def evidence(
-        self, blur: Callable[[Array], Array], smooth: Callable[[Array], Array], spread: Float[Array, "d d"]
+        self, blur: Callable[[Array], Array], smooth: Callable[[Array], Array], independent: float
     ) -> "Evidence":
-        """What these numbers tell of the amounts, whose covariance so far is `spread`. Numbers are blurred and in units
-        of the noise of their means, which is known smoothly; what slopes do not tell of amounts that are still off is
-        noise as well."""
+        """What these numbers tell of the amounts. Numbers are blurred and in units of the noise of their means, which
+        is known smoothly, and of what is tolerated; they are worth as many that are `independent` as this part of
+        them."""
         values, slopes = blur(self.values), blur(self.slopes)
-        n = len(values)
-        still_off = jnp.einsum("de,dnk->enk", jnp.linalg.cholesky(spread), slopes)
-        unknown = jnp.sum(jnp.var(still_off, axis=1, ddof=1), axis=0)
-        variance = smooth((jnp.var(values, axis=0, ddof=1) + unknown) / n)
+        n, k = values.shape
+        variance = smooth(jnp.var(values, axis=0, ddof=1)) / n
         # a noise from so few chains may be far too small
-        weight = self.independent / (variance + 0.3 * jnp.mean(variance) + 1e-30)
+        weight = independent / (variance + 0.3 * jnp.mean(variance) + TOLERATED**2 / k)
         # products of the values and slopes of every chain with those of the others
         weighted, total, value = weight * slopes, jnp.sum(slopes, axis=1), jnp.sum(values, axis=0)
         own = jnp.einsum("dnk,nk->dn", weighted, values)
@@ -158,15 +161,30 @@ def spectrum_part(
 
 def pressure_part(aim: Aim, water: NeuralWater, system: rv.System, frames: rv.Samples, chains: int) -> Part:
     """Of the pressure of several samples of every chain, by reweighting: products of different chains alone."""
-    estimate, found = rv.expectation_gradients(water.pressure, system, frames, keep_samples=True)
-    of_chains = lambda x: x.reshape(-1, chains, *x.shape[1:])
-    add = lambda a, b: jnp.sum(of_chains(a + b), axis=0)
-    slopes = jax.tree.map(add, *_of_samples(found))
-    away = (jnp.mean(of_chains(estimate.records[:, 0]), axis=0) / rv.units.BAR - aim.pressure) / aim.pressure_scale
-    others = (jnp.sum(away) - away) / (chains - 1)
-    factor = 2 * others / (rv.units.BAR * aim.pressure_scale)
+    away, slopes = _pressures(aim, water, system, frames, chains)
+    factor = 2 / chains * (jnp.sum(away) - away) / (chains - 1)
     by_chain = jax.tree.map(lambda s: factor.reshape(-1, *[1] * (s.ndim - 1)) * s, slopes)
-    return Part(jnp.mean(away * others), by_chain)
+    return Part(jnp.sum(factor * away) / 2, by_chain)
+
+
+def pressure_along(
+    aim: Aim, water: NeuralWater, system: rv.System, frames: rv.Samples, chains: int, along: Callable[[PyTree], Array]
+) -> Residuals:
+    """Of the pressure of several samples of every chain, by reweighting; `along` takes a gradient by the potential and
+    tells the derivatives by amounts."""
+    away, slopes = _pressures(aim, water, system, frames, chains)
+    return Residuals(away[:, None], jax.vmap(along)(slopes).T[..., None])
+
+
+def _pressures(aim, water, system, frames, chains):
+    """How far every chain is off, as a part of the scale, and its gradients by the potential."""
+    estimate, found = rv.expectation_gradients(water.pressure, system, frames, keep_samples=True)
+    unit = rv.units.BAR * aim.pressure_scale
+    of_chains = lambda x: x.reshape(-1, chains, *x.shape[1:])
+    # samples contribute to the gradient of the mean over all
+    slope = lambda a, b: jnp.sum(of_chains(a + b), axis=0) * (chains / unit)
+    away = (jnp.mean(of_chains(estimate.records[:, 0]), axis=0) / rv.units.BAR - aim.pressure) / aim.pressure_scale
+    return away, jax.tree.map(slope, *_of_samples(found))
 
 
 def trajectories_along(
@@ -204,28 +222,8 @@ def trajectories_along(
     found = {}
     for (name, distance), value, mean, slope in zip(distances.items(), values, means, slopes, strict=True):
         by_amounts = _reweighted(value, slope, energies, water) if gradient == "total" else slope
-        resolved = np.pi / (rv.units.WAVENUMBER * water.grids.correlation)  # 1/cm
-        independent = min(1, water.grids.spacing / resolved) if name == "ir" else 1.0
-        found[name] = Residuals((mean - distance.target) / distance.scale, by_amounts / distance.scale, independent)
+        found[name] = Residuals((mean - distance.target) / distance.scale, by_amounts / distance.scale)
     return found
-
-
-def pressure_along(
-    aim: Aim, water: NeuralWater, moved: Callable, frames: rv.Samples, chains: int, count: int
-) -> Residuals:
-    """Of the pressure of several samples of every chain, by reweighting."""
-    joint, mesh = rv.Joint((water.pressure, rv.TotalEnergy())), water.sampling.mesh
-
-    def measured(amounts):
-        records = rv.expectation(joint, water.system(moved(amounts)), frames, batch=4, mesh=mesh).records
-        return records[0][:, 0], records[1][:, 0]
-
-    (pressures, _), (slopes, energies) = tangents(measured, count, frames.states.positions.dtype)
-    slopes = _reweighted(pressures[:, None], slopes[..., None], energies, water)
-    of_chains = lambda x: jnp.mean(x.reshape(*x.shape[:-1], -1, chains), axis=-2)[..., None]
-    unit = rv.units.BAR * aim.pressure_scale
-    values = (of_chains(pressures) / rv.units.BAR - aim.pressure) / aim.pressure_scale
-    return Residuals(values, of_chains(slopes[..., 0]) / unit, 1.0)
 
 
 def tangents(function: Callable, count: int, dtype) -> tuple[PyTree, PyTree]:
@@ -289,45 +287,45 @@ def principal(
 
 
 class Known(eqx.Module):
-    """What updates have told of the sum of squares of all residuals at these `amounts`. Each is noisy, and what updates
-    near by told is as good.
+    """What updates have told. Each is noisy, and what those near by told is as good: so these are means over them, of
+    values and derivatives of every chain, the values as the derivatives say they would be at the latest amounts.
 
-    **Arguments:** `evidence`, of all updates, each weighed by how near it was; `amounts`, which were `expected` to be
+    **Arguments:** `told`, for each target; as many `updates` as this counts; `amounts`, which were `expected` to be
     about so large, the start being zero.
     """
 
-    evidence: Evidence
+    told: dict[str, Residuals]
+    updates: Float[Array, ""]
     amounts: Float[Array, " d"]
     expected: Float[Array, " d"]
 
     @staticmethod
-    def nothing(expected: Float[Array, " d"]) -> "Known":
-        """Before the first update."""
-        zeros = jnp.zeros((len(expected), len(expected)), expected.dtype)
-        return Known(Evidence(zeros[0], zeros, zeros), zeros[0], expected)
+    def nothing(expected: Float[Array, " d"], numbers: dict[str, int], chains: int) -> "Known":
+        """Before the first update, of targets with so many numbers."""
+        zeros = lambda *shape: jnp.zeros(shape, expected.dtype)
+        d = len(expected)
+        told = {name: Residuals(zeros(chains, k), zeros(d, chains, k)) for name, k in numbers.items()}
+        return Known(told, zeros(), zeros(d), expected)
 
-    def after(self, evidence: Sequence[Evidence], amounts: Float[Array, " d"]) -> "Known":
+    def after(self, told: dict[str, Residuals], amounts: Float[Array, " d"]) -> "Known":
         """With what another update told at its amounts: what was known before counts less, the more the surface has
         moved since."""
-        away, before = amounts - self.amounts, self.evidence
-        kept = KEPT * jnp.exp(-0.5 * jnp.sum(away**2) / NEAR**2)
-        slope = kept * (before.slope + before.curvature @ away) + sum(t.slope for t in evidence)
-        curvature = kept * before.curvature + sum(t.curvature for t in evidence)
-        noise = kept**2 * before.noise + sum(t.noise for t in evidence)
-        return Known(Evidence(slope, curvature, noise), amounts, self.expected)
+        away = amounts - self.amounts
+        before = KEPT * jnp.exp(-0.5 * jnp.sum(away**2) / NEAR**2) * self.updates
+        mean = lambda then, now: (before * then + now) / (before + 1)
+        known = {name: jax.tree.map(mean, self.told[name].after(away), now) for name, now in told.items()}
+        return Known(known, before + 1, amounts, self.expected)
 
-    @property
-    def spread(self) -> Float[Array, "d d"]:
-        """The covariance of amounts at the minimum, were the curvature exact."""
-        likely = jnp.linalg.inv(self._one + self._curvature())
-        return self._by_expected(likely)
-
-    def step(self, longest: float) -> Float[Array, " d"]:
-        """To the most likely amounts; at most `longest` together."""
-        one, curvature = self._one, self._curvature()
+    def step(self, evidence: Iterable[Evidence], longest: float) -> Float[Array, " d"]:
+        """To the amounts that this evidence at the latest ones makes most likely; at most `longest` together."""
+        found = list(evidence)
+        total = lambda parts: self._by_expected(sum(parts, 0 * self._one))
+        one = self._one
+        curvature = _not_negative(total([e.curvature for e in found]))
         # a slope is worth what its noise leaves of it
-        worth = jnp.linalg.solve(self._by_expected(self.evidence.noise) + curvature + one, curvature).T
-        slope = worth @ (self.expected * self.evidence.slope) + self.amounts / self.expected
+        worth = jnp.linalg.solve(total([e.noise for e in found]) + curvature + one, curvature).T
+        slope = sum((e.slope for e in found), 0 * self.expected)
+        slope = worth @ (self.expected * slope) + self.amounts / self.expected
         step = -self.expected * jnp.linalg.solve(one + worth @ curvature, slope)
         return step * jnp.minimum(1, longest / jnp.maximum(jnp.linalg.norm(step), 1e-30))
 
@@ -335,13 +333,14 @@ class Known(eqx.Module):
     def _one(self):
         return jnp.eye(len(self.expected), dtype=self.expected.dtype)
 
-    def _curvature(self):
-        """In units of what was expected, without what noise made negative."""
-        squares, axes = jnp.linalg.eigh(self._by_expected(self.evidence.curvature))
-        return (axes * jnp.maximum(squares, 0)) @ axes.T
-
     def _by_expected(self, matrix):
         return self.expected[:, None] * matrix * self.expected
+
+
+def _not_negative(matrix):
+    """Without what noise made negative."""
+    squares, axes = jnp.linalg.eigh(matrix)
+    return (axes * jnp.maximum(squares, 0)) @ axes.T
 
 
 def blurred(wavenumbers: Float[Array, " k"], width: Float[Array, ""] | float) -> Callable[[Array], Array]:

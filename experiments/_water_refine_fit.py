@@ -194,36 +194,46 @@ def by_newton(
     two = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[:2]), chains)
     found = principal(start, moves, two, config.directions)
     directions, expected = (jnp.asarray(x, two.positions.dtype) for x in found)
-    count = len(directions)
+    count, n = len(directions), config.trajectories
     trained = lambda model: ravel_pytree(eqx.filter(eqx.filter(model, eqx.is_inexact_array), moves))
     first, unravel = trained(start)
     inverse = jnp.asarray(np.linalg.pinv(np.asarray(directions, float)), directions.dtype)
+    along = lambda gradient: directions @ ravel_pytree(eqx.filter(gradient, moves))[0]
+    numbers = {name: int(np.size(distance.target)) for name, distance in distances.items()}
+    numbers |= {"density": 1} if "density" in targets else {}
+    resolved = np.pi / (rv.units.WAVENUMBER * water.grids.correlation)  # 1/cm
+    independent = min(1.0, water.grids.spacing / resolved)
+
+    def evidence(known, done):
+        for name, residuals in known.told.items():
+            if name == "ir":
+                yield residuals.evidence(blurred(nu, config.blur * FALLS**done), blurred(nu, 200.0), independent)
+            else:
+                yield residuals.evidence(lambda x: x, lambda x: x, 1.0)
 
     def step(surface, frames, starts, carry):
         done, so_far = carry.kept.done, (trained(surface)[0] - first) @ inverse
         moved = lambda amounts: eqx.apply_updates(surface, unravel(amounts @ directions))
-        found, as_is = {}, lambda x: x
+        found = {}
         if distances:
             # the last of every chain are the starts
-            apart, n = config.frames // config.starts, config.trajectories
+            apart = config.frames // config.starts
             by_frame = np.arange(len(frames)).reshape(-1, n)
             others = frames[by_frame[apart - 1 : -1 : apart].ravel()] if config.starts > 1 else None
             found |= trajectories_along(distances, water, moved, starts, count, config.gradient, others)
         if "density" in targets:
-            found["density"] = pressure_along(aim, water, moved, frames, config.trajectories, count)
-        smooth = {"ir": (blurred(nu, config.blur * FALLS**done), blurred(nu, 200.0))}
-        spread = carry.known.spread
-        evidence = [residuals.evidence(*smooth.get(name, (as_is, as_is)), spread) for name, residuals in found.items()]
+            found["density"] = pressure_along(aim, water, water.system(surface), frames, n, along)
+        known = carry.known.after(found, so_far)
+        told = list(evidence(known, done))
         if memory is not None:
             errors = memory.errors
             off, by_amounts = tangents(lambda amounts: errors(moved(amounts)), count, directions.dtype)
             unit = jnp.sqrt(memory.weight / off.size) / FORGOTTEN
-            evidence.append(Evidence.exactly(unit * off, unit * by_amounts))
-        known = carry.known.after(evidence, so_far)
-        away = -known.step(config.longest) @ directions
+            told.append(Evidence.exactly(unit * off, unit * by_amounts))
+        away = -known.step(told, config.longest) @ directions
         return {name: residuals.part for name, residuals in found.items()}, away, known
 
-    return Known.nothing(expected), step
+    return Known.nothing(expected, numbers, n), step
 
 
 def moving(names: tuple[str, ...], surface: PyTree) -> PyTree:

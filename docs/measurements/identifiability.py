@@ -96,7 +96,9 @@ def by_combinations(water, surface, starts, frames, directions):
     plain = {"spectrum": rv.SquaredDistance(water.low, 0 * water.low.wavenumbers, jnp.ones_like(water.low.wavenumbers)),
              "diffusion": rv.SquaredDistance(rv.SelfDiffusion(), 0 * one, one)}  # fmt: skip
     found = trajectories_along(plain, water, moved, starts, count, "dynamical")
-    found["pressure"] = pressure_along(Aim(np.zeros(1), 1.0, 0.0, 1.0), water, moved, frames, CHAINS, count)
+    along = lambda gradient: directions @ ravel_pytree(gradient)[0]
+    aim, system = Aim(np.zeros(1), 1.0, 0.0, 1.0), water.system(surface)
+    found["pressure"] = pressure_along(aim, water, system, frames, CHAINS, along)
     return {name: (residuals.values, residuals.slopes) for name, residuals in found.items()}
 
 
