@@ -77,8 +77,7 @@ class MolecularPressure(rv.AbstractObservable):
     def record(self, system, state, initial):
         del initial
         box, masses = state.box, system.topology.masses[:3, None]
-        molecules = state.positions.reshape(-1, 3, 3)  # each as O, H, H
-        from_oxygen = jax.vmap(jax.vmap(box.displacement, (None, 0)))(molecules[:, 0], molecules)
+        from_oxygen = _from_oxygen(box, state.positions)
         inside = from_oxygen - jnp.sum(masses * from_oxygen, axis=1, keepdims=True) / jnp.sum(masses)
 
         def energy(strain, x):
@@ -87,7 +86,7 @@ class MolecularPressure(rv.AbstractObservable):
         zero = jnp.zeros((), state.positions.dtype)
         all_atoms, slopes = jax.grad(energy, (0, 1))(zero, state.positions)
         between = all_atoms - jnp.sum(slopes.reshape(-1, 3, 3) * inside)
-        return (len(molecules) * self.thermal_energy - between / 3) / box.volume
+        return (len(inside) * self.thermal_energy - between / 3) / box.volume
 
     def reduce(self, times, records, weights, ensemble=None):
         del times, ensemble
@@ -116,6 +115,21 @@ class NeuralWater:
     def system(self, potential: rv.AbstractPotential) -> rv.System:
         """The liquid on this surface."""
         return rv.System(self.sampling.topology, potential)
+
+    def motions(self, positions: Float[Array, "atoms 3"], forces: Float[Array, "atoms 3"]) -> list[Array]:
+        """Forces by the motions of molecules: what moves each (kJ/mol/nm) and turns it (kJ/mol), along its bonds
+        (kJ/mol/nm), and across them in its plane (kJ/mol/nm)."""
+        masses = self.sampling.topology.masses[:3, None]
+        of_molecules = forces.reshape(-1, 3, 3)  # each as O, H, H
+        from_oxygen = _from_oxygen(self.box, positions)
+        arms = from_oxygen - jnp.sum(masses * from_oxygen, axis=1, keepdims=True) / jnp.sum(masses)
+        bonds, on_hydrogens = from_oxygen[:, 1:], of_molecules[:, 1:]
+        along = bonds / jnp.linalg.norm(bonds, axis=2, keepdims=True)
+        # away from the other bond
+        across = along * jnp.sum(along[:, 0] * along[:, 1], axis=1)[:, None, None] - along[:, ::-1]
+        across = across / jnp.linalg.norm(across, axis=2, keepdims=True)
+        moves, turns = jnp.sum(of_molecules, axis=1), jnp.sum(jnp.cross(arms, of_molecules), axis=1)
+        return [moves, turns, jnp.sum(on_hydrogens * along, axis=2), jnp.sum(on_hydrogens * across, axis=(1, 2))]
 
     def _dynamics(self, length: float) -> rv.Dynamics:
         steps = round(length / self.frame) * self.grids.save_every
@@ -225,6 +239,12 @@ def _measure(water: NeuralWater, potential, chains, key):
         "whole": jax.vmap(lambda x: all_whole(water.sampling.topology, water.box, x))(chains.positions),
     }
     return {**measured, **{f"g_{name}": x for name, x in zip(water.structure, g, strict=True)}}, chains
+
+
+def _from_oxygen(box, positions):
+    """Where the atoms of each molecule, O, H, H, are from its oxygen."""
+    molecules = positions.reshape(-1, 3, 3)
+    return jax.vmap(jax.vmap(box.displacement, (None, 0)))(molecules[:, 0], molecules)
 
 
 def all_whole(topology: rv.Topology, box: rv.AbstractBox, positions: Float[Array, "atoms 3"]) -> Array:

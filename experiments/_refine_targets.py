@@ -18,11 +18,9 @@ from ._water import spectra_of
 
 EDGE = 1000.0
 """1/cm: below it wavenumbers weigh more."""
-EXPECTED = 0.05
-"""How far the combination of parameters that changes forces most is expected to be off, as the part of them that
-changes; others less, as the root of what they change."""
-NEAR = 0.04
-"""Moved so far, as the part of the forces that changes, a surface is told less of by what was known before."""
+NEAR = 0.8
+"""Moved so far, in units of what is expected of the first combination, a surface is told less of by what was known
+before."""
 KEPT = 0.9
 """By this what is known counts less from update to update, however near they are: chains lag behind the surface."""
 TOLERATED = 0.03
@@ -256,34 +254,39 @@ def size_and_noise(by_chain: PyTree) -> tuple[Float[Array, ""], Float[Array, ""]
 
 
 def principal(
-    surface: rv.EANN, moves: PyTree, states: rv.State, count: int
+    surface: rv.EANN, moves: PyTree, states: rv.State, count: int, parts: Callable | None = None
 ) -> tuple[Float[np.ndarray, "count parameters"], Float[np.ndarray, " count"]]:
-    """The combinations of the parameters that `moves` picks which change the forces of the states most.
+    """The combinations of the parameters that `moves` picks which change the forces of the states most; or what
+    `parts` makes of positions and forces, several arrays that count the same, each relative to its own size.
 
     **Returns:** one of them in each row, by the size of the change: each row changes forces by as much as they are, as
-    root mean squares, and different rows change different ones; and how far the amount of each is expected to be off:
-    `EXPECTED` for the first, the others as the root of what they change.
+    root mean squares, and different rows change different ones; and how far the amount of each is expected to be off,
+    in units of the first: as the root of what they change.
     """
     arrays, static = eqx.partition(surface, eqx.is_inexact_array)
     trained, others = eqx.partition(arrays, moves)
     flat, unravel = ravel_pytree(trained)
 
-    @jax.jit
-    def forces_and_slopes(state):
-        def forces(flat):
-            potential = eqx.combine(unravel(flat), others, static)
-            return -jax.grad(lambda x: potential.energy(x, state.box))(state.positions).ravel()
+    def seen(flat, state):
+        potential = eqx.combine(unravel(flat), others, static)
+        forces = -jax.grad(lambda x: potential.energy(x, state.box))(state.positions)
+        return [forces] if parts is None else parts(state.positions, forces)
 
-        found, pull = jax.vjp(forces, flat)
+    @jax.jit
+    def values_and_slopes(state):
+        found, pull = jax.vjp(lambda flat: ravel_pytree(seen(flat, state))[0], flat)
         return found, jax.lax.map(lambda row: pull(row)[0], jnp.eye(len(found), dtype=found.dtype), batch_size=16)
 
-    rows = [forces_and_slopes(jax.tree.map(lambda x, k=k: x[k], states)) for k in range(len(states.positions))]
-    forces, slopes = (np.concatenate([np.asarray(x[i], float) for x in rows]) for i in range(2))
+    rows = [values_and_slopes(jax.tree.map(lambda x, k=k: x[k], states)) for k in range(len(states.positions))]
+    values, slopes = (np.stack([np.asarray(x[i], float) for x in rows]) for i in range(2))
+    shapes = eqx.filter_eval_shape(seen, flat, jax.tree.map(lambda x: x[0], states))
+    part = np.repeat(np.arange(len(shapes)), [x.size for x in shapes])
+    sizes = np.sqrt(np.stack([np.sum(values[:, part == k] ** 2) for k in range(len(shapes))]))
+    slopes = (slopes / (sizes * np.sqrt(len(sizes)))[part][:, None]).reshape(-1, flat.size)
     squares, left = np.linalg.eigh(slopes @ slopes.T)
     # parameters of one kind of atom, its offset, change no force
     best = np.argsort(squares)[::-1][: min(count, flat.size)]
-    expected = EXPECTED * (squares[best] / squares[best[0]]) ** 0.25
-    return np.linalg.norm(forces) * (left[:, best] / squares[best]).T @ slopes, expected
+    return (left[:, best] / squares[best]).T @ slopes, (squares[best] / squares[best[0]]) ** 0.25
 
 
 class Known(eqx.Module):
@@ -311,7 +314,7 @@ class Known(eqx.Module):
         """With what another update told at its amounts: what was known before counts less, the more the surface has
         moved since."""
         away = amounts - self.amounts
-        before = KEPT * jnp.exp(-0.5 * jnp.sum(away**2) / NEAR**2) * self.updates
+        before = KEPT * jnp.exp(-0.5 * jnp.sum(away**2) / (NEAR * self.expected[0]) ** 2) * self.updates
         mean = lambda then, now: (before * then + now) / (before + 1)
         known = {name: jax.tree.map(mean, self.told[name].after(away), now) for name, now in told.items()}
         return Known(known, before + 1, amounts, self.expected)

@@ -188,12 +188,13 @@ def by_newton(
     config: Any, water: NeuralWater, aim: Aim, moves: PyTree, start: rv.EANN, chains: rv.State, memory: Memory | None
 ):
     """What is known before the first update, and what measures the targets of an update, along the combinations of
-    parameters that change the forces of the first chains most, and the step back from the next parameters, flat."""
+    parameters that change forces of the first chains most, and the step back from the next parameters, flat."""
     targets, nu = config.targets.split(","), water.low.wavenumbers
     distances = aim.distances(water, targets)
     two = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[:2]), chains)
-    found = principal(start, moves, two, config.directions)
-    directions, expected = (jnp.asarray(x, two.positions.dtype) for x in found)
+    parts = water.motions if config.combinations == "motions" else None
+    found, relative = principal(start, moves, two, config.directions, parts)
+    directions, expected = (jnp.asarray(x, two.positions.dtype) for x in (found, config.expected * relative))
     count, n = len(directions), config.trajectories
     trained = lambda model: ravel_pytree(eqx.filter(eqx.filter(model, eqx.is_inexact_array), moves))
     first, unravel = trained(start)

@@ -97,6 +97,12 @@ class Config(_refine.AbstractConfig):
     """The largest fraction by which an update of --method newton may change forces."""
     directions: Annotated[int, at_least(1, 12)]
     """How many combinations of parameters --method newton fits."""
+    combinations: Literal["forces", "motions"]
+    """Which these are: those that change the forces on atoms most, which are mostly those within molecules; or what
+    moves a molecule, turns it, stretches its bonds and bends it, each relative to its own size."""
+    expected: Annotated[float, above_zero(0.05)]
+    """How far the amount of the first combination is expected to be off, as the fraction by which it changes forces;
+    those of others less, as the root of what they change."""
     blur: Annotated[float, not_negative(180)]
     """How broadly (1/cm) deviations of spectra are blurred in the first step of --method newton, so that it sees bands
     that are far off; 14 % less in each later step."""
@@ -202,6 +208,8 @@ SELF = Config(
     rate=1.0,
     longest=0.1,
     directions=16,
+    combinations="forces",
+    expected=0.05,
     blur=180.0,
     trainable=("last",),
     final_rate=1.0,
@@ -241,16 +249,20 @@ PRESETS = {
         perturbation=0.0,
         trainable=(),
         low_weight=10.0,
-        updates=10,
-        directions=6,
-        watch_every=5,
-        average=3,
+        updates=8,
+        directions=8,
+        combinations="motions",
+        expected=0.2,
+        longest=0.15,
+        watch_every=4,
         time_step=0.5,
+        correlation=0.1,
+        reach=0.05,
         highest=4500.0,
-        interval=0.3,
-        frames=24,
+        interval=0.5,
+        frames=20,
         starts=4,
-        final_samples=24,
+        final_samples=16,
     ),
     "paper": dataclasses.replace(
         SELF,

@@ -222,6 +222,33 @@ def test_the_pressure_between_molecules_is_that_of_differences(liquid):
         assert float(water.pressure.record(water.system(network), s, s)) == pytest.approx(wanted, rel=1e-6)
 
 
+def test_forces_by_motions_are_those_of_differences(liquid):
+    """Of the energy where a molecule is moved, turned, its bonds are stretched, or bent; wrapped or not."""
+    water, network, frames, _ = liquid
+    state = jax.tree.map(lambda y: y[0], frames.states)
+    x, masses = np.asarray(state.positions), np.asarray(water.sampling.topology.masses[:3])
+    energy = jax.jit(lambda x: network.energy(x, water.box))
+    forces = -jax.grad(lambda x: network.energy(x, water.box))(state.positions)
+    wrapped = state.positions.at[4].add(water.box.lengths)
+    found = [np.asarray(m) for m in water.motions(wrapped, forces)]
+    of_molecule = x[3:6]
+    arms = of_molecule - masses @ of_molecule / masses.sum()
+    along = (of_molecule[1:] - of_molecule[0]) / np.linalg.norm(of_molecule[1:] - of_molecule[0], axis=1)[:, None]
+    normal = np.cross(along[0], along[1])
+    across = np.cross([-normal, normal], along) / np.linalg.norm(normal)
+    still = np.zeros(3)
+    ways = [
+        (np.tile([1.0, 0.0, 0.0], (3, 1)), found[0][1, 0]),
+        (np.cross([0.0, 0.0, 1.0], arms), found[1][1, 2]),
+        (np.array([still, still, along[1]]), found[2][1, 1]),
+        (np.array([still, *across]), found[3][1]),
+    ]
+    for way, wanted in ways:
+        step = np.zeros_like(x)
+        step[3:6] = 1e-6 * way
+        assert float(energy(x - step) - energy(x + step)) / 2e-6 == pytest.approx(float(wanted), rel=1e-4)
+
+
 @pytest.mark.parametrize("chains", [3, 8])
 def test_losses_have_no_bias_of_noise(chains):
     rng = np.random.default_rng(0)
@@ -495,7 +522,7 @@ def test_the_surface_of_a_run_is_read_again(tmp_path, liquid):
     assert all(name.startswith("last") for name in changed)
     # combinations of the last layer that change forces by as much as they are, each in a way of its own
     of_last = moving(("last",), eqx.filter(network, eqx.is_inexact_array))
-    steps, expected = principal(network, of_last, frames.states, 2)
+    steps, relative = principal(network, of_last, frames.states, 2)
     last, unravel = ravel_pytree(network.last)
     with_last = lambda flat: eqx.tree_at(lambda n: n.last, network, unravel(flat))
     changes = jnp.stack([(force(with_last(last + step), frames.states) - right).ravel() for step in steps])
@@ -504,5 +531,15 @@ def test_the_surface_of_a_run_is_read_again(tmp_path, liquid):
     any_way = random_like(last, 0)
     change = jnp.linalg.norm(force(with_last(last + any_way), frames.states) - right) / jnp.linalg.norm(right)
     assert np.linalg.norm(steps[0]) < np.linalg.norm(steps[1]) < jnp.linalg.norm(any_way) / change
-    # the first is expected to be off by 5 %, the others as the root of what they change
-    np.testing.assert_allclose(expected, 0.05 * np.sqrt(np.linalg.norm(steps[0]) / np.linalg.norm(steps, axis=1)))
+    # others than the first are expected to be off as the root of what they change
+    np.testing.assert_allclose(relative, np.sqrt(np.linalg.norm(steps[0]) / np.linalg.norm(steps, axis=1)))
+    # the same of motions, each of which counts a fourth
+    moved_by = lambda f: [m.reshape(len(f), -1) for m in jax.vmap(water.motions)(frames.states.positions, f)]
+    steps, _ = principal(network, of_last, frames.states, 2, water.motions)
+    total = 0
+    for of_right, *of_steps in zip(
+        moved_by(right), *[moved_by(force(with_last(last + step), frames.states)) for step in steps], strict=True
+    ):
+        changes = jnp.stack([(x - of_right).ravel() for x in of_steps])
+        total += changes @ changes.T / jnp.sum(of_right**2) / 4
+    np.testing.assert_allclose(total, np.eye(2), atol=1e-6)
