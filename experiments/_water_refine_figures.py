@@ -69,8 +69,10 @@ def draw_updates(run: Run):
     left.plot([], [], "*", ms=10, color="0.5", label="held out, before and after")
     left.axhline(0, color="0.5", lw=0.8)
     first = max(max(line[name] for name in names) for line in run.history)
+    highest = max([first, *(run.summary["losses_held_out"]["before"][name] for name in names)])
     left.set_yscale("symlog", linthresh=10 ** np.ceil(np.log10(max(3e-3 * first, 1e-9))))
     left.set(xlabel="update", ylabel="loss", title=f"{run.what}: losses without the bias of noise")
+    left.set_ylim(top=2 * max(highest, 1e-9))
     right.axhline(0, color="0.5", lw=0.8)
     right.set(xlabel="update", title="gradients by what is fitted")
     for axes in (left, right):
@@ -82,6 +84,7 @@ def draw_updates(run: Run):
 def draw_structure(run: Run):
     """Radial distribution functions, which were not fitted."""
     figure, panels = plt.subplots(1, 3, figsize=(9.6, 3.2))
+    highest = max(4, *(1.05 * x["g_OO"].mean((0, 1)).max() for x in run.spectra.values() if "g_OO" in x))
     for axes, pair in zip(panels, ("OO", "OH", "HH"), strict=True):
         for name, color in COLORS.items():
             arrays = run.spectra[name]
@@ -92,7 +95,8 @@ def draw_structure(run: Run):
             axes.plot(r, chains.mean(0), color=color, lw=1, label=run.aim if name == "target" else name)
             fill_errors(axes, r, chains, color)
         axes.axhline(1, color="0.7", lw=0.6, zorder=0)
-        axes.set(xlabel="r / Å", ylabel=f"$g_\\mathrm{{{pair}}}$", xlim=(0.7 if pair != "OO" else 2, None), ylim=(0, 4))
+        axes.set(xlabel="r / Å", ylabel=f"$g_\\mathrm{{{pair}}}$")
+        axes.set(xlim=(0.7 if pair != "OO" else 2, None), ylim=(0, highest))
         axes.set_title(f"{run.what}: not fitted")
     panels[0].legend()
     return figure
@@ -135,6 +139,9 @@ def draw_along(run: Run):
         axes.set(ylabel=label)
         if axes.has_data():
             axes.legend()
+        else:
+            axes.set(yticks=[], ylabel="")
+            axes.text(0.5, 0.5, "no g(r) to compare with (--rdf)", ha="center", transform=axes.transAxes)
     for axes in panels[1]:
         axes.set_xlabel("update")
     figure.suptitle(f"{run.what}: not fitted (bars: ± 2 standard errors)")

@@ -299,6 +299,7 @@ PRESETS = {
         waters=32,
         updates=2,
         directions=3,
+        combinations="motions",
         watch=1,
         watch_every=2,
         forgetting=0.1,
