@@ -72,8 +72,9 @@ def draw_updates(run: Run):
     highest = max([first, *(run.summary["losses_held_out"]["before"][name] for name in names)])
     left.set_yscale("symlog", linthresh=10 ** np.ceil(np.log10(max(3e-3 * first, 1e-9))))
     left.set(xlabel="update", ylabel="loss", title=f"{run.what}: losses without the bias of noise")
-    left.set_ylim(top=2 * max(highest, 1e-9))
+    left.set_ylim(top=50 * max(highest, 1e-9))  # room for the legends
     right.axhline(0, color="0.5", lw=0.8)
+    right.set_ylim(top=1.4 * right.get_ylim()[1])
     right.set(xlabel="update", title="gradients by what is fitted")
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
