@@ -76,9 +76,8 @@ class MolecularPressure(rv.AbstractObservable):
 
     def record(self, system, state, initial):
         del initial
-        box, masses = state.box, system.topology.masses[:3, None]
-        from_oxygen = _from_oxygen(box, state.positions)
-        inside = from_oxygen - jnp.sum(masses * from_oxygen, axis=1, keepdims=True) / jnp.sum(masses)
+        box = state.box
+        inside = _from_center(_from_oxygen(box, state.positions), system.topology)
 
         def energy(strain, x):
             return system.potential.strained_energy(strain * jnp.eye(3, dtype=x.dtype), x, box)
@@ -119,10 +118,9 @@ class NeuralWater:
     def motions(self, positions: Float[Array, "atoms 3"], forces: Float[Array, "atoms 3"]) -> list[Array]:
         """Forces by the motions of molecules: what moves each (kJ/mol/nm) and turns it (kJ/mol), along its bonds
         (kJ/mol/nm), and across them in its plane (kJ/mol/nm)."""
-        masses = self.sampling.topology.masses[:3, None]
         of_molecules = forces.reshape(-1, 3, 3)  # each as O, H, H
         from_oxygen = _from_oxygen(self.box, positions)
-        arms = from_oxygen - jnp.sum(masses * from_oxygen, axis=1, keepdims=True) / jnp.sum(masses)
+        arms = _from_center(from_oxygen, self.sampling.topology)
         bonds, on_hydrogens = from_oxygen[:, 1:], of_molecules[:, 1:]
         along = bonds / jnp.linalg.norm(bonds, axis=2, keepdims=True)
         # away from the other bond
@@ -245,6 +243,12 @@ def _from_oxygen(box, positions):
     """Where the atoms of each molecule, O, H, H, are from its oxygen."""
     molecules = positions.reshape(-1, 3, 3)
     return jax.vmap(jax.vmap(box.displacement, (None, 0)))(molecules[:, 0], molecules)
+
+
+def _from_center(from_oxygen, topology):
+    """The same from the center of mass of each molecule."""
+    masses = topology.masses[:3, None]
+    return from_oxygen - jnp.sum(masses * from_oxygen, axis=1, keepdims=True) / jnp.sum(masses)
 
 
 def all_whole(topology: rv.Topology, box: rv.AbstractBox, positions: Float[Array, "atoms 3"]) -> Array:

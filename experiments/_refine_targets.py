@@ -2,7 +2,7 @@
 their derivatives."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
@@ -19,12 +19,12 @@ from ._water import spectra_of
 EDGE = 1000.0
 """1/cm: below it wavenumbers weigh more."""
 NEAR = 0.8
-"""Moved so far, in units of what is expected of the first combination, a surface is told less of by what was known
-before."""
+"""After a step so long, in units of what is expected of the first combination, what was known before counts less."""
 KEPT = 0.9
 """By this what is known counts less from update to update, however near they are: chains lag behind the surface."""
 TOLERATED = 0.03
-"""The root of a target's loss that no longer matters: what is fitted cannot make all of them vanish together."""
+"""Deviations that would add up to a loss of which this is the root count as one standard error of each number: what is
+fitted cannot make all of them vanish together."""
 
 
 class Part(eqx.Module):
@@ -260,7 +260,8 @@ def principal(
     `parts` makes of positions and forces, several arrays that count the same, each relative to its own size.
 
     **Returns:** one of them in each row, by the size of the change: each row changes forces by as much as they are, as
-    root mean squares, and different rows change different ones; and how far the amount of each is expected to be off,
+    root mean squares (with `parts`, of the relative changes of all parts), and different rows change different ones;
+    and how far the amount of each is expected to be off,
     in units of the first: as the root of what they change.
     """
     arrays, static = eqx.partition(surface, eqx.is_inexact_array)
@@ -319,22 +320,17 @@ class Known(eqx.Module):
         known = {name: jax.tree.map(mean, self.told[name].after(away), now) for name, now in told.items()}
         return Known(known, before + 1, amounts, self.expected)
 
-    def step(self, evidence: Iterable[Evidence], longest: float) -> Float[Array, " d"]:
+    def step(self, evidence: Sequence[Evidence], longest: float) -> Float[Array, " d"]:
         """To the amounts that this evidence at the latest ones makes most likely; at most `longest` together."""
-        found = list(evidence)
-        total = lambda parts: self._by_expected(sum(parts, 0 * self._one))
-        one = self._one
-        curvature = _not_negative(total([e.curvature for e in found]))
+        one = jnp.eye(len(self.expected), dtype=self.expected.dtype)
+        curvature = _not_negative(self._by_expected(sum((e.curvature for e in evidence), 0 * one)))
+        noise = self._by_expected(sum((e.noise for e in evidence), 0 * one))
         # a slope is worth what its noise leaves of it
-        worth = jnp.linalg.solve(total([e.noise for e in found]) + curvature + one, curvature).T
-        slope = sum((e.slope for e in found), 0 * self.expected)
-        slope = worth @ (self.expected * slope) + self.amounts / self.expected
+        worth = jnp.linalg.solve(noise + curvature + one, curvature).T
+        slope = self.expected * sum((e.slope for e in evidence), 0 * self.expected)
+        slope = worth @ slope + self.amounts / self.expected
         step = -self.expected * jnp.linalg.solve(one + worth @ curvature, slope)
         return step * jnp.minimum(1, longest / jnp.maximum(jnp.linalg.norm(step), 1e-30))
-
-    @property
-    def _one(self):
-        return jnp.eye(len(self.expected), dtype=self.expected.dtype)
 
     def _by_expected(self, matrix):
         return self.expected[:, None] * matrix * self.expected

@@ -90,19 +90,19 @@ class Config(_refine.AbstractConfig):
 
     method: Literal["newton", "adam"]
     """How the potential is updated. newton: by Gauss–Newton steps along the combinations of parameters that change
-    forces most; adam: by Adam along the sum of the gradients, as in the original."""
+    forces or motions most; adam: by Adam along the sum of the gradients, as in the original."""
     rate: Annotated[float, above_zero(5e-5)]
     """The learning rate of Adam, or the fraction of Newton's step that is taken."""
     longest: Annotated[float, above_zero(0.1)]
-    """The largest fraction by which an update of --method newton may change forces."""
+    """The largest fraction by which an update of --method newton may change what --combinations names."""
     directions: Annotated[int, at_least(1, 12)]
     """How many combinations of parameters --method newton fits."""
     combinations: Literal["forces", "motions"]
     """Which these are: those that change the forces on atoms most, which are mostly those within molecules; or what
     moves a molecule, turns it, stretches its bonds and bends it, each relative to its own size."""
     expected: Annotated[float, above_zero(0.05)]
-    """How far the amount of the first combination is expected to be off, as the fraction by which it changes forces;
-    those of others less, as the root of what they change."""
+    """How far the amount of the first combination is expected to be off, as the fraction by which it changes what
+    --combinations names; those of others less, as the root of what they change."""
     blur: Annotated[float, not_negative(180)]
     """How broadly (1/cm) deviations of spectra are blurred in the first step of --method newton, so that it sees bands
     that are far off; 14 % less in each later step."""

@@ -134,28 +134,48 @@ def test_gradient_of_the_spectral_loss_is_that_of_differences(liquid):
 
 
 def test_gradient_of_the_pressure_is_that_of_the_reweighted_mean(liquid):
+    """That of every chain, forward, and the mean, by differences; and its products with other chains' values."""
     water, network, frames, _ = liquid
-    # so far off that the scatter between chains does not matter
-    aim = Aim(np.ones(1), 1.0, -1e9, 1e9)
+    aim = Aim(np.ones(1), 1.0, 20000.0, 3000.0)
     arrays, fixed = eqx.partition(network, eqx.is_inexact_array)
     direction = random_like(arrays, 3)
     along = lambda gradient: ravel_pytree(direction)[0][None] @ ravel_pytree(gradient)[0]
+    moved = lambda amount: eqx.combine(jax.tree.map(lambda x, d: x + amount * d, arrays, direction), fixed)
 
     @eqx.filter_jit
     def found(network):
         system = water.system(network)
-        of_amounts = pressure_along(aim, water, system, frames, CHAINS, along)
-        return pressure_part(aim, water, system, frames, CHAINS), of_amounts.part
+        part = pressure_part(aim, water, system, frames, CHAINS)
+        return part, pressure_along(aim, water, system, frames, CHAINS, along)
 
     @jax.jit
     def mean(arrays):
         return rv.expectation(water.pressure, water.system(eqx.combine(arrays, fixed)), frames).value
 
-    part, of_amounts = found(network)
-    wanted = 2 * float(central_difference(mean, arrays, direction, 1e-5)) / rv.units.BAR / 1e9
-    assert product(part.by_chain, direction) == pytest.approx(wanted, rel=1e-4)
-    assert float(jnp.sum(of_amounts.by_chain)) == pytest.approx(wanted, rel=1e-4)
-    assert float(of_amounts.loss) == pytest.approx(float(part.loss), rel=1e-6)
+    def forward(state):
+        def measured(amount):
+            system = water.system(moved(amount))
+            energy = system.potential.energy(state.positions, state.box)
+            return water.pressure.record(system, state, state), energy
+
+        return jax.jvp(measured, (0.0,), (1.0,))
+
+    part, residuals = found(network)
+    unit = rv.units.BAR * aim.pressure_scale
+    wanted = float(central_difference(mean, arrays, direction, 1e-5)) / unit
+    assert float(jnp.mean(residuals.slopes)) == pytest.approx(wanted, rel=1e-4)
+
+    (pressures, _), (slopes, energies) = jax.tree.map(np.asarray, jax.jit(jax.vmap(forward))(frames.states))
+    of_chains = lambda x: x.reshape(FRAMES, CHAINS).mean(0)
+    away = of_chains(pressures) / unit - aim.pressure / aim.pressure_scale
+    kt = rv.units.BOLTZMANN * 298.15
+    each = of_chains(slopes - (pressures - pressures.mean()) * (energies - energies.mean()) / kt) / unit
+    np.testing.assert_allclose(residuals.values[:, 0], away, rtol=1e-6)
+    np.testing.assert_allclose(residuals.slopes[0, :, 0], each, rtol=1e-6)
+
+    others = (away.sum() - away) / (CHAINS - 1)
+    assert float(part.loss) == pytest.approx(np.mean(away * others), rel=1e-6)
+    np.testing.assert_allclose(jax.vmap(along)(part.by_chain)[:, 0], 2 / CHAINS * others * each, rtol=1e-6)
 
 
 @pytest.mark.slow  # smoke runs watch, too
